@@ -1,0 +1,206 @@
+"""Memorization and influence (Feldman and Zhang 2020, arXiv 2008.03703): subsets, estimators, tests. Pure arrays.
+
+Model k is trained on the samples of row k of a mask M (models x training samples); C says which samples model k
+classifies correctly. Then, for a training sample i and any sample j,
+
+    memorization(i)   = mean of C[k, i] where M[k, i]  -  mean of C[k, i] where not M[k, i]
+    influence(i -> j) = mean of C[k, j] where M[k, i]  -  mean of C[k, j] where not M[k, i]
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
+
+from bat.seeds import derive_seed
+from bat.statistics import Counts, Floats, greater_p_value, newcombe, standard_error
+
+Bools = NDArray[np.bool_]
+
+
+class Rates(NamedTuple):
+    """Correct classifications, and models, with a training sample in the subset and with it left out."""
+
+    correct_in: Counts
+    n_in: Counts
+    correct_out: Counts
+    n_out: Counts
+
+    @property
+    def difference(self) -> Floats:
+        """p_in - p_out, never clipped; NaN where a number of models is 0."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            difference: Floats = self.correct_in / self.n_in - self.correct_out / self.n_out
+        return difference
+
+
+def subset_masks(samples: int, size: int, *, design: str, seed: int, first: int, count: int) -> Bools:
+    """Return the subsets of models first ... first + count - 1: (count, samples) bool, True where in the subset.
+
+    Row k depends on (seed, k) alone, with exactly ``size`` samples. ``independent`` draws each row on its own.
+    ``balanced``
+    cuts the left-out samples of models 0, 1, 2, ... one after the other from a sequence of random orders of all
+    samples, so
+    that after any number of models each sample has been left out equally often, give or take one.
+    """
+    out = samples - size
+    masks = np.ones((count, samples), dtype=bool)
+    if design == "independent":
+        for row in range(count):
+            random = np.random.default_rng(derive_seed(seed, "subset", first + row))
+            masks[row, random.permutation(samples)[:out]] = False
+        return masks
+    order = np.empty(0, dtype=np.int64)
+    number = 0
+    for model in range(first + count):
+        if len(order) < out:
+            random = np.random.default_rng(derive_seed(seed, "order", number))
+            fresh = random.permutation(samples)
+            # a model that takes the end of one order and the start of the next must not meet a sample twice
+            taken = np.isin(fresh, order)
+            head = fresh[~taken][: out - len(order)]
+            order = np.concatenate([order, head, fresh[~np.isin(fresh, head)]])
+            number += 1
+        if model >= first:
+            masks[model - first, order[:out]] = False
+        order = order[out:]
+    return masks
+
+
+def memorization_rates(mask: Bools, correct: Bools) -> Rates:
+    """Count, for each training sample, the models that classify it correctly. mask, correct: (models, n)."""
+    n_in = mask.sum(0, dtype=np.int64)
+    correct_in = (mask & correct).sum(0, dtype=np.int64)
+    total = correct.sum(0, dtype=np.int64)
+    return Rates(correct_in, n_in, total - correct_in, len(mask) - n_in)
+
+
+def influence_rates(mask: Bools, correct: Bools, counted: Bools | None = None) -> Rates:
+    """Count, for each pair, the models that classify the target correctly.
+
+    mask: (models, n) of the influencing training samples; correct: (models, t) of the targets. ``counted``, (models,
+    t), says which
+    models count for a target, all by default. Returns arrays (n, t). Two products at most: what holds for samples
+    left out
+    follows from the column sums.
+    """
+    with_sample = mask.T.astype(np.float32)  # counts under 2^24 are exact in float32
+    if counted is None:
+        counted = np.ones_like(correct)
+        n_in = np.repeat(mask.sum(0, dtype=np.int64)[:, None], correct.shape[1], axis=1)
+    else:
+        n_in = (with_sample @ counted).astype(np.int64)
+    right = correct & counted
+    correct_in = (with_sample @ right).astype(np.int64)
+    total, models = right.sum(0, dtype=np.int64), counted.sum(0, dtype=np.int64)
+    return Rates(correct_in, n_in, total - correct_in, models - n_in)
+
+
+def memorization_table(
+    mask: Bools,
+    correct: Bools,
+    index: Counts,
+    labels: Counts,
+    *,
+    threshold: float,
+    confidence: float,
+) -> pd.DataFrame:
+    """Return a row a training sample with its memorization, uncertainty and counts.
+
+    mask, correct: (models, n); index, labels: (n,). A sample that was never left out (or never in) has NaN memorization
+    with its counts, and is not atypical.
+    """
+    rates = memorization_rates(mask, correct)
+    counts = (rates.correct_in, rates.n_in, rates.correct_out, rates.n_out)
+    low, high = newcombe(*counts, confidence=confidence)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_in, p_out = rates.correct_in / rates.n_in, rates.correct_out / rates.n_out
+    return pd.DataFrame(
+        {
+            "train_index": index,
+            "label": labels,
+            "memorization": rates.difference,
+            "standard_error": standard_error(*counts),
+            "ci_low": low,
+            "ci_high": high,
+            "p_in": p_in,
+            "p_out": p_out,
+            "n_in": rates.n_in,
+            "n_out": rates.n_out,
+            "atypical": rates.difference > threshold,
+        }
+    )
+
+
+def influence_table(
+    mask: Bools,
+    correct: Bools,
+    *,
+    train_index: Counts,
+    train_labels: Counts,
+    target_index: Counts,
+    target_labels: Counts,
+    false_discovery_rate: float,
+    counted: Bools | None = None,
+) -> pd.DataFrame:
+    """Return a row for each pair of a training sample and a target of the same class.
+
+    mask: (models, n); correct: (models, t); train_index, train_labels: (n,); target_index, target_labels: (t,);
+    counted as in
+    ``influence_rates``. For targets that are training samples give ``counted = ~mask`` of the targets: models that were
+    trained on a target have memorized it, and would dilute what its neighbours do for it. A sample is no target of
+    its own.
+
+    ``significant``: the one-sided test of influence > 0 passes the Benjamini-Hochberg procedure over all rows.
+    """
+    parts = []
+    for label in np.intersect1d(train_labels, target_labels):
+        rows, columns = np.flatnonzero(train_labels == label), np.flatnonzero(target_labels == label)
+        chosen = None if counted is None else counted[:, columns]
+        rates = influence_rates(mask[:, rows], correct[:, columns], chosen)
+        source, target = np.broadcast_arrays(train_index[rows, None], target_index[columns])
+        other = source != target if counted is not None else np.ones(source.shape, dtype=bool)
+        part = {
+            "train_index": source,
+            "target_index": target,
+            "label": np.full(source.shape, label),
+            "influence": rates.difference,
+            "standard_error": standard_error(*rates),
+            "p_value": greater_p_value(*rates),
+        }
+        parts.append(pd.DataFrame({name: values[other] for name, values in part.items()}))
+    columns_of = ["train_index", "target_index", "label", "influence", "standard_error", "p_value"]
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns_of, dtype=np.float64)
+    tested = table["p_value"].notna()
+    significant = np.zeros(len(table), dtype=bool)
+    if tested.any():
+        adjusted = false_discovery_control(table.loc[tested, "p_value"])
+        significant[tested] = adjusted <= false_discovery_rate
+    return table.assign(significant=significant)
+
+
+def group_table(
+    correct: Bools, index: Counts, labels: Counts, pairs: pd.DataFrame, *, threshold: float
+) -> pd.DataFrame:
+    """Return a row a target: is it atypical, and which atypical training sample influences it most.
+
+    A target is atypical when one of ``pairs`` (of ``influence_table``) has it, is significant and passes the threshold.
+    ``max_influence`` is missing where the target's class has no atypical training sample.
+    correct: (models, t); index, labels: (t,).
+    """
+    strongest = pairs.sort_values("influence", kind="stable").drop_duplicates("target_index", keep="last")
+    strongest = strongest.set_index("target_index").reindex(index)
+    chosen = pairs[pairs["significant"] & (pairs["influence"] > threshold)]
+    return pd.DataFrame(
+        {
+            "target_index": index,
+            "label": labels,
+            "accuracy": correct.mean(0),
+            "models": len(correct),
+            "max_influence": strongest["influence"].to_numpy(),
+            "max_influence_train_index": strongest["train_index"].astype("Int64").to_numpy(),
+            "atypical": np.isin(index, chosen["target_index"]),
+        }
+    )

@@ -1,0 +1,240 @@
+"""Tables as Parquet: their schemas, and reading and writing them with provenance."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bat.errors import BatError
+from bat.files import KEY, check_kind, replacing
+
+_PAIR = [
+    ("train_index", pa.int64()),
+    ("label", pa.int64()),
+    ("influence", pa.float64()),
+    ("standard_error", pa.float64()),
+    ("p_value", pa.float64()),
+    ("significant", pa.bool_()),
+]
+_GROUP = [
+    ("label", pa.int64()),
+    ("accuracy", pa.float64()),
+    ("models", pa.int64()),
+    ("max_influence", pa.float64()),
+    ("max_influence_train_index", pa.int64()),
+    ("atypical", pa.bool_()),
+]
+_ACCURACY = [("accuracy", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64())]
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # a row a subset model; the bits are packed, first sample first (numpy.packbits)
+    "subsets": pa.schema(
+        [
+            ("model", pa.int64()),
+            ("seed", pa.int64()),
+            ("in_subset", pa.binary()),
+            ("correct_train", pa.binary()),
+            ("correct_validation", pa.binary()),
+            ("correct_test", pa.binary()),
+        ]
+    ),
+    "memorization": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("memorization", pa.float64()),
+            ("standard_error", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("p_in", pa.float64()),
+            ("p_out", pa.float64()),
+            ("n_in", pa.int64()),
+            ("n_out", pa.int64()),
+            ("atypical", pa.bool_()),
+        ]
+    ),
+    "influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
+    "train_influence": pa.schema([_PAIR[0], ("influenced_index", pa.int64()), *_PAIR[1:]]),
+    "test_groups": pa.schema([("test_index", pa.int64()), *_GROUP]),
+    "validation_groups": pa.schema([("validation_index", pa.int64()), *_GROUP]),
+    "per_sample": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("checkpoint", pa.string()),
+            ("test_index", pa.int64()),
+            ("label", pa.int64()),
+            ("atypical", pa.bool_()),
+            ("predicted", pa.int64()),
+            ("clean_correct", pa.bool_()),
+            ("pgd_correct", pa.bool_()),
+            ("robust_correct", pa.bool_()),
+            ("broken_by", pa.string()),
+        ]
+    ),
+    "by_seed": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("checkpoint", pa.string()),
+            ("group", pa.string()),
+            ("metric", pa.string()),
+            ("samples", pa.int64()),
+            ("correct", pa.int64()),
+            *_ACCURACY,
+        ]
+    ),
+    "summary": pa.schema(
+        [
+            ("method", pa.string()),
+            ("checkpoint", pa.string()),
+            ("group", pa.string()),
+            ("metric", pa.string()),
+            ("seeds", pa.int64()),
+            ("samples", pa.int64()),
+            *_ACCURACY,
+            ("seed_deviation", pa.float64()),
+        ]
+    ),
+    "history": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("epoch", pa.int64()),
+            ("best", pa.bool_()),
+            ("learning_rate", pa.float64()),
+            ("loss", pa.float64()),
+            ("discrimination_loss", pa.float64()),
+            ("harmful", pa.int64()),
+            ("harmful_weight", pa.float64()),
+        ]
+        + [
+            (f"{split}_{group}_{attack}_{metric}", pa.float64())
+            for split in ("train", "validation", "test")
+            for group in ("all", "typical", "atypical")
+            for attack in ("clean", "pgd")
+            for metric in ("loss", "accuracy")
+        ]
+    ),
+}
+
+
+def write_table(path: str | Path, name: str, frame: pd.DataFrame, about: str) -> None:
+    """Write ``frame`` as the table ``name``, its columns in the schema's order, with the provenance ``about``."""
+    schema = SCHEMAS[name].with_metadata({KEY: about})
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(schema.metadata), temporary)
+
+
+def read_table(path: str | Path, name: str) -> pd.DataFrame:
+    """Read the table ``name``.
+
+    Raises:
+        BatError: the file is missing, damaged, another table, or lacks a column.
+    """
+    return read_table_with_facts(path, name)[0]
+
+
+def read_table_with_facts(path: str | Path, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the table ``name`` and its provenance. Raises as ``read_table``."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise BatError(f"{path}: no such file: run the stage that writes it") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BatError(f"{path}: damaged, or no Parquet file ({reason}): remove it and run its stage again") from error
+    about = (table.schema.metadata or {}).get(KEY.encode())
+    facts = check_kind(path, about.decode() if about else None, name)
+    if not table.schema.equals(SCHEMAS[name]):
+        expected = {f"{field.name}: {field.type}" for field in SCHEMAS[name]}
+        found = {f"{field.name}: {field.type}" for field in table.schema}
+        raise BatError(
+            f"{path}: not the columns of {name} (differing: {', '.join(sorted(expected ^ found))}): run its stage again"
+        )
+    return table.to_pandas(), facts
+
+
+def pack(bits: NDArray[np.bool_]) -> list[bytes]:
+    """Pack each row of (models, samples) bits into bytes, first sample in the highest bit."""
+    return [row.tobytes() for row in np.packbits(bits, axis=1)]
+
+
+def unpack(column: "pd.Series[Any]", samples: int, where: str) -> NDArray[np.bool_]:
+    """Unpack a column of ``pack`` to (models, samples) bool.
+
+    Raises:
+        BatError: a row holds another number of samples; names ``where``.
+    """
+    expected = -(-samples // 8)
+    lengths = column.map(len)
+    if (lengths != expected).any():
+        raise BatError(
+            f"{where}: {column.name} does not hold {samples} samples: the shards are of other data; remove them"
+        )
+    bytes_ = np.frombuffer(b"".join(column), dtype=np.uint8).reshape(len(column), expected)
+    return np.unpackbits(bytes_, axis=1, count=samples).astype(bool)
+
+
+def read_shards(paths: Sequence[str | Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Join the shards of subset models, in the order of models, and return them with their common provenance.
+
+    Raises:
+        BatError: a shard is missing or damaged, two shards were made by different specs (says which differ in what),
+        or a model
+            is there twice or not at all.
+    """
+    tables, common = [], dict[str, Any]()
+    for path in paths:
+        table, facts = read_table_with_facts(path, "subsets")
+        spec = {key: value for key, value in facts["spec"].items() if key not in ("first_model", "models")}
+        facts = _flat({"spec": spec, "data": facts["data"]})
+        if common and facts != common:
+            differing = [
+                f"{key} {json.dumps(common.get(key))} and {json.dumps(facts.get(key))}"
+                for key in sorted(common.keys() | facts.keys())
+                if common.get(key) != facts.get(key)
+            ]
+            raise BatError(
+                f"{paths[0]} and {path} were made by different specs ({'; '.join(differing)}): "
+                "remove the one that is out of date and run stage subsets again"
+            )
+        common = facts
+        tables.append(table)
+    joined = pd.concat(tables, ignore_index=True).sort_values("model", ignore_index=True)
+    if not np.array_equal(joined["model"], np.arange(len(joined))):
+        raise BatError(
+            f"{paths[0]} ... {paths[-1]}: {len(joined)} rows are not the models 0 to {len(joined) - 1} once each: "
+            "give each shard once"
+        )
+    return joined, common
+
+
+def check_labels(path: str | Path, table: pd.DataFrame, column: str, index: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Raise BatError unless ``table`` has the given samples and labels, in order, naming the first that differs."""
+    if len(table) != len(index):
+        raise BatError(f"{path}: {len(table)} samples, but the data has {len(index)}: score this data set again")
+    differs = (table[column].to_numpy() != index) | (table["label"].to_numpy() != labels)
+    if differs.any():
+        row = int(np.flatnonzero(differs)[0])
+        raise BatError(
+            f"{path}: row {row} is sample {table[column].iloc[row]} with label {table['label'].iloc[row]}, but the data "
+            f"has sample {index[row]} with label {labels[row]}: the scores are of other data"
+        )
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    """Flatten nested mappings: {"spec": {"seed": 0}} becomes {"spec.seed": 0}."""
+    if not isinstance(value, dict):
+        return {place: value}
+    items: dict[str, Any] = {}
+    for key, inner in value.items():
+        items |= _flat(inner, f"{place}.{key}" if place else key)
+    return items

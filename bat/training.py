@@ -1,0 +1,207 @@
+"""The one training loop, for subset models and adversarial training alike."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from bat.attacks import pgd, random_start
+from bat.config import OneCycle, Pgd, Recipe, Steps, Threat, TrainSpec
+from bat.data import DataSet, Part, augment
+from bat.errors import BatError
+from bat.evaluation import measure
+from bat.losses import Objective, objective
+from bat.models import Network, build, mode
+from bat.seeds import derive_seed, generator
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of training saw. ``epoch`` counts from 1.
+
+    loss, discrimination_loss: means over the epoch's samples, as trained on (adversarial, augmented).
+    harmful: atypical samples misclassified when trained on; harmful_weight: their mean weight, NaN if there was none.
+    """
+
+    epoch: int
+    learning_rate: float
+    loss: float
+    discrimination_loss: float
+    harmful: int
+    harmful_weight: float
+
+
+@dataclass(frozen=True)
+class Inner:
+    """The inner problem of adversarial training: threat, attack, and the mode of batch normalisation under it."""
+
+    threat: Threat
+    attack: Pgd
+    attack_bn: str
+
+
+def fit(
+    model: Network,
+    train: Part,
+    *,
+    objective: Objective,
+    recipe: Recipe,
+    seed: int,
+    what: str,
+    atypical: Tensor | None = None,
+    inner: Inner | None = None,
+) -> Iterator[Epoch]:
+    """Train ``model`` in place and yield after each epoch.
+
+    All randomness of epoch e (order, augmentation, random starts) depends on (seed, e) alone, and is the same for
+    every objective. ``what`` names the run in errors. atypical: (n,) bool, none by default. ``inner`` is needed where
+    the
+    objective has an inner loss.
+
+    Raises:
+        BatError: the loss was not finite; names ``what``, epoch and batch.
+        ValueError: the objective has an inner loss and ``inner`` is None.
+    """
+    if objective.inner and inner is None:
+        raise ValueError("this objective trains on adversarial examples: give inner")
+    device = train.labels.device
+    if atypical is None:
+        atypical = torch.zeros(len(train), dtype=torch.bool, device=device)
+    batches = -(-len(train) // recipe.batch_size)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+    total = recipe.epochs * batches
+    scheduler = LambdaLR(optimizer, lambda done: learning_rate_factor(recipe.schedule, done, total))
+    for epoch in range(1, recipe.epochs + 1):
+        random = generator(seed, "epoch", epoch, device=device)
+        learning_rate = float(scheduler.get_last_lr()[0])
+        seen = []
+        with mode(model, training=True):
+            order = torch.randperm(len(train), generator=random, device=device)
+            for rows in order.tensor_split(batches):
+                x, labels = train.images(rows), train.labels[rows]
+                if recipe.crop_padding or recipe.flip:
+                    x = augment(x, crop_padding=recipe.crop_padding, flip=recipe.flip, random=random)
+                if objective.inner and inner:
+                    x = _adversarial(model, x, labels, objective, inner, random)
+                terms = objective.outer(model, x, labels, atypical[rows])
+                optimizer.zero_grad()
+                terms.loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                scheduler.step()
+                # one small tensor a batch, read once an epoch: a GPU never waits
+                seen.append(torch.stack([term.detach().float() for term in terms]))
+        counts = [len(rows) for rows in order.tensor_split(batches)]
+        yield _epoch(epoch, learning_rate, torch.stack(seen).double().cpu(), torch.tensor(counts), what)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model: a row an epoch, and the weights of the best and the last epoch."""
+
+    history: pd.DataFrame
+    best_epoch: int
+    best: dict[str, Tensor]
+    last: dict[str, Tensor]
+
+
+def train(
+    spec: TrainSpec,
+    data: DataSet,
+    atypical: Mapping[str, Tensor],
+    watch: Callable[[Iterable[Epoch]], Iterable[Epoch]] = iter,
+) -> Trained:
+    """Train one method with one seed, and measure it after each epoch on all splits.
+
+    The best epoch is the first with the highest accuracy on the validation samples, under PGD where the method trains
+    on
+    adversarial examples and clean where it does not: test samples choose nothing. atypical: for each split (n,) bool.
+    ``watch`` wraps the epochs, for a progress bar.
+    """
+    goal = objective(spec.method)
+    model = build(spec.model, data.train, classes=data.classes, seed=derive_seed(spec.seed, "weights"))
+    criterion = f"validation_all_{'pgd' if goal.inner else 'clean'}_accuracy"
+    epochs = fit(
+        model,
+        data.train,
+        objective=goal,
+        recipe=spec.recipe,
+        seed=spec.seed,
+        what=f"method {spec.method.name}, seed {spec.seed}",
+        atypical=atypical["train"],
+        inner=Inner(spec.threat, spec.attack, spec.attack_bn),
+    )
+    rows: list[dict[str, float]] = []
+    best_row: dict[str, float] = {criterion: -1.0}
+    best: dict[str, Tensor] = {}
+    for epoch in watch(epochs):
+        row = asdict(epoch) | measure(model, data, atypical, threat=spec.threat, attack=spec.attack, seed=spec.seed)
+        rows.append(row)
+        if row[criterion] > best_row[criterion]:
+            best_row, best = row, _weights(model)
+    history = pd.DataFrame(rows)
+    best_epoch = int(best_row["epoch"])
+    return Trained(history.assign(best=history["epoch"] == best_epoch), best_epoch, best, _weights(model))
+
+
+def _weights(model: Network) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def learning_rate_factor(schedule: Steps | OneCycle, done: int, total: int) -> float:
+    """Return what the learning rate is multiplied by for the step after ``done`` of ``total`` steps."""
+    if isinstance(schedule, Steps):
+        return schedule.factor ** int(sum(done >= milestone * total for milestone in schedule.milestones))
+    peak = schedule.warmup * total
+    # the first step is not wasted at a rate of 0, and the last one is still above it
+    return (done + 1) / (peak + 1) if done < peak else (total - done) / (total - peak)
+
+
+def _adversarial(
+    model: Network, x: Tensor, labels: Tensor, objective: Objective, inner: Inner, random: torch.Generator
+) -> Tensor:
+    threat, attack = inner.threat, inner.attack
+    if objective.inner is None:
+        return x
+    uniform = torch.rand(x.shape, generator=random, device=x.device)
+    with mode(model, training=inner.attack_bn == "train"):
+        return pgd(
+            model,
+            x,
+            labels,
+            loss=objective.inner,
+            norm=threat.norm,
+            eps=threat.eps,
+            step_size=attack.step_size,
+            steps=attack.steps,
+            start=random_start(x, uniform, norm=threat.norm, eps=threat.eps),
+        )
+
+
+def _epoch(epoch: int, learning_rate: float, seen: Tensor, counts: Tensor, what: str) -> Epoch:
+    """Sum up an epoch. seen: (batches, 4), the terms of each batch."""
+    loss, discrimination, harmful, weight = seen.unbind(1)
+    if not loss.isfinite().all():
+        batch = int((~loss.isfinite()).nonzero()[0]) + 1
+        raise BatError(
+            f"{what}: the loss is {loss[batch - 1].item()} in epoch {epoch}, batch {batch}: "
+            "lower the learning rate, or look for damaged images"
+        )
+    share = counts / counts.sum()
+    number = int(harmful.sum())
+    return Epoch(
+        epoch=epoch,
+        learning_rate=learning_rate,
+        loss=float((loss * share).sum()),
+        discrimination_loss=float((discrimination * share).sum()),
+        harmful=number,
+        harmful_weight=float(weight.sum()) / number if number else float("nan"),
+    )

@@ -1,0 +1,44 @@
+"""The checked configuration, the parameters of each stage, and the lists that wildcards run over."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import bat.config
+from bat.errors import BatError
+
+try:
+    bat.config.parse(bat.config.Config, config, "config")
+except BatError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+
+RESULTS = f"results/{config['experiment']}"
+METHODS = {method["name"]: method for method in config["training"]["methods"]}
+SEEDS = config["training"]["seeds"]
+MODELS_PER_SHARD = config["memorization"]["models_per_shard"]
+SHARDS = [
+    f"{shard:03d}"
+    for shard in range(config["memorization"]["subset_models"] // MODELS_PER_SHARD)
+]
+FIGURES = ["tradeoff", "curves", "memorization", "gallery"]
+FORMATS = ["pdf", "svg"]
+
+
+def spec(section, *keys, **more):
+    """Return, as JSON, the named keys of a section of the config and ``more``: all that a stage depends on."""
+    return json.dumps({key: config[section][key] for key in keys} | more)
+
+
+def digest(*modules):
+    """Return a hash of modules of the package, so that an edit reruns the cheap rules that run them.
+
+    Rules that train have none: a docstring must not retrain every model. See the README for --forcerun.
+    """
+    sources = [
+        Path(workflow.basedir).parent / "bat" / f"{module}.py" for module in modules
+    ]
+    return hashlib.sha256(
+        b"".join(source.read_bytes() for source in sources)
+    ).hexdigest()

@@ -1,0 +1,67 @@
+"""Stage 3: every model under attack on every test sample, and the summary over seeds."""
+
+
+rule evaluate:
+    input:
+        data=rules.data.output.data,
+        test_groups=rules.scores.output.test_groups,
+        best=rules.train.output.best,
+        last=rules.train.output.last,
+    output:
+        samples=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/per_sample.parquet",
+    log:
+        f"{RESULTS}/logs/evaluate/{{method}}/seed-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate/{{method}}/seed-{{seed}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        spec=spec(
+            "evaluation",
+            "seed",
+            "batch_size",
+            "pgd",
+            "ensemble",
+            model=config["model"],
+            threat=config["threat"],
+        ),
+        code=digest("attacks", "evaluation", "seeds"),
+    shell:
+        "python -m bat evaluate"
+        " --spec {params.spec:q}"
+        " --data {input.data:q}"
+        " --test-groups {input.test_groups:q}"
+        " --best {input.best:q}"
+        " --last {input.last:q}"
+        " --out {output.samples:q}"
+        " --log {log:q}"
+        " --threads {threads}"
+
+
+rule summary:
+    input:
+        evaluations=expand(rules.evaluate.output.samples, method=METHODS, seed=SEEDS),
+    output:
+        by_seed=f"{RESULTS}/evaluation/by_seed.parquet",
+        summary=f"{RESULTS}/evaluation/summary.parquet",
+    log:
+        f"{RESULTS}/logs/summary.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summary.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=spec("evaluation", "seed", "confidence", "bootstrap"),
+        code=digest("evaluation", "statistics", "tables"),
+    shell:
+        "python -m bat summary"
+        " --spec {params.spec:q}"
+        " --evaluations {input.evaluations:q}"
+        " --by-seed {output.by_seed:q}"
+        " --summary {output.summary:q}"
+        " --log {log:q}"
+        " --threads {threads}"

@@ -1,0 +1,90 @@
+"""Stage 1: the data, models on random subsets, and the scores estimated from them."""
+
+
+rule data:
+    output:
+        data=f"{RESULTS}/data/data.safetensors",
+    log:
+        f"{RESULTS}/logs/data.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/data.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=json.dumps(config["data"]),
+    shell:
+        "python -m bat data"
+        " --spec {params.spec:q}"
+        " --out {output.data:q}"
+        " --log {log:q}"
+        " --threads {threads}"
+
+
+rule subsets:
+    input:
+        data=rules.data.output.data,
+    output:
+        shard=f"{RESULTS}/subsets/shard-{{shard}}.parquet",
+    log:
+        f"{RESULTS}/logs/subsets/shard-{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/subsets/shard-{{shard}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    params:
+        spec=lambda wildcards: spec(
+            "memorization",
+            "subset_fraction",
+            "design",
+            "seed",
+            "recipe",
+            model=config["model"],
+            first_model=int(wildcards.shard) * MODELS_PER_SHARD,
+            models=MODELS_PER_SHARD,
+        ),
+    shell:
+        "python -m bat subsets"
+        " --spec {params.spec:q}"
+        " --data {input.data:q}"
+        " --out {output.shard:q}"
+        " --log {log:q}"
+        " --threads {threads}"
+
+
+rule scores:
+    input:
+        data=rules.data.output.data,
+        shards=expand(rules.subsets.output.shard, shard=SHARDS),
+    output:
+        memorization=f"{RESULTS}/scores/memorization.parquet",
+        influence=f"{RESULTS}/scores/influence.parquet",
+        train_influence=f"{RESULTS}/scores/train_influence.parquet",
+        test_groups=f"{RESULTS}/scores/test_groups.parquet",
+        validation_groups=f"{RESULTS}/scores/validation_groups.parquet",
+    log:
+        f"{RESULTS}/logs/scores.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/scores.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        spec=spec("memorization", "threshold", "false_discovery_rate", "confidence"),
+        code=digest("memorization", "statistics", "tables"),
+    shell:
+        "python -m bat scores"
+        " --spec {params.spec:q}"
+        " --data {input.data:q}"
+        " --shards {input.shards:q}"
+        " --memorization {output.memorization:q}"
+        " --influence {output.influence:q}"
+        " --train-influence {output.train_influence:q}"
+        " --test-groups {output.test_groups:q}"
+        " --validation-groups {output.validation_groups:q}"
+        " --log {log:q}"
+        " --threads {threads}"

@@ -1,0 +1,44 @@
+"""Stage 2: each method, once a seed."""
+
+
+rule train:
+    input:
+        data=rules.data.output.data,
+        memorization=rules.scores.output.memorization,
+        validation_groups=rules.scores.output.validation_groups,
+        test_groups=rules.scores.output.test_groups,
+    output:
+        best=f"{RESULTS}/models/{{method}}/seed-{{seed}}/best.safetensors",
+        last=f"{RESULTS}/models/{{method}}/seed-{{seed}}/last.safetensors",
+        history=f"{RESULTS}/models/{{method}}/seed-{{seed}}/history.parquet",
+    log:
+        f"{RESULTS}/logs/train/{{method}}/seed-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train/{{method}}/seed-{{seed}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=720,
+    params:
+        spec=lambda wildcards: spec(
+            "training",
+            "recipe",
+            "attack",
+            "attack_bn",
+            model=config["model"],
+            threat=config["threat"],
+            method=METHODS[wildcards.method],
+            seed=int(wildcards.seed),
+        ),
+    shell:
+        "python -m bat train"
+        " --spec {params.spec:q}"
+        " --data {input.data:q}"
+        " --memorization {input.memorization:q}"
+        " --validation-groups {input.validation_groups:q}"
+        " --test-groups {input.test_groups:q}"
+        " --best {output.best:q}"
+        " --last {output.last:q}"
+        " --history {output.history:q}"
+        " --log {log:q}"
+        " --threads {threads}"
