@@ -49,7 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception:
         journal.failure("stopped by an unexpected error; its traceback is on standard error")
         raise
-    journal.finish()
+    else:
+        journal.finish()
+    finally:
+        journal.close()
 
 
 def _complain(stage: str, message: str) -> int:

@@ -331,11 +331,13 @@ def schema() -> dict[str, Any]:
 
 def _first_line(error: ValidationError, value: Any) -> str:
     problems = error.errors()
-    first = problems[0]
+    unknown = "unexpected_keyword_argument"
+    # a misspelt key is missing, too: its wrong spelling says more
+    first = next((problem for problem in problems if problem["type"] == unknown), problems[0])
     place = _place(first["loc"], value)
     message = first["msg"].removeprefix("Value error, ")
     hints = {
-        "unexpected_keyword_argument": "unknown key: remove it or mend its spelling",
+        unknown: "unknown key: remove it or mend its spelling",
         "missing": "missing key: add it",
     }
     text = hints.get(first["type"], message[:1].lower() + message[1:])

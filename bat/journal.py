@@ -24,9 +24,9 @@ class Journal:
         self._stage = stage
         self._work = 0.0
         self._logger = logging.Logger(stage)
-        handler = logging.FileHandler(log, mode="w") if log else logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-        self._logger.addHandler(handler)
+        self._handler = logging.FileHandler(log, mode="w") if log else logging.StreamHandler(sys.stderr)
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+        self._logger.addHandler(self._handler)
 
     def line(self, text: str) -> None:
         """Write one line."""
@@ -52,6 +52,10 @@ class Journal:
             yield
         finally:
             self._work += time.process_time() - start
+
+    def close(self) -> None:
+        """Close the log."""
+        self._handler.close()
 
     def finish(self) -> None:
         """Write how much CPU time the process has used, and how much of it was work and not start-up or files."""

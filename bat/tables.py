@@ -225,8 +225,8 @@ def check_labels(path: str | Path, table: pd.DataFrame, column: str, index: NDAr
     if differs.any():
         row = int(np.flatnonzero(differs)[0])
         raise BatError(
-            f"{path}: row {row} is sample {table[column].iloc[row]} with label {table['label'].iloc[row]}, but the data "
-            f"has sample {index[row]} with label {labels[row]}: the scores are of other data"
+            f"{path}: row {row} is sample {table[column].iloc[row]} with label {table['label'].iloc[row]}, but the "
+            f"data has sample {index[row]} with label {labels[row]}: the scores are of other data"
         )
 
 

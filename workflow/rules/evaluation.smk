@@ -13,6 +13,8 @@ rule evaluate:
         f"{RESULTS}/logs/evaluate/{{method}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate/{{method}}/seed-{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -50,6 +52,8 @@ rule summary:
         f"{RESULTS}/logs/summary.log",
     benchmark:
         f"{RESULTS}/benchmarks/summary.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,

@@ -13,6 +13,8 @@ rule figure_memorization:
         ),
     log:
         f"{RESULTS}/logs/figures/memorization.log",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -41,6 +43,8 @@ rule figure_gallery:
         ),
     log:
         f"{RESULTS}/logs/figures/gallery.log",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -70,6 +74,8 @@ rule figure_curves:
         ),
     log:
         f"{RESULTS}/logs/figures/curves.log",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -98,6 +104,8 @@ rule figure_tradeoff:
         ),
     log:
         f"{RESULTS}/logs/figures/tradeoff.log",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,

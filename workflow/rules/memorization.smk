@@ -8,6 +8,8 @@ rule data:
         f"{RESULTS}/logs/data.log",
     benchmark:
         f"{RESULTS}/benchmarks/data.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -31,6 +33,8 @@ rule subsets:
         f"{RESULTS}/logs/subsets/shard-{{shard}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/subsets/shard-{{shard}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -69,6 +73,8 @@ rule scores:
         f"{RESULTS}/logs/scores.log",
     benchmark:
         f"{RESULTS}/benchmarks/scores.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,

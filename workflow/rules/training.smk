@@ -15,6 +15,8 @@ rule train:
         f"{RESULTS}/logs/train/{{method}}/seed-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{method}}/seed-{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         mem_mb=2000,

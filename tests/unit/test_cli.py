@@ -1,0 +1,313 @@
+"""The stages, called in this process on a tiny experiment; their errors: one line, exit status 2, nothing written."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bat.cli import main
+from bat.files import KEY, provenance, read_data
+from bat.tables import SCHEMAS, write_table
+
+MODEL = {"name": "mlp", "width": 16}
+RECIPE = {
+    "epochs": 4,
+    "batch_size": 64,
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 0.0005,
+    "schedule": {"name": "one_cycle", "warmup": 0.3},
+    "crop_padding": 1,
+    "flip": False,
+}
+DATA = {"name": "digits", "train_samples": 120, "validation_samples": 60, "split_seed": 0}
+SUBSETS = {
+    "model": MODEL,
+    "subset_fraction": 0.7,
+    "design": "balanced",
+    "seed": 0,
+    "recipe": RECIPE | {"epochs": 8},
+    "models": 10,
+}
+SCORES = {"threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
+THREAT = {"norm": "linf", "eps": 0.15}
+BAT = {
+    "name": "bat",
+    "objective": "bat",
+    "reweighting": True,
+    "alpha": 1.0,
+    "discrimination": True,
+    "beta": 0.2,
+    "temperature": 0.1,
+}
+TRAIN = {
+    "model": MODEL,
+    "threat": THREAT,
+    "recipe": RECIPE,
+    "attack": {"steps": 2, "step_size": 0.1},
+    "attack_bn": "eval",
+    "method": BAT,
+    "seed": 3,
+}
+EVALUATE = {
+    "model": MODEL,
+    "threat": THREAT,
+    "seed": 0,
+    "batch_size": 500,
+    "pgd": {"name": "pgd", "steps": 3, "step_size": 0.05, "restarts": 2},
+    "ensemble": [{"name": "apgd_ce", "steps": 5, "restarts": 1, "rho": 0.75}],
+}
+SUMMARY = {"seed": 0, "confidence": 0.95, "bootstrap": 100}
+
+
+def call(stage, folder, **flags):
+    """Call a stage; values that are records go as JSON, others as paths below ``folder``."""
+    arguments = stage.split()
+    for flag, value in flags.items():
+        values = value if isinstance(value, list) else [value]
+        texts = [json.dumps(value) if isinstance(value, dict) else str(folder / value) for value in values]
+        arguments += [f"--{flag.replace('_', '-')}", *texts]
+    main(arguments)
+
+
+def shard(first):
+    return {"spec": SUBSETS | {"first_model": first}, "data": "data.safetensors", "out": f"shard-{first}.parquet"}
+
+
+def scores(*shards, **changed):
+    names = ["memorization", "influence", "train_influence", "test_groups", "validation_groups"]
+    flags = {"spec": SCORES, "data": "data.safetensors", "shards": list(shards)}
+    return flags | {name: f"{name}.parquet" for name in names} | changed
+
+
+def training(**changed):
+    inputs = {name: f"{name}.parquet" for name in ("memorization", "validation_groups", "test_groups")}
+    outputs = {"best": "best.safetensors", "last": "last.safetensors", "history": "history.parquet"}
+    return {"spec": TRAIN, "data": "data.safetensors"} | inputs | outputs | changed
+
+
+def evaluation(**changed):
+    models = {"best": "best.safetensors", "last": "last.safetensors"}
+    flags = {"spec": EVALUATE, "data": "data.safetensors", "test_groups": "test_groups.parquet"}
+    return flags | models | {"out": "per_sample.parquet"} | changed
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiment")
+    call("data", folder, spec=DATA, out="data.safetensors", log="logs/data.log")
+    call("subsets", folder, **shard(0), log="logs/subsets.log")
+    call("subsets", folder, **shard(10))
+    call("scores", folder, **scores("shard-0.parquet", "shard-10.parquet"))
+    call("train", folder, **training())
+    call("evaluate", folder, **evaluation())
+    summary = {"by_seed": "by_seed.parquet", "summary": "summary.parquet"}
+    call("summary", folder, spec=SUMMARY, evaluations=["per_sample.parquet"], **summary)
+    return folder
+
+
+@pytest.fixture
+def copy(experiment, tmp_path):
+    return shutil.copytree(experiment, tmp_path / "copy")
+
+
+def fails(capsys, stage, folder, **flags):
+    """Call a stage that must fail with one line and status 2, changing no file; return the line."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        call(stage, folder, **flags)
+    assert stopped.value.code == 2
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return line
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS.keys() - {"subsets"}))
+def test_each_table_opens_in_plain_pandas(experiment, name):
+    table = pd.read_parquet(experiment / f"{name}.parquet")
+    assert list(table.columns) == SCHEMAS[name].names
+    assert len(table) or name in ("influence", "train_influence")
+
+
+def test_tables_carry_spec_version_and_data(experiment):
+    facts = json.loads(pq.read_schema(experiment / "history.parquet").metadata[KEY.encode()])
+    assert facts["spec"] == TRAIN
+    assert facts["version"]
+    assert facts["data"] == read_data(experiment / "data.safetensors").digest()
+
+
+def test_rows_are_in_natural_order(experiment):
+    data = read_data(experiment / "data.safetensors")
+    assert pd.read_parquet(experiment / "memorization.parquet")["train_index"].tolist() == data.train.index.tolist()
+    per_sample = pd.read_parquet(experiment / "per_sample.parquet")
+    assert per_sample["test_index"].tolist() == 2 * data.test.index.tolist()
+    assert per_sample["checkpoint"].tolist() == ["best"] * len(data.test) + ["last"] * len(data.test)
+
+
+def test_history_names_the_best_epoch_once(experiment):
+    history = pd.read_parquet(experiment / "history.parquet")
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    chosen = history.loc[history["best"], "validation_all_pgd_accuracy"].item()
+    assert chosen == history["validation_all_pgd_accuracy"].max()
+
+
+def test_one_process_and_two_shards_train_the_same_models(experiment, tmp_path):
+    whole = shard(0) | {"spec": SUBSETS | {"first_model": 0, "models": 20}}
+    shutil.copy(experiment / "data.safetensors", tmp_path)
+    call("subsets", tmp_path, **whole)
+    call("scores", tmp_path, **scores("shard-0.parquet"))
+    for name in ("memorization", "influence", "test_groups"):
+        assert (tmp_path / f"{name}.parquet").read_bytes() == (experiment / f"{name}.parquet").read_bytes()
+
+
+def test_a_repeated_stage_writes_the_same_bytes(copy):
+    written = ["best.safetensors", "last.safetensors", "history.parquet", "per_sample.parquet"]
+    before = {name: (copy / name).read_bytes() for name in written}
+    call("train", copy, **training())
+    call("evaluate", copy, **evaluation())
+    assert {name: (copy / name).read_bytes() for name in written} == before
+
+
+def test_stages_leave_the_global_random_states_alone(copy):
+    torch.manual_seed(7)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    call("subsets", copy, **shard(0))
+    call("train", copy, **training())
+    call("evaluate", copy, **evaluation())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+def test_log_has_lines_and_the_share_of_work(experiment):
+    log = (experiment / "logs" / "subsets.log").read_text()
+    assert "10 of 10 models" in log
+    assert "of which work" in log
+
+
+def test_schema_and_help(tmp_path, capsys):
+    call("schema", tmp_path, out="schema.yaml")
+    assert "additionalProperties: false" in (tmp_path / "schema.yaml").read_text()
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert "snakemake -n" in capsys.readouterr().out
+
+
+def test_figures_are_written(experiment):
+    call("figure memorization", experiment, memorization="memorization.parquet", out=["m.pdf", "m.svg"])
+    data = {"data": "data.safetensors", "memorization": "memorization.parquet"}
+    call("figure gallery", experiment, **data, train_influence="train_influence.parquet", out=["g.pdf", "g.svg"])
+    call("figure curves", experiment, histories=["history.parquet"], test_groups="test_groups.parquet", out=["c.svg"])
+    call("figure tradeoff", experiment, summary="summary.parquet", by_seed="by_seed.parquet", out=["t.svg"])
+    for name in ("m.pdf", "m.svg", "g.pdf", "g.svg", "c.svg", "t.svg"):
+        assert (experiment / name).stat().st_size > 5000
+
+
+def test_unknown_key_in_a_spec(copy, capsys):
+    line = fails(capsys, "train", copy, **training(spec=TRAIN | {"sede": 1}))
+    assert "--spec: sede: unknown key" in line
+
+
+def test_truncated_shard(copy, capsys):
+    path = copy / "shard-10.parquet"
+    path.write_bytes(path.read_bytes()[:-200])
+    line = fails(capsys, "scores", copy, **scores("shard-0.parquet", "shard-10.parquet"))
+    assert "shard-10.parquet: damaged" in line
+
+
+def test_shards_of_two_specs(copy, capsys):
+    other = SUBSETS | {"first_model": 10, "recipe": SUBSETS["recipe"] | {"learning_rate": 0.05}}
+    call("subsets", copy, spec=other, data="data.safetensors", out="other.parquet")
+    line = fails(capsys, "scores", copy, **scores("shard-0.parquet", "other.parquet"))
+    assert "spec.recipe.learning_rate 0.1 and 0.05" in line
+
+
+def test_shards_of_other_data(copy, capsys):
+    call("data", copy, spec=DATA | {"split_seed": 1}, out="data.safetensors")
+    assert "other data" in fails(capsys, "scores", copy, **scores("shard-0.parquet", "shard-10.parquet"))
+
+
+def test_too_many_samples_asked_of_the_data(copy, capsys):
+    line = fails(capsys, "data", copy, spec=DATA | {"train_samples": 1797}, out="data.safetensors")
+    assert "lower them" in line
+
+
+def test_scores_whose_labels_differ(copy, capsys):
+    table = pd.read_parquet(copy / "memorization.parquet")
+    table.loc[5, "label"] = (table.loc[5, "label"] + 1) % 10
+    write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization"))
+    line = fails(capsys, "train", copy, **training())
+    assert f"row 5 is sample {table.loc[5, 'train_index']}" in line
+
+
+def test_loss_that_is_not_finite(copy, capsys):
+    wild = TRAIN | {"recipe": RECIPE | {"learning_rate": 1e30}}
+    line = fails(capsys, "train", copy, **training(spec=wild))
+    assert "method bat, seed 3" in line
+    assert "epoch 1, batch 2" in line
+
+
+def test_loss_that_is_not_finite_in_a_subset_model(copy, capsys):
+    wild = SUBSETS | {"first_model": 0, "recipe": RECIPE | {"learning_rate": 1e30}}
+    line = fails(capsys, "subsets", copy, spec=wild, data="data.safetensors", out="shard-0.parquet")
+    assert "subset model 0 (seed 0)" in line
+
+
+def test_missing_input(copy, capsys):
+    (copy / "best.safetensors").unlink()
+    assert "no such file" in fails(capsys, "evaluate", copy, **evaluation())
+
+
+def test_weights_of_another_network(copy, capsys):
+    spec = EVALUATE | {"model": MODEL | {"width": 8}}
+    assert "not the weights of mlp" in fails(capsys, "evaluate", copy, **evaluation(spec=spec))
+
+
+def test_weights_from_another_program(copy, capsys):
+    save_file(load_file(copy / "best.safetensors"), copy / "best.safetensors")
+    assert "nothing of this package" in fails(capsys, "evaluate", copy, **evaluation())
+
+
+def test_evaluations_of_two_specs(copy, capsys):
+    call("evaluate", copy, **evaluation(spec=EVALUATE | {"seed": 1}, out="other.parquet"))
+    outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet"}
+    line = fails(capsys, "summary", copy, spec=SUMMARY, evaluations=["per_sample.parquet", "other.parquet"], **outputs)
+    assert "different specs" in line
+
+
+def test_output_that_cannot_be_written(copy, capsys):
+    (copy / "file").write_text("not a folder")
+    line = fails(capsys, "data", copy, spec=DATA, out="file/data.safetensors")
+    assert "cannot be written" in line
+
+
+def test_log_that_cannot_be_written(copy, capsys):
+    (copy / "file").write_text("not a folder")
+    line = fails(capsys, "data", copy, spec=DATA, out="data.safetensors", log="file/data.log")
+    assert "choose another log" in line
+
+
+def test_error_goes_to_the_log_and_to_the_terminal(copy, capsys):
+    with pytest.raises(SystemExit):
+        call("data", copy, spec=DATA | {"train_samples": 1}, out="data.safetensors", log="data.log")
+    assert "train_samples" in capsys.readouterr().err
+    assert "train_samples" in (copy / "data.log").read_text()
+
+
+def test_no_atypical_test_sample_leaves_that_group_out(copy):
+    groups = pd.read_parquet(copy / "test_groups.parquet").assign(atypical=False)
+    groups["max_influence_train_index"] = groups["max_influence_train_index"].astype("Int64")
+    write_table(copy / "test_groups.parquet", "test_groups", groups, provenance("test_groups"))
+    call("evaluate", copy, **evaluation())
+    outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet"}
+    call("summary", copy, spec=SUMMARY, evaluations=["per_sample.parquet"], **outputs, log="summary.log")
+    assert set(pd.read_parquet(copy / "summary.parquet")["group"]) == {"all", "typical"}
+    assert "no test sample is atypical" in (copy / "summary.log").read_text()
+    call("figure tradeoff", copy, summary="summary.parquet", by_seed="by_seed.parquet", out=["t.svg"])
