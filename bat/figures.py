@@ -26,6 +26,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#DDDDDD",
     "legend.frameon": False,
     "savefig.dpi": 200,
@@ -60,6 +61,7 @@ def memorization(table: pd.DataFrame, *, threshold: float, models: int) -> Figur
     axes.annotate(f" t = {threshold:g}", (threshold, 1), xycoords=("data", "axes fraction"), va="top")
     axes.set(
         yscale="log",
+        ylim=(0.5, None),
         xlabel="memorization",
         ylabel="training samples",
         title=f"{len(scores)} training samples, {models} subset models: {atypical} atypical "
@@ -88,9 +90,11 @@ def gallery(
     chosen = table.sort_values("memorization", ascending=False, kind="stable").head(rows)
     # two samples side by side, so that the figure fits a page
     lines, width = -(-len(chosen) // 2), 1 + neighbours
-    figure = Figure(figsize=(1.0 * (2 * width + 0.6), 1.45 * lines + 0.5), layout="constrained")
+    figure = Figure(figsize=(2 * width, 1.4 * lines + 0.4))
+    ratios = [1] * width + [0.4] + [1] * width
+    spacing = {"width_ratios": ratios, "wspace": 0.25, "hspace": 0.6, "top": 1 - 0.8 / figure.get_figheight()}
     grid = figure.subplots(
-        lines, 2 * width + 1, squeeze=False, gridspec_kw={"width_ratios": [1] * width + [0.4] + [1] * width}
+        lines, 2 * width + 1, squeeze=False, gridspec_kw=spacing | {"left": 0.03, "right": 0.99, "bottom": 0.02}
     )
     for axes in grid.flat:
         axes.axis("off")

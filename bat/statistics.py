@@ -5,8 +5,7 @@ scipy and statsmodels have Wilson's interval for one proportion at a time; here 
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -59,7 +58,7 @@ def greater_p_value(successes_1: Counts, n_1: Counts, successes_2: Counts, n_2: 
         z = (successes_1 / n_1 - successes_2 / n_2) / error
     constant = (pooled == 0) | (pooled == 1)
     missing = (n_1 == 0) | (n_2 == 0)
-    return np.where(missing, np.nan, np.where(constant, 1.0, norm.sf(z)))
+    return np.where(missing, np.nan, np.where(constant, 1.0, ndtr(-z)))
 
 
 def bootstrap_interval(

@@ -174,8 +174,10 @@ def fall(weight: np.ndarray, norm: str, eps: float) -> float:
     return eps * float(np.abs(weight).sum() if norm == "linf" else np.sqrt((weight**2).sum()))
 
 
-def attack_linear(name: str, model: nn.Module, x: Tensor, labels: Tensor, norm: str, eps: float, **more: Any) -> Tensor:
-    start = random_start(x, numbers(5, *x.shape), norm=norm, eps=eps)
+def attack_from_a_start(
+    name: str, model: nn.Module, x: Tensor, labels: Tensor, norm: str, eps: float, **more: Any
+) -> Tensor:
+    start = random_start(x, numbers(5, *x.shape, dtype=x.dtype), norm=norm, eps=eps)
     common = {"norm": norm, "eps": eps, "start": start, "loss": cross_entropy} | more
     if name == "pgd":
         return pgd(model, x, labels, step_size=2 * eps, steps=60, **common)
@@ -192,7 +194,7 @@ def test_attacks_reach_the_worst_case_of_a_binary_linear_model(name: str, norm: 
     labels = logits.argmax(1)
     margin = logits.amax(1) - logits.amin(1)
     with torch.no_grad():
-        attacked = model(attack_linear(name, model, x, labels, norm, eps))
+        attacked = model(attack_from_a_start(name, model, x, labels, norm, eps))
     rows = torch.arange(len(x))
     after = (attacked[rows, labels] - attacked[rows, 1 - labels]).numpy()
     worst = (margin - fall(weight, norm, eps)).numpy()
@@ -218,7 +220,7 @@ def test_attacks_reach_the_worst_case_of_each_pair_of_classes(name: str, norm: s
             return logits[:, other] - logits.gather(1, labels[:, None])[:, 0]
 
         with torch.no_grad():
-            attacked = model(attack_linear(name, model, x, labels, norm, eps, loss=gap))
+            attacked = model(attack_from_a_start(name, model, x, labels, norm, eps, loss=gap))
         weight = model.weight.detach().numpy()
         for i in rows[labels != rivals].tolist():
             before = float(clean[i, labels[i]] - clean[i, other])
@@ -229,13 +231,13 @@ def test_attacks_reach_the_worst_case_of_each_pair_of_classes(name: str, norm: s
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", ["pgd", "apgd"])
-def test_cross_entropy_breaks_what_a_multiclass_linear_model_allows(name: str, norm: str) -> None:
-    model, x, eps = linear(4, classes=5), middle(5, 200), {"linf": 0.015625, "l2": 0.0625}[norm]
+def test_cross_entropy_breaks_no_more_than_a_multiclass_linear_model_allows(name: str, norm: str) -> None:
+    model, x, eps = linear(4, classes=5), middle(5, 200), {"linf": 0.03125, "l2": 0.125}[norm]
     weight = model.weight.detach().numpy()
     with torch.no_grad():
         clean = model(x)
         labels = clean.argmax(1)
-        stood = (model(attack_linear(name, model, x, labels, norm, eps)).argmax(1) == labels).numpy()
+        stood = (model(attack_from_a_start(name, model, x, labels, norm, eps)).argmax(1) == labels).numpy()
     worst = [
         min(
             float(clean[i, y] - clean[i, other]) - fall(weight[y] - weight[other], norm, eps)
@@ -245,17 +247,17 @@ def test_cross_entropy_breaks_what_a_multiclass_linear_model_allows(name: str, n
         for i, y in enumerate(labels.tolist())
     ]
     robust = np.array(worst) > 0
-    assert 20 < robust.sum() < 180
     assert stood[robust].all()
-    # the cross-entropy climbs towards several classes at once, so that it may miss a few
-    assert (stood & ~robust).sum() <= 2
+    # the cross-entropy climbs towards several classes at once: it misses a tenth, and breaks the rest
+    assert (stood & ~robust).sum() <= 20
+    assert (~stood).sum() > 80
 
 
 def test_pixels_are_clipped_at_the_worst_case_of_a_linear_model() -> None:
     model = Linear(torch.tensor([[1.0] * 12, [-1.0] * 12]).double(), torch.zeros(2).double())
     x = torch.full((1, 3, 2, 2), 0.05, dtype=torch.float64)
     for name in ("pgd", "apgd"):
-        attacked = attack_linear(name, model, x, torch.tensor([0]), "linf", 0.1)
+        attacked = attack_from_a_start(name, model, x, torch.tensor([0]), "linf", 0.1)
         assert torch.equal(attacked, torch.zeros_like(x))
 
 
@@ -323,7 +325,8 @@ def apgd_of_one(
 ) -> tuple[Tensor, int]:
     """Algorithm 1 of Croce and Hein 2020 for one sample, from the paper: the point and how often the step was halved.
 
-    One reading is the authors' code's: rises are counted against "at most rho", where the paper writes "fewer".
+    Where the paper writes "fewer than rho", the authors' code has "at most", as here. The momentum after a return to
+    the best point is counted from there, and a rise from the last point looked at: also as in the authors' code.
     """
 
     def look(point: Tensor) -> tuple[float, Tensor, bool]:
@@ -331,7 +334,7 @@ def apgd_of_one(
         logits = model(point)
         value = torch.logsumexp(logits[0], 0) - logits[0, label[0]]
         value.backward(inputs=[point])
-        return float(value), point.grad, bool(logits.argmax(1) != label)
+        return float(value.detach()), point.grad, bool(logits.argmax(1) != label)
 
     def into(point: Tensor) -> Tensor:
         expected = brute_force_projection(point.detach().numpy(), x.numpy(), norm, eps)
@@ -341,40 +344,33 @@ def apgd_of_one(
         direction = gradient.sign() if norm == "linf" else gradient / gradient.norm()
         return into(point + eta * direction)
 
-    checkpoints, p_old, p = [0], 0.0, 0.22
-    while math.ceil(p * steps) <= steps:
+    # w_j = ceil(p_j * steps), p_1 = 0.22, p_(j+1) = p_j + max(p_j - p_(j-1) - 0.03, 0.06); all exact for 100 steps
+    checkpoints, p_old, p = [], 0.0, 0.22
+    while p <= 1:
         checkpoints.append(round(p * steps))
         p_old, p = p, p + max(p - p_old - 0.03, 0.06)
     eta, halvings, halved_before = 2 * eps, 0, True
-    values, points = [], [start]
-    value, gradient, broken = look(start)
-    values.append(value)
-    best = (value, start, gradient)
+    point, previous, (value, gradient, broken) = start, start, look(start)
+    best, rises, value_at_check, last_check = (value, start, gradient), 0, value, 0
     if broken:
         return start, halvings
-    rises, value_at_check, last_check = 0, value, 0
     for k in range(steps):
-        z = ascend(points[-1], gradient)
+        ahead = ascend(point, gradient)
         if k:
-            z = into(points[-1] + 0.75 * (z - points[-1]) + 0.25 * (points[-1] - previous))
-        previous = points[-1]
-        value, gradient, broken = look(z)
-        points.append(z)
-        rises += value > values[-1]
-        values.append(value)
+            ahead = into(point + 0.75 * (ahead - point) + 0.25 * (point - previous))
+        before = value
+        previous, point, (value, gradient, broken) = point, ahead, look(ahead)
         if broken:
-            return z, halvings
+            return point, halvings
+        rises += value > before
         if value > best[0]:
-            best = (value, z, gradient)
+            best = (value, point, gradient)
         if k + 1 in checkpoints:
             few = rises <= rho * (k + 1 - last_check)
             stuck = not halved_before and best[0] == value_at_check
             halved_before = few or stuck
             if halved_before:
-                eta /= 2
-                halvings += 1
-                points.append(best[1])
-                gradient = best[2]
+                eta, halvings, point, gradient = eta / 2, halvings + 1, best[1], best[2]
             value_at_check, rises, last_check = best[0], 0, k + 1
     return best[1], halvings
 
@@ -382,14 +378,14 @@ def apgd_of_one(
 @pytest.mark.parametrize("norm", NORMS)
 def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str) -> None:
     # 2 eps is exact in float32: apgd keeps its step sizes in float32
-    eps, steps, n = {"linf": 0.125, "l2": 0.5}[norm], 50, 60
+    eps, steps, n = {"linf": 0.0625, "l2": 0.125}[norm], 100, 60
     model, x = bumpy(0), numbers(1, 60, 3, 2, 2)
     with torch.no_grad():
         labels = model(x).argmax(1)
     start = random_start(x, numbers(2, *x.shape), norm=norm, eps=eps)
     found = apgd(model, x, labels, loss=cross_entropy, norm=norm, eps=eps, steps=steps, rho=0.75, start=start)
     runs = [apgd_of_one(model, x[[i]], labels[[i]], start[[i]], norm, eps, steps, 0.75) for i in range(n)]
-    torch.testing.assert_close(found, torch.cat([point for point, _ in runs]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found, torch.cat([point for point, _ in runs]), rtol=0, atol=1e-7)
     with torch.no_grad():
         stood = model(found).argmax(1) == labels
     assert 5 < stood.sum() < n - 5
@@ -427,7 +423,7 @@ def authors_apgd(model: nn.Module, norm: str, eps: float, steps: int = 100) -> A
     return APGDAttack(model, n_iter=steps, norm=name, eps=eps, seed=0, loss="ce", rho=0.75, device="cpu")
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("linf", 0.15), ("l2", 0.6)])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.05), ("linf", 0.1), ("l2", 0.4)])
 def test_apgd_agrees_with_its_authors_code(digits: tuple[Network, Part], norm: str, eps: float) -> None:
     model, test = digits
     x, labels = test.images(), test.labels
@@ -442,11 +438,11 @@ def test_apgd_agrees_with_its_authors_code(digits: tuple[Network, Part], norm: s
             own_start = model(theirs.perturb(x, labels)).argmax(1) == labels
         # from the same starts rounding is all that differs
         _, their_stood, their_loss, _ = theirs.attack_single_run(x, labels, x_init=start)
-    print(norm, eps, int(stood.sum()), int(their_stood.sum()), int(own_start.sum()), int((stood != own_start).sum()))
-    assert 30 < stood.sum() < 270
+    assert 200 < stood.sum() < 270
     assert (stood != their_stood).sum() <= 1
     both = stood & their_stood
     assert (loss - their_loss)[both].abs().quantile(0.99) < 1e-5
+    # from others, random starts: 1 % of 300, which is what two runs of the authors' code differ by
     assert abs(int(stood.sum() - own_start.sum())) <= 2
     assert (stood != own_start).sum() <= 3
 
@@ -473,22 +469,18 @@ def snapshot(model: nn.Module) -> list[Any]:
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", ["pgd", "apgd"])
 @pytest.mark.parametrize("training", [False, True])
-def test_attacks_leave_everything_as_found(
-    digits: tuple[Network, Part], name: str, norm: str, training: bool
-) -> None:
+def test_attacks_leave_everything_as_found(digits: tuple[Network, Part], name: str, norm: str, training: bool) -> None:
     model = copy.deepcopy(digits[0]).train(training)
-    if training:
-        # running statistics move in training mode: that is the caller's choice of mode
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.track_running_stats, module.running_mean, module.running_var = False, None, None
-                module.num_batches_tracked = None
+    for module in model.modules() if training else ():
+        if isinstance(module, nn.BatchNorm2d):
+            # running statistics that move are the caller's choice of mode, not the attack's doing
+            module.momentum, module.num_batches_tracked = 0.0, None
     next(model.parameters()).requires_grad_(False)
     x, labels = digits[1].images(slice(20)), digits[1].labels[:20]
     inputs = x.clone(), labels.clone()
     before = snapshot(model)
     with torch.no_grad():
-        found = attack_linear(name, model, x, labels, norm, 0.1)
+        found = attack_from_a_start(name, model, x, labels, norm, 0.1)
     torch.testing.assert_close(snapshot(model), before, rtol=0, atol=0)
     assert torch.equal(x, inputs[0])
     assert torch.equal(labels, inputs[1])
@@ -499,7 +491,7 @@ def test_attacks_leave_everything_as_found(
 @given(order=st.permutations(range(12)), norm=norms)
 @settings(deadline=None, max_examples=10)
 def test_a_sample_alone_and_in_any_order_takes_the_same_path(order: list[int], norm: str) -> None:
-    model, x, eps = bumpy(3), numbers(4, 12, 3, 2, 2), 0.25
+    model, x, eps = bumpy(0), numbers(4, 12, 3, 2, 2), {"linf": 0.0625, "l2": 0.125}[norm]
     with torch.no_grad():
         labels = model(x).argmax(1)
     # of the 12 some break early, some late, some never
@@ -520,25 +512,25 @@ def test_a_sample_alone_and_in_any_order_takes_the_same_path(order: list[int], n
 
     together = attack(order)
     alone = torch.cat([attack([i]) for i in order])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-9)
+    # batches of other sizes round differently, and an attack carries that on
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
     with torch.no_grad():
         assert 0 < (model(together).argmax(1) == labels[order]).sum() < 12
 
 
 def test_broken_samples_are_dropped_from_later_forward_passes() -> None:
-    model, x = bumpy(3), numbers(4, 40, 3, 2, 2)
+    model, x = bumpy(0), numbers(4, 40, 3, 2, 2)
     with torch.no_grad():
         labels = model(x).argmax(1)
     sizes = []
     handle = model.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    start = random_start(x, numbers(5, *x.shape), norm="linf", eps=0.25)
-    found = apgd(model, x, labels, loss=cross_entropy, norm="linf", eps=0.25, steps=30, rho=0.75, start=start)
+    start = random_start(x, numbers(5, *x.shape), norm="linf", eps=0.0625)
+    found = apgd(model, x, labels, loss=cross_entropy, norm="linf", eps=0.0625, steps=30, rho=0.75, start=start)
     handle.remove()
     with torch.no_grad():
         left = int((model(found).argmax(1) == labels).sum())
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] == 40
-    assert sizes[-1] == left
+    assert 40 == sizes[0] > sizes[-1] == left > 0
     assert len(sizes) == 31
 
 

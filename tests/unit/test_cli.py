@@ -124,8 +124,9 @@ def fails(capsys, stage, folder, **flags):
         call(stage, folder, **flags)
     assert stopped.value.code == 2
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    line = capsys.readouterr().err
-    assert line.count("\n") == 1
+    *earlier, line = capsys.readouterr().err.splitlines()
+    assert f"{stage}: " in line
+    assert not any("rror" in text for text in earlier)
     return line
 
 

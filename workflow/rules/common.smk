@@ -28,13 +28,17 @@ FORMATS = ["pdf", "svg"]
 
 def spec(section, *keys, **more):
     """Return, as JSON, the named keys of a section of the config and ``more``: all that a stage depends on."""
-    return json.dumps({key: config[section][key] for key in keys} | more)
+    # sorted: the order of keys in a file must not rerun anything
+    return json.dumps(
+        {key: config[section][key] for key in keys} | more, sort_keys=True
+    )
 
 
 def digest(*modules):
-    """Return a hash of modules of the package, so that an edit reruns the cheap rules that run them.
+    """Return a hash of modules of the package, so that an edit reruns the cheap last rules that run them.
 
-    Rules that train have none: a docstring must not retrain every model. See the README for --forcerun.
+    Rules that train or attack have none, nor has what they depend on: a docstring must not retrain every model. After a
+    mended bug, name the rule: --forcerun scores.
     """
     sources = [
         Path(workflow.basedir).parent / "bat" / f"{module}.py" for module in modules

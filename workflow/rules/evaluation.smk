@@ -29,7 +29,6 @@ rule evaluate:
             model=config["model"],
             threat=config["threat"],
         ),
-        code=digest("attacks", "evaluation", "seeds"),
     shell:
         "python -m bat evaluate"
         " --spec {params.spec:q}"

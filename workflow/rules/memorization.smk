@@ -15,7 +15,7 @@ rule data:
         mem_mb=2000,
         runtime=30,
     params:
-        spec=json.dumps(config["data"]),
+        spec=spec("data", *config["data"]),
     shell:
         "python -m bat data"
         " --spec {params.spec:q}"
@@ -81,7 +81,6 @@ rule scores:
         runtime=60,
     params:
         spec=spec("memorization", "threshold", "false_discovery_rate", "confidence"),
-        code=digest("memorization", "statistics", "tables"),
     shell:
         "python -m bat scores"
         " --spec {params.spec:q}"

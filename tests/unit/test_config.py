@@ -1,0 +1,293 @@
+import copy
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from snakemake.utils import update_config
+
+from bat.config import Bat, Config, Data, Natural, OneCycle, PgdAt, Steps, load, parse, schema, subset_size
+from bat.errors import BatError
+from bat.memorization import subset_masks
+
+ROOT = Path(__file__).parents[2]
+SCHEMA_FILE = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+
+
+def read(*names):
+    """Merge configuration files as snakemake does with several of them."""
+    merged = {}
+    for name in names:
+        update_config(merged, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")))
+    return merged
+
+
+DEFAULT = ("config",)
+SMOKE = ("config", "smoke")
+
+
+def edited(path, value):
+    """Return the default configuration with the value at ``path`` ("a.b.0.c") set, or removed where it is DROP."""
+    config = copy.deepcopy(read("config"))
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place = config
+    for part in parents:
+        place = place[part]
+    if value is DROP:
+        del place[last]
+    else:
+        place[last] = value
+    return config
+
+
+class Drop:
+    def __repr__(self):
+        return "DROP"
+
+
+DROP = Drop()
+
+
+def refusal(act, *arguments):
+    with pytest.raises(BatError) as caught:
+        act(*arguments)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize("names", [DEFAULT, SMOKE], ids="+".join)
+def test_shipped_configurations_are_read_as_written(names):
+    value = read(*names)
+    config = parse(Config, value, "here")
+    # through JSON, in which tuples are lists
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == value
+
+
+def test_smoke_changes_the_default_and_nothing_is_lost_in_the_merge():
+    smoke, default = parse(Config, read(*SMOKE), ""), parse(Config, read(*DEFAULT), "")
+    assert (smoke.experiment, smoke.training.seeds, smoke.training.recipe.epochs) == ("smoke", (0, 1), 3)
+    assert smoke.training.methods == default.training.methods
+    assert smoke.training.recipe.schedule == default.training.recipe.schedule
+
+
+def test_unions_become_the_record_that_their_name_says():
+    config = parse(Config, read("config"), "")
+    assert [type(method) for method in config.training.methods] == [Natural, PgdAt, Bat]
+    assert type(config.memorization.recipe.schedule) is OneCycle
+    assert type(config.training.recipe.schedule) is Steps
+
+
+def test_a_file_and_its_text_give_the_same_configuration():
+    config = load(str(ROOT / "config" / "config.yaml"))
+    assert config == parse(Config, read("config"), "") == parse(Config, json.dumps(read("config")), "")
+
+
+# path, value, what the message must hold, whether the schema refuses it too
+WRONG = [
+    ("experimnt", 1, "experimnt: unknown key", True),
+    ("data.colour", 1, "data.colour: unknown key", True),
+    ("memorization.recipe.lr", 1, "memorization.recipe.lr: unknown key", True),
+    ("memorization.recipe.schedule.factor", 0.1, "memorization.recipe.schedule.factor: unknown key", True),
+    ("training.methods.2.gamma", 1, "training.methods.2.gamma: unknown key", True),
+    ("training.methods.0.alpha", 1.0, "training.methods.0.alpha: unknown key", True),
+    ("evaluation.ensemble.0.step_size", 0.1, "evaluation.ensemble.0.step_size: unknown key", True),
+    ("experiment", DROP, "experiment: missing key", True),
+    ("model.width", DROP, "model.width: missing key", True),
+    ("training.recipe.schedule.factor", DROP, "training.recipe.schedule.factor: missing key", True),
+    ("training.methods.2.temperature", DROP, "training.methods.2.temperature: missing key", True),
+    ("data.train_samples", "600", "data.train_samples: ", True),
+    ("data.train_samples", 600.5, "data.train_samples: ", True),
+    ("data.train_samples", True, "data.train_samples: ", True),
+    ("data.train_samples", None, "data.train_samples: ", True),
+    ("data", [], "data: ", True),
+    ("data", "digits", "data: ", True),
+    ("memorization.recipe.flip", "no", "memorization.recipe.flip: ", True),
+    ("memorization.recipe.flip", 0, "memorization.recipe.flip: ", True),
+    ("threat.eps", "8/255", "threat.eps: ", True),
+    ("training.seeds", 0, "training.seeds: ", True),
+    ("training.seeds.1", 0.5, "training.seeds.1: ", True),
+    ("experiment", 2024, "experiment: ", True),
+    ("experiment", "a/b", "experiment: ", True),
+    ("experiment", "../up", "experiment: ", True),
+    ("training.methods.1.name", "PGD at", "training.methods.1.name: ", True),
+    ("data.name", "mnist", "data.name: ", True),
+    ("model.name", "resnet", "model.name: ", True),
+    ("threat.norm", "l1", "threat.norm: ", True),
+    ("memorization.design", "random", "memorization.design: ", True),
+    ("training.methods.1.objective", "freat", "training.methods.1: ", True),
+    ("training.methods.1.objective", DROP, "training.methods.1: ", True),
+    ("evaluation.ensemble.0.name", "square", "evaluation.ensemble.0: ", True),
+    ("memorization.recipe.schedule.name", "cosine", "memorization.recipe.schedule: ", True),
+    ("memorization.subset_fraction", 0, "memorization.subset_fraction: ", True),
+    ("memorization.subset_fraction", 1, "memorization.subset_fraction: ", True),
+    ("memorization.subset_fraction", -0.1, "memorization.subset_fraction: ", True),
+    ("memorization.threshold", 1, "memorization.threshold: ", True),
+    ("training.recipe.schedule.milestones", [0.5, 1.0], "training.recipe.schedule.milestones.1: ", True),
+    ("training.recipe.epochs", 0, "training.recipe.epochs: ", True),
+    ("training.recipe.momentum", 1, "training.recipe.momentum: ", True),
+    ("threat.eps", 0, "threat.eps: ", True),
+    ("training.seeds", [], "training.seeds: ", True),
+    ("training.seeds", [-1], "training.seeds.0: ", True),
+    ("training.methods", [], "training.methods: ", True),
+    ("evaluation.ensemble", [], "evaluation.ensemble: ", True),
+    ("evaluation.bootstrap", 99, "evaluation.bootstrap: ", True),
+    ("threat.eps", math.inf, "threat.eps: ", False),
+    ("threat.eps", math.nan, "threat.eps: ", False),
+    ("memorization.recipe.learning_rate", math.inf, "memorization.recipe.learning_rate: ", False),
+    # what no single key shows
+    ("memorization.subset_fraction", 0.0001, "memorization.subset_fraction is 0.0001", False),
+    ("memorization.subset_fraction", 0.9999, "memorization.subset_fraction is 0.9999", False),
+    ("memorization.subset_fraction", 0.999, "memorization.subset_models is 200", False),
+    ("memorization.subset_models", 210, "memorization.subset_models is 210", False),
+    ("memorization.models_per_shard", 60, "memorization.subset_models is 200", False),
+    ("memorization.models_per_shard", 400, "memorization.subset_models is 200", False),
+    ("training.methods.1.name", "bat", "training.methods has a name twice", False),
+    ("training.seeds", [0, 1, 0], "training.seeds has a seed twice", False),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message", "_"), WRONG)
+def test_a_wrong_configuration_is_refused_in_one_line_that_names_the_place(path, value, message, _, tmp_path):
+    config = edited(path, value)
+    assert refusal(parse, Config, config, "here").startswith(f"here: {message}")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert refusal(load, str(file)).startswith(f"{file}: {message}")
+
+
+def test_too_few_subset_models_are_refused_with_the_number_that_is_needed():
+    config = edited("memorization.subset_models", 3)
+    config["memorization"]["models_per_shard"] = 1
+    message = refusal(parse, Config, config, "here")
+    assert "memorization.subset_models is 3" in message
+    assert "at least 4" in message  # 180 of 600 are left out of a subset
+
+
+@given(st.integers(2, 40), st.floats(0.05, 0.95))
+@settings(deadline=None, max_examples=60)
+def test_the_fewest_subset_models_allowed_are_the_fewest_that_score_each_sample(samples, fraction):
+    size = subset_size(samples, fraction)
+    if size in (0, samples):
+        return
+
+    def accepted(models):
+        config = edited("memorization.subset_models", models)
+        config["memorization"] |= {"models_per_shard": 1, "subset_fraction": fraction}
+        config["data"]["train_samples"] = samples
+        try:
+            return bool(parse(Config, config, "here"))
+        except BatError:
+            return False
+
+    def scored(models):
+        times_in = subset_masks(samples, size, design="balanced", seed=0, first=0, count=models).sum(0)
+        return bool(((times_in > 0) & (times_in < models)).all())
+
+    fewest = next(models for models in range(1, samples + 1) if scored(models))
+    assert accepted(fewest)
+    assert fewest == 1 or not accepted(fewest - 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "7", "", "a: [", "a: b: c", "\tx", "!!python/object:os.system {}"], ids=lambda text: repr(text)
+)
+def test_a_file_that_is_no_configuration_is_refused(text, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert refusal(load, str(file)).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"experiment: caf\xe9", b"\xff\xfe\x00", b"experiment: 2024-01-01", b"? [a, b]\n: 1"],
+    ids=["latin-1", "binary", "a date", "a list as key"],
+)
+def test_a_file_that_is_no_utf_8_or_cannot_be_json_is_refused(content, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content)
+    assert refusal(load, str(file)).startswith(f"{file}: ")
+
+
+def test_a_missing_file_is_refused_by_its_name(tmp_path):
+    assert str(tmp_path / "none.yaml") in refusal(load, str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"name": }', "[1]", "null", "name"])
+def test_a_text_that_is_no_json_object_is_refused(text):
+    assert refusal(parse, Data, text, "--spec").startswith("--spec: ")
+
+
+def records(value):
+    if dataclasses.is_dataclass(value):
+        yield value
+        for field in dataclasses.fields(value):
+            yield from records(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from records(item)
+
+
+def test_no_record_can_be_changed():
+    found = list(records(parse(Config, read("config"), "")))
+    assert len(found) == 17
+    for record in found:
+        name = dataclasses.fields(record)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(record, name, getattr(record, name))
+
+
+@given(st.integers(1, 10**4), st.floats(0.01, 0.99))
+@settings(deadline=None)
+def test_subset_size_is_the_nearest_whole_number(samples, fraction):
+    size = subset_size(samples, fraction)
+    assert isinstance(size, int)
+    assert abs(size - fraction * samples) <= 0.5
+
+
+def objects(part):
+    if isinstance(part, dict):
+        if part.get("type") == "object":
+            yield part
+        for inner in part.values():
+            yield from objects(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from objects(inner)
+
+
+def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
+    found = list(objects(schema()))
+    assert len(found) == 16  # as many records as the configuration is made of
+    for part in found:
+        assert part["additionalProperties"] is False
+        assert set(part["required"]) == set(part["properties"])
+        for name, about in part["properties"].items():
+            # pydantic leaves a description out where the record it refers to has the same
+            described = about if "description" in about else schema()["$defs"][about["$ref"].rpartition("/")[2]]
+            assert described["description"].endswith("."), name
+    assert '"default"' not in json.dumps(schema())
+
+
+def test_the_schema_itself_is_valid():
+    Draft202012Validator.check_schema(schema())
+
+
+@pytest.mark.parametrize("names", [DEFAULT, SMOKE], ids="+".join)
+def test_shipped_configurations_are_valid_under_the_schema(names):
+    Draft202012Validator(schema()).validate(read(*names))
+
+
+@pytest.mark.parametrize(("path", "value", "_", "refused"), WRONG)
+def test_the_schema_refuses_what_one_key_shows(path, value, _, refused):
+    assert Draft202012Validator(schema()).is_valid(edited(path, value)) != refused
+
+
+@pytest.mark.skipif(not SCHEMA_FILE.exists(), reason="generated by: python -m bat schema --out")
+def test_the_schema_file_is_up_to_date():
+    assert yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8")) == schema()

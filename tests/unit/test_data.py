@@ -1,0 +1,242 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from bat.config import Data
+from bat.data import DataSet, Part, augment, load_source, stratified_order
+from bat.errors import BatError
+from bat.seeds import generator
+
+
+def digits(train=600, validation=200, seed=0):
+    return load_source(Data(name="digits", train_samples=train, validation_samples=validation, split_seed=seed))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return digits()
+
+
+def test_digits_are_split_into_parts_of_the_asked_sizes_that_cover_all(data):
+    assert [len(part) for part in data.parts().values()] == [600, 200, 997]
+    assert data.classes == 10
+    everything = torch.cat([part.index for part in data.parts().values()])
+    assert everything.sort().values.tolist() == list(range(1797))
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_each_sample_is_the_row_of_its_index_in_scikit_learn(data, name):
+    source, part = load_digits(), data.parts()[name]
+    assert part.pixels.dtype == torch.uint8
+    assert (part.labels.dtype, part.index.dtype) == (torch.int64, torch.int64)
+    assert part.pixels.shape == (len(part), 1, 8, 8)
+    np.testing.assert_array_equal(part.pixels[:, 0], source.images[part.index])
+    np.testing.assert_array_equal(part.labels, source.target[part.index])
+    assert part.index.tolist() == sorted(part.index.tolist())
+
+
+@pytest.mark.parametrize(("train", "validation"), [(600, 200), (100, 50), (1500, 250), (20, 2)])
+def test_each_split_has_the_class_shares_of_the_whole(train, validation):
+    shares = np.bincount(load_digits().target) / 1797
+    for part in digits(train, validation, seed=3).parts().values():
+        counts = np.bincount(part.labels, minlength=10)
+        assert np.abs(counts - shares * len(part)).max() < 2
+
+
+def test_splits_depend_on_the_seed_alone(data):
+    before = torch.get_rng_state()
+    again, other = digits(seed=0), digits(seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert data.digest() == again.digest()
+    assert all(torch.equal(data.parts()[name].index, again.parts()[name].index) for name in data.parts())
+    assert not torch.equal(data.train.index, other.train.index)
+
+
+@pytest.mark.parametrize(("train", "validation"), [(1797, 2), (1700, 97), (1000, 900), (10**9, 2)])
+def test_a_split_that_leaves_no_test_sample_is_refused(train, validation):
+    with pytest.raises(BatError, match="1797 images") as caught:
+        digits(train, validation)
+    assert str(train + validation) in str(caught.value)
+
+
+def test_one_test_sample_is_enough():
+    assert len(digits(1700, 96).test) == 1
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 2**40))
+@settings(deadline=None)
+def test_each_prefix_of_a_stratified_order_has_nearly_the_class_shares(labels, seed):
+    labels = np.array(labels)
+    order = stratified_order(torch.tensor(labels), seed).numpy()
+    assert sorted(order) == list(range(len(labels)))
+    classes, totals = np.unique(labels, return_counts=True)
+    counts = (labels[order][:, None] == classes).cumsum(0)
+    share = np.arange(1, len(labels) + 1)[:, None] * totals / len(labels)
+    # a class has at most 1 more or less than its share of the time, the prefix at most 1 a class
+    assert (np.abs(counts - share) <= 1 + len(classes) * totals / len(labels) + 1e-9).all()
+
+
+def test_a_stratified_order_is_random_within_a_class():
+    orders = [stratified_order(torch.zeros(20, dtype=torch.int64), seed).tolist() for seed in range(3)]
+    assert sorted(orders[0]) == list(range(20))
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert stratified_order(torch.zeros(20, dtype=torch.int64), 0).tolist() == orders[0]
+
+
+def part(n=5, channels=1, height=4, width=4, pixel_max=255):
+    random = np.random.default_rng(n)
+    pixels = torch.tensor(random.integers(0, pixel_max + 1, (n, channels, height, width)), dtype=torch.uint8)
+    return Part(pixels, torch.arange(n) % 3, 10 + torch.arange(n), pixel_max)
+
+
+@pytest.mark.parametrize("pixel_max", [16, 255])
+@pytest.mark.parametrize("rows", [slice(None), slice(1, 3), torch.tensor([4, 0, 0])])
+def test_images_are_float32_in_0_1(pixel_max, rows):
+    samples = part(pixel_max=pixel_max)
+    images = samples.images(rows)
+    assert images.dtype == torch.float32
+    np.testing.assert_allclose(images, samples.pixels.numpy()[rows].astype(np.float64) / pixel_max, rtol=1e-6)
+    assert 0 <= images.min() <= images.max() <= 1
+
+
+def test_the_brightest_pixel_of_digits_is_1(data):
+    assert data.train.images().max() == 1
+    assert data.train.images().min() == 0
+
+
+def test_take_keeps_pixels_labels_and_indices_together():
+    samples, rows = part(), torch.tensor([3, 0, 3])
+    taken = samples.take(rows)
+    assert len(taken) == 3
+    assert taken.index.tolist() == [13, 10, 13]
+    assert taken.labels.tolist() == [0, 0, 0]
+    assert torch.equal(taken.images(), samples.images()[rows])
+
+
+def test_all_tensors_move_to_the_device():
+    device = torch.device("meta")  # a device that each machine has
+    moved = set_of().to(device)
+    assert moved.classes == 3
+    for name, samples in moved.parts().items():
+        assert {samples.pixels.device, samples.labels.device, samples.index.device} == {device}
+        assert len(samples) == len(set_of().parts()[name])
+        assert samples.pixel_max == 255
+
+
+def set_of(**changes):
+    parts = {name: part(n) for name, n in (("train", 5), ("validation", 3), ("test", 4))}
+    return DataSet(**({**parts, "classes": 3} | changes))
+
+
+def changed(samples, field, place, change=1):
+    tensor = getattr(samples, field).clone()
+    tensor.view(-1)[place] += change
+    fields = {"pixels": samples.pixels, "labels": samples.labels, "index": samples.index}
+    return Part(**(fields | {field: tensor}), pixel_max=samples.pixel_max)
+
+
+@given(
+    st.sampled_from(["train", "validation", "test"]),
+    st.sampled_from(["pixels", "labels", "index"]),
+    st.integers(0, 10**6),
+    st.integers(1, 255),
+)
+@settings(deadline=None)
+def test_the_digest_changes_with_any_one_value(name, field, place, change):
+    data = set_of()
+    samples = data.parts()[name]
+    place %= getattr(samples, field).numel()
+    other = set_of(**{name: changed(samples, field, place, change)})
+    assert other.digest() != data.digest()
+    assert set_of().digest() == data.digest()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"classes": 4},
+        {"train": part(5, pixel_max=254)},
+        {"train": part(5, height=2, width=8)},
+        {"train": part(3), "validation": part(5)},
+    ],
+    ids=["classes", "pixel_max", "shape", "order of splits"],
+)
+def test_the_digest_changes_with_what_is_not_in_the_bytes(other):
+    assert set_of(**other).digest() != set_of().digest()
+
+
+def test_the_digest_does_not_depend_on_the_layout_in_memory():
+    samples = part(5)
+    turned = Part(samples.pixels.transpose(2, 3).contiguous().transpose(2, 3), samples.labels, samples.index, 255)
+    assert not turned.pixels.is_contiguous()
+    assert set_of(train=turned).digest() == set_of(train=samples).digest()
+
+
+IMAGES = st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6))
+
+
+def images(shape, seed=0):
+    # no two pixels alike and none 0, so that a crop can be told from all others
+    return torch.rand(shape, generator=generator("images", seed)) * 0.9 + 0.1
+
+
+def crops(image, padding):
+    """All crops of a padded image by (row, column), with plain loops."""
+    channels, height, width = image.shape
+    padded = np.zeros((channels, height + 2 * padding, width + 2 * padding), dtype=np.float32)
+    padded[:, padding : padding + height, padding : padding + width] = image
+    offsets = itertools.product(range(2 * padding + 1), repeat=2)
+    return {(r, c): padded[:, r : r + height, c : c + width] for r, c in offsets}
+
+
+@given(IMAGES, st.integers(0, 3), st.booleans(), st.integers(0, 2**40))
+@settings(deadline=None, max_examples=60)
+def test_each_augmented_image_is_a_crop_of_the_padded_image_or_its_mirror_image(shape, padding, flip, seed):
+    x = images(shape, seed)
+    augmented = augment(x, crop_padding=padding, flip=flip, random=generator(seed)).numpy()
+    assert augmented.shape == shape
+    assert augmented.dtype == np.float32
+    for before, after in zip(x.numpy(), augmented, strict=True):
+        allowed = list(crops(before, padding).values())
+        allowed += [crop[..., ::-1] for crop in allowed] if flip else []
+        assert any(np.array_equal(after, crop) for crop in allowed)
+
+
+def test_crops_are_uniform_and_independent_of_the_other_samples():
+    x = images((1, 1, 4, 4)).expand(5000, 1, 4, 4)
+    augmented = augment(x, crop_padding=1, flip=False, random=generator(0)).numpy()
+    places = {offset: (augmented == crop).all((1, 2, 3)).sum() for offset, crop in crops(x[0].numpy(), 1).items()}
+    assert sum(places.values()) == 5000
+    # 5000 / 9 = 556 a place, with a deviation of 22
+    assert all(460 < count < 650 for count in places.values())
+
+
+def test_half_of_the_images_are_mirrored():
+    x = images((4000, 1, 2, 3))
+    augmented = augment(x, crop_padding=0, flip=True, random=generator(1))
+    mirrored = (augmented == x.flip(3)).all(3).all(2).all(1)
+    same = (augmented == x).all(3).all(2).all(1)
+    assert (mirrored ^ same).all()
+    assert mirrored.float().mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_no_augmentation_changes_nothing_and_draws_nothing():
+    x, random = images((3, 2, 4, 5)), generator(0)
+    assert torch.equal(augment(x, crop_padding=0, flip=False, random=random), x)
+    assert torch.equal(random.get_state(), generator(0).get_state())
+
+
+@pytest.mark.parametrize(("padding", "flip"), [(2, False), (0, True), (2, True)])
+def test_augmentation_depends_on_its_generator_alone(padding, flip):
+    x, before = images((8, 1, 5, 5)), torch.get_rng_state()
+    kept = x.clone()
+    first, again, other = (augment(x, crop_padding=padding, flip=flip, random=generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(x, kept)
+    assert torch.equal(torch.get_rng_state(), before)

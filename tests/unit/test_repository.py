@@ -1,0 +1,59 @@
+"""What the repository says of itself in several places must agree."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import bat
+from bat.config import schema
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_and_pyproject_have_the_same_dependencies():
+    names = {"torch": "pytorch"}
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    required = [re.fullmatch(r"([a-z-]+)(.*)", requirement).groups() for requirement in PROJECT["dependencies"]]
+    expected = {names.get(name, name) + bounds for name, bounds in required}
+    assert set(listed) == expected | {"python" + PROJECT["requires-python"]}
+
+
+def test_version_stands_once():
+    assert bat.__version__ == PROJECT["version"]
+
+
+def test_published_schema_is_the_one_of_the_package():
+    assert yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()) == schema()
+
+
+def keys(node, definitions):
+    for key, value in node.get("properties", {}).items():
+        yield key, value["description"]
+    for definition in definitions.values():
+        yield from keys(definition, {})
+
+
+@pytest.mark.parametrize(("key", "description"), sorted(set(keys(schema(), schema()["$defs"]))))
+def test_config_readme_explains_each_key(key, description):
+    text = (ROOT / "config/README.md").read_text()
+    rows = [line for line in text.splitlines() if description in line]
+    sections = ("data", "model", "threat", "memorization", "training", "evaluation")
+    inner = ("recipe", "schedule", "attack", "methods", "pgd", "ensemble")
+    if key in (*sections, *inner):
+        assert f"{key}." in text or f"{key}[]." in text or f"`{key}`" in text
+    else:
+        assert any(key in row.split("|")[1] for row in rows)
+
+
+def test_makefile_has_the_commands_of_the_readme():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^ *make ([a-z]+)$", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert f"\n{target}:" in makefile
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    assert "make test" in (ROOT / ".ci/run").read_text()

@@ -1,0 +1,180 @@
+"""The workflow as a user runs it: real snakemake processes on the smoke experiment, each in a folder of its own."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from bat.tables import SCHEMAS
+
+ROOT = Path(__file__).parents[2]
+SMOKE = "results/smoke"
+# the environment's own python and snakemake first, also where it is not activated
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def command(*arguments):
+    options = ["--snakefile", ROOT / "workflow" / "Snakefile", "--configfile", "config/smoke.yaml", "--cores", "2"]
+    return [sys.executable, "-m", "snakemake", *map(str, arguments), *map(str, options)]
+
+
+def snakemake(folder, *arguments):
+    return subprocess.run(command(*arguments), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def new_experiment(folder):
+    shutil.copytree(ROOT / "config", folder / "config")
+    return folder
+
+
+def edit(folder, change):
+    """Change the smoke config by ``change``, a function of its dict."""
+    path = folder / "config" / "smoke.yaml"
+    config = yaml.safe_load(path.read_text())
+    change(config)
+    path.write_text(yaml.safe_dump(config))
+
+
+def planned(folder, *arguments):
+    """Return how many jobs of each rule a run would do."""
+    done = snakemake(folder, *arguments, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    statistics = re.search(r"^-+ +-+\n(.*?)\n\n", done.stdout + done.stderr, re.MULTILINE | re.DOTALL)
+    jobs = dict(line.split() for line in statistics[1].splitlines()) if statistics else {}
+    return {rule: int(count) for rule, count in jobs.items() if rule not in ("all", "total")}
+
+
+def tables(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.parquet")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = new_experiment(tmp_path_factory.mktemp("finished"))
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A finished experiment that a test may change. Times are kept, so that nothing reruns by itself."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def test_everything_is_there_and_opens(finished):
+    results = finished / SMOKE
+    for name in ("memorization", "influence", "train_influence", "test_groups", "validation_groups"):
+        assert list(pd.read_parquet(results / "scores" / f"{name}.parquet")) == SCHEMAS[name].names
+    summary = pd.read_parquet(results / "evaluation" / "summary.parquet")
+    assert set(summary["method"]) == {"natural", "pgd_at", "bat"}
+    assert (summary["seeds"] == 2).all()
+    for figure in ("tradeoff", "curves", "memorization", "gallery"):
+        assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+        assert b"<svg" in (results / "figures" / f"{figure}.svg").read_bytes()
+
+
+def test_a_second_run_has_nothing_to_do(copy):
+    assert planned(copy) == {}
+
+
+def test_one_stage_runs_alone(tmp_path):
+    folder = new_experiment(tmp_path)
+    assert planned(folder, f"{SMOKE}/scores/memorization.parquet") == {"data": 1, "subsets": 2, "scores": 1}
+
+
+def test_editing_one_method_reruns_that_method_and_what_follows(copy):
+    def change(config):
+        base = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+        config["training"]["methods"] = base["training"]["methods"]
+        config["training"]["methods"][2]["alpha"] = 2.0
+
+    edit(copy, change)
+    assert planned(copy) == {"train": 2, "evaluate": 2, "summary": 1, "figure_curves": 1, "figure_tradeoff": 1}
+
+
+def test_more_subset_models_train_only_the_new_ones(copy):
+    before = (copy / SMOKE / "subsets" / "shard-001.parquet").read_bytes()
+    edit(copy, lambda config: config["memorization"].update(subset_models=60))
+    target = f"{SMOKE}/scores/memorization.parquet"
+    assert planned(copy, target) == {"subsets": 1, "scores": 1}
+    assert snakemake(copy, target).returncode == 0
+    assert (copy / SMOKE / "subsets" / "shard-001.parquet").read_bytes() == before
+    counts = pd.read_parquet(copy / target)
+    assert (counts["n_in"] + counts["n_out"] == 60).all()
+
+
+def test_shard_size_and_jobs_change_no_score(finished, tmp_path):
+    folder = new_experiment(tmp_path)
+    edit(folder, lambda config: config["memorization"].update(models_per_shard=10))
+    done = snakemake(folder, f"{SMOKE}/scores/memorization.parquet", "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    assert tables(folder / SMOKE / "scores") == tables(finished / SMOKE / "scores")
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, tmp_path):
+    folder = new_experiment(tmp_path)
+    run = subprocess.Popen(
+        command(), cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+    )
+    deadline = time.monotonic() + 120
+    # kill in the middle of stage 2, when some models are there and others are being trained
+    while not list(folder.glob(f"{SMOKE}/models/*/*/history.parquet")):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    kept = tables(folder / SMOKE)
+    assert snakemake(folder, "--unlock").returncode == 0
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stderr
+    assert tables(folder / SMOKE) == tables(finished / SMOKE)
+    assert not list(folder.rglob("*.tmp"))
+    assert kept.items() <= tables(folder / SMOKE).items()
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda config: config["memorization"].update(subset_model=40), "memorization.subset_model: unknown key"),
+        (lambda config: config["memorization"].update(subset_fraction=1.0), "memorization.subset_fraction"),
+        (lambda config: config["memorization"].update(subset_models=2, models_per_shard=1), "take at least 4"),
+        (lambda config: config["data"].update(name="letters"), "data.name"),
+        (lambda config: config["training"].update(seeds="0"), "training.seeds"),
+        (lambda config: config["training"].update(methods=[{"name": "a", "objective": "b"}]), "training.methods.0"),
+    ],
+)
+def test_bad_config_is_one_line_and_status_2(tmp_path, change, place):
+    folder = new_experiment(tmp_path)
+    edit(folder, change)
+    done = snakemake(folder, "--quiet", "all")
+    assert done.returncode == 2
+    *_, line = done.stderr.splitlines()
+    assert line.startswith("config: ")
+    assert place in line
+    assert "Traceback" not in done.stderr
+    assert not (folder / "results").exists()
+
+
+def test_a_failed_stage_leaves_no_output_and_tells_why(tmp_path):
+    folder = new_experiment(tmp_path)
+    edit(folder, lambda config: config["memorization"]["recipe"].update(learning_rate=1e30))
+    done = snakemake(folder, f"{SMOKE}/scores/memorization.parquet")
+    assert done.returncode == 1
+    assert "subset model 0 (seed 0): the loss is" in done.stderr
+    assert not list((folder / SMOKE).rglob("shard-*.parquet"))
+
+
+def test_report_is_one_file(copy):
+    done = snakemake(copy, "--report", "report.html")
+    assert done.returncode == 0, done.stderr
+    assert "most memorized training samples" in (copy / "report.html").read_text()
