@@ -40,7 +40,9 @@ def step(x_adv: Tensor, gradient: Tensor, length: float | Tensor, *, norm: str) 
     """Move ``length`` (pixels in [0, 1], in the norm's own measure) in the direction of steepest ascent."""
     if norm == "linf":
         return x_adv + length * gradient.sign()
+    # scaled to 1 first: the squares of small gradients would underflow
     tiny = torch.finfo(gradient.dtype).tiny
+    gradient = gradient / gradient.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=tiny)
     return x_adv + length * gradient / size(gradient, norm).clamp(min=tiny)
 
 
@@ -101,7 +103,7 @@ def apgd(
     others are not affected.
 
     Checkpoints follow the paper: the first after 22 % of the steps, each interval 3 points shorter, at least 6 %. The
-    step size starts at 2 eps and is halved, and the best point taken up again, where fewer than rho of an interval's
+    step size starts at 2 eps and is halved, and the best point taken up again, where at most rho of an interval's
     steps raised the loss, or where neither step size nor best loss has changed since the last checkpoint.
     """
     result = x.clone()
@@ -119,7 +121,7 @@ def apgd(
         "best_gradient": gradient,
         "best_value": value,
         "checked_value": value,
-        "length": torch.full((len(x), 1, 1, 1), 2 * eps, device=x.device),
+        "length": torch.full((len(x), 1, 1, 1), 2 * eps, dtype=x.dtype, device=x.device),
         "rises": torch.zeros(len(x), device=x.device),
         "halved": torch.ones(len(x), dtype=torch.bool, device=x.device),
     }

@@ -63,7 +63,8 @@ def _complain(stage: str, message: str) -> int:
 def _data(journal: Journal, *, spec: str, out: str) -> None:
     from bat.config import Data, parse
     from bat.data import load_source
-    from bat.files import provenance, write_data
+    from bat.files import provenance
+    from bat.tensors import write_data
 
     data = load_source(parse(Data, spec, "--spec"))
     counts = ", ".join(f"{len(part)} {name}" for name, part in data.parts().items())
@@ -227,8 +228,9 @@ def _train(
     device: str,
 ) -> None:
     from bat.config import TrainSpec, parse
-    from bat.files import provenance, write_tensors
+    from bat.files import provenance
     from bat.tables import check_labels, read_table, write_table
+    from bat.tensors import write_tensors
     from bat.training import train
 
     plan = parse(TrainSpec, spec, "--spec")
@@ -268,9 +270,10 @@ def _evaluate(
 
     from bat.config import EvaluateSpec, parse
     from bat.evaluation import evaluate
-    from bat.files import provenance, read_tensors
+    from bat.files import provenance
     from bat.models import build
     from bat.tables import check_labels, read_table, write_table
+    from bat.tensors import read_tensors
 
     plan = parse(EvaluateSpec, spec, "--spec")
     samples, digest = _read_data(data, device)
@@ -352,8 +355,8 @@ def _figure_memorization(journal: Journal, *, memorization: str, out: list[str])
 
 def _figure_gallery(journal: Journal, *, data: str, memorization: str, train_influence: str, out: list[str]) -> None:
     from bat import figures
-    from bat.files import read_data
     from bat.tables import read_table, read_table_with_facts
+    from bat.tensors import read_data
 
     samples = read_data(data)
     table, facts = read_table_with_facts(memorization, "memorization")
@@ -408,7 +411,7 @@ def _read_data(path: str, device: str) -> tuple["DataSet", str]:
     """Read a data set to ``device`` with its digest, and set torch's threads."""
     import torch
 
-    from bat.files import read_data
+    from bat.tensors import read_data
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     samples = read_data(path)

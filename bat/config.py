@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
+_LARGEST = 2**63 - 1  # what a table holds
+
 NAME = r"^[a-z0-9]+(_[a-z0-9]+)*$"
 
 
@@ -30,7 +32,7 @@ class Data:
     validation_samples: int = Field(
         ge=2, description="Samples held out of training to choose the best epoch. The rest is the test set."
     )
-    split_seed: int = Field(ge=0, description="Seed of the split.")
+    split_seed: int = Field(ge=0, le=_LARGEST, description="Seed of the split.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -96,7 +98,7 @@ class Memorization:
     design: Literal["balanced", "independent"] = Field(
         description="balanced (every sample is left out equally often, as far as it divides) or independent draws."
     )
-    seed: int = Field(ge=0, description="Seed of subsets, initial weights and batch order.")
+    seed: int = Field(ge=0, le=_LARGEST, description="Seed of subsets, initial weights and batch order.")
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
     threshold: float = Field(ge=0, lt=1, description="t: a training sample is atypical if its memorization is over t.")
     false_discovery_rate: float = Field(
@@ -149,7 +151,7 @@ Method = Annotated[Natural | PgdAt | Bat, Field(discriminator="objective")]
 class Training:
     """Stage 2: the methods, each trained once a seed."""
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Annotated[int, Field(ge=0, le=_LARGEST)], ...] = Field(
         min_length=1,
         description="Seeds, shared by all methods: same initial weights, order and random starts.",
     )
@@ -186,7 +188,7 @@ Attack = Annotated[EvaluationPgd | ApgdCe, Field(discriminator="name")]
 class Evaluation:
     """Stage 3: every model on every test sample."""
 
-    seed: int = Field(ge=0, description="Seed of the attacks' random starts.")
+    seed: int = Field(ge=0, le=_LARGEST, description="Seed of the attacks' random starts.")
     batch_size: int = Field(ge=1, description="Images in one forward pass.")
     pgd: EvaluationPgd = Field(description="The attack of the PGD accuracy.")
     ensemble: tuple[Attack, ...] = Field(
@@ -233,6 +235,9 @@ class Config:
         names = [method.name for method in self.training.methods]
         if len(set(names)) < len(names):
             raise ValueError(f"training.methods has a name twice: {', '.join(names)}")
+        attacks = [attack.name for attack in self.evaluation.ensemble]
+        if len(set(attacks)) < len(attacks):
+            raise ValueError(f"evaluation.ensemble has an attack twice: {', '.join(attacks)}; give it more restarts")
         if len(set(self.training.seeds)) < len(self.training.seeds):
             raise ValueError(f"training.seeds has a seed twice: {self.training.seeds}")
         return self
@@ -305,11 +310,15 @@ def parse(record: type[T], value: Mapping[str, Any] | str, where: str) -> T:
     Raises:
         BatError: naming ``where`` and the place of the first key that is unknown, missing or wrong.
     """
-    text = value if isinstance(value, str) else json.dumps(value)
+    try:
+        text = value if isinstance(value, str) else json.dumps(value)
+        plain = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise BatError(f"{where}: not JSON ({error})") from error
     try:
         return TypeAdapter(record).validate_json(text)
     except ValidationError as error:
-        raise BatError(f"{where}: {_first_line(error, json.loads(text))}") from error
+        raise BatError(f"{where}: {_first_line(error, plain)}") from error
 
 
 def load(path: str) -> Config:
@@ -319,7 +328,7 @@ def load(path: str) -> Config:
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123
             value = yaml.safe_load(file)
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BatError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     return parse(Config, value, path)
 

@@ -62,8 +62,7 @@ def stands(
     """Return which samples the model still classifies correctly after ``attack``: (n,) bool.
 
     x: (n, c, h, w) in [0, 1]; labels, index: (n,). A sample's random starts depend on (seed, its index, attack,
-    restart)
-    alone. Each restart runs on the samples that stood under those before.
+    restart) alone. Each restart runs on the samples that stood under those before.
 
     Raises:
         ValueError: the attack left the eps ball or [0, 1].
@@ -85,7 +84,7 @@ def stands(
 def check_allowed(x_adv: Tensor, x: Tensor, threat: Threat) -> None:
     """Raise ValueError unless x_adv lies in [0, 1] and in the eps ball around x (to float32 rounding)."""
     excess = float(size(x_adv - x, threat.norm).max()) - threat.eps
-    if not excess <= 1e-6:  # also NaN
+    if not excess <= 1e-6 * max(threat.eps, 1):  # also NaN
         raise ValueError(f"an attack left the {threat.norm} ball of {threat.eps} by {excess}")
     if not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
         raise ValueError("an attack left [0, 1]")
@@ -105,10 +104,8 @@ def evaluate(
 
     Columns: test_index, label, predicted, clean_correct; pgd_correct (right on the clean image and after
     ``pgd_attack``); robust_correct (right on the clean image and after all of ``ensemble``, each attack run on the
-    samples
-    that still stand); broken_by (the ensemble's attack that broke the sample, missing if none did or the clean image
-    was
-    wrong already).
+    samples that still stand); broken_by (the ensemble's attack that broke the sample, missing if none did or the
+    clean image was wrong already).
     """
     with attackable(model):
         for rows in _batches(part, batch_size):
@@ -133,7 +130,7 @@ def evaluate(
                     "clean_correct": clean.cpu().numpy(),
                     "pgd_correct": pgd_correct.cpu().numpy(),
                     "robust_correct": robust.cpu().numpy(),
-                    "broken_by": broken_by,
+                    "broken_by": pd.array(broken_by, dtype="string"),
                 }
             )
 
@@ -177,8 +174,7 @@ def accuracies_by_seed(samples: pd.DataFrame, *, confidence: float) -> pd.DataFr
     """Return the accuracies of each model on each group of test samples, with Wilson intervals over the samples.
 
     samples: per-sample results with columns method, seed, checkpoint, atypical and those of ``METRICS``. A group
-    without
-    samples has no row: it has no rate.
+    without samples has no row: it has no rate.
     """
     rows = []
     for (method, seed, checkpoint), model in samples.groupby(["method", "seed", "checkpoint"], sort=False):
@@ -205,10 +201,9 @@ def accuracies_by_seed(samples: pd.DataFrame, *, confidence: float) -> pd.DataFr
 def summary(samples: pd.DataFrame, *, confidence: float, bootstrap: int, seed: int) -> pd.DataFrame:
     """Return the mean accuracy over seeds of each method, checkpoint and group, with a bootstrap interval.
 
-    samples: as in ``accuracies_by_seed``. The interval resamples seeds and test samples; ``seed`` is the bootstrap's,
-    the same
-    for all rows, so that methods meet the same resamples. seed_deviation: standard deviation between seeds, NaN for
-    one.
+    samples: as in ``accuracies_by_seed``. The interval resamples seeds and test samples; ``seed`` is the
+    bootstrap's, the same for all rows, so that methods meet the same resamples. seed_deviation: standard deviation
+    between seeds, NaN for one.
     """
     rows = []
     for (method, checkpoint), models in samples.groupby(["method", "checkpoint"], sort=False):

@@ -16,15 +16,16 @@ class Journal:
     """The log of one stage.
 
     Lines go to the file ``log``, or to standard error without one. Bars are drawn on standard error only where that
-    is a
-    terminal.
+    is a terminal.
     """
 
     def __init__(self, stage: str, log: str | None) -> None:
         self._stage = stage
         self._work = 0.0
         self._logger = logging.Logger(stage)
-        self._handler = logging.FileHandler(log, mode="w") if log else logging.StreamHandler(sys.stderr)
+        self._handler = (
+            logging.FileHandler(log, mode="w", encoding="utf-8") if log else logging.StreamHandler(sys.stderr)
+        )
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
         self._logger.addHandler(self._handler)
 
@@ -38,10 +39,9 @@ class Journal:
 
     def bar(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
         """Pass ``items`` on, with a progress bar on a terminal and otherwise a line at each tenth."""
-        tenth = max(total // 10, 1)
         for done, item in enumerate(tqdm(items, self._stage, total, unit=unit, disable=None, leave=False), start=1):
             yield item
-            if done % tenth == 0 or done == total:
+            if 10 * done // total > 10 * (done - 1) // total:
                 self.line(f"{done} of {total} {unit}")
 
     @contextmanager

@@ -19,9 +19,8 @@ from bat.models import Network
 class Terms(NamedTuple):
     """What a batch's loss is made of, each a scalar tensor.
 
-    ``loss`` is what the optimizer minimises; the others are detached and go to the history: the discrimination loss,
-    the
-    number of harmful samples in the batch and the sum of their weights.
+    ``loss`` is what the optimizer minimises; the others are detached and go to the history: the discrimination
+    loss, the number of harmful samples in the batch and the sum of their weights.
     """
 
     loss: Tensor
@@ -62,9 +61,9 @@ def bat_weights(logits: Tensor, labels: Tensor, atypical: Tensor, *, alpha: floa
     logits: (n, classes) of adversarial examples; labels: (n,); atypical: (n,) bool.
     """
     logits = logits.detach()
-    wrong = F.softmax(logits, dim=1).scatter(1, labels[:, None], 0)
     harmful = atypical & (logits.argmax(1) != labels)
-    return torch.where(harmful, torch.exp(-alpha * wrong.amax(1)), 1)
+    # of a misclassified sample the highest probability is a wrong class's
+    return torch.where(harmful, torch.exp(-alpha * F.softmax(logits, dim=1).amax(1)), 1)
 
 
 def discrimination_loss(features: Tensor, labels: Tensor, harmful: Tensor, *, temperature: float) -> Tensor:
@@ -79,7 +78,7 @@ def discrimination_loss(features: Tensor, labels: Tensor, harmful: Tensor, *, te
     h = F.normalize(features, dim=1)
     similarity = h @ h.T / temperature
     same = labels[:, None] == labels
-    # a large finite number: -inf would make the gradient NaN in a batch of one class
+    # a large finite number: in a batch of one class nothing but -inf would be left to sum
     others = similarity.masked_fill(same, -1e9).logsumexp(1, keepdim=True)
     pairs = same & ~harmful
     pairs.fill_diagonal_(False)

@@ -40,10 +40,9 @@ def subset_masks(samples: int, size: int, *, design: str, seed: int, first: int,
     """Return the subsets of models first ... first + count - 1: (count, samples) bool, True where in the subset.
 
     Row k depends on (seed, k) alone, with exactly ``size`` samples. ``independent`` draws each row on its own.
-    ``balanced``
-    cuts the left-out samples of models 0, 1, 2, ... one after the other from a sequence of random orders of all
-    samples, so
-    that after any number of models each sample has been left out equally often, give or take one.
+    ``balanced`` cuts the left-out samples of models 0, 1, 2, ... one after the other from a sequence of random
+    orders of all samples, so that after any number of models each sample has been left out equally often, give or
+    take one.
     """
     out = samples - size
     masks = np.ones((count, samples), dtype=bool)
@@ -80,11 +79,9 @@ def memorization_rates(mask: Bools, correct: Bools) -> Rates:
 def influence_rates(mask: Bools, correct: Bools, counted: Bools | None = None) -> Rates:
     """Count, for each pair, the models that classify the target correctly.
 
-    mask: (models, n) of the influencing training samples; correct: (models, t) of the targets. ``counted``, (models,
-    t), says which
-    models count for a target, all by default. Returns arrays (n, t). Two products at most: what holds for samples
-    left out
-    follows from the column sums.
+    mask: (models, n) of the influencing training samples; correct: (models, t) of the targets. ``counted``,
+    (models, t), says which models count for a target, all by default. Returns arrays (n, t). Two products at most:
+    what holds for samples left out follows from the column sums.
     """
     with_sample = mask.T.astype(np.float32)  # counts under 2^24 are exact in float32
     if counted is None:
@@ -190,7 +187,8 @@ def group_table(
     ``max_influence`` is missing where the target's class has no atypical training sample.
     correct: (models, t); index, labels: (t,).
     """
-    strongest = pairs.sort_values("influence", kind="stable").drop_duplicates("target_index", keep="last")
+    ascending = pairs.sort_values("influence", kind="stable", na_position="first")
+    strongest = ascending.drop_duplicates("target_index", keep="last")
     strongest = strongest.set_index("target_index").reindex(index)
     chosen = pairs[pairs["significant"] & (pairs["influence"] > threshold)]
     return pd.DataFrame(

@@ -19,7 +19,8 @@ def wilson(successes: Counts, n: Counts, *, confidence: float) -> tuple[Floats, 
         centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     # at p = 0 and p = 1 the ends are 0 and 1 exactly, which rounding would miss
-    return np.where(successes == 0, 0.0, centre - half), np.where(successes == n, 1.0, centre + half)
+    low = np.where((successes == 0) & (n > 0), 0.0, centre - half)
+    return low, np.where((successes == n) & (n > 0), 1.0, centre + half)
 
 
 def newcombe(

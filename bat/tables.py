@@ -128,9 +128,9 @@ SCHEMAS: dict[str, pa.Schema] = {
 def write_table(path: str | Path, name: str, frame: pd.DataFrame, about: str) -> None:
     """Write ``frame`` as the table ``name``, its columns in the schema's order, with the provenance ``about``."""
     schema = SCHEMAS[name].with_metadata({KEY: about})
-    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema)
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(schema.metadata), temporary)
+        pq.write_table(table.replace_schema_metadata(schema.metadata), temporary, write_page_checksum=True)
 
 
 def read_table(path: str | Path, name: str) -> pd.DataFrame:
@@ -145,14 +145,14 @@ def read_table(path: str | Path, name: str) -> pd.DataFrame:
 def read_table_with_facts(path: str | Path, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read the table ``name`` and its provenance. Raises as ``read_table``."""
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise BatError(f"{path}: no such file: run the stage that writes it") from error
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise BatError(f"{path}: damaged, or no Parquet file ({reason}): remove it and run its stage again") from error
     about = (table.schema.metadata or {}).get(KEY.encode())
-    facts = check_kind(path, about.decode() if about else None, name)
+    facts = check_kind(path, about.decode(errors="replace") if about else None, name)
     if not table.schema.equals(SCHEMAS[name]):
         expected = {f"{field.name}: {field.type}" for field in SCHEMAS[name]}
         found = {f"{field.name}: {field.type}" for field in table.schema}
@@ -171,7 +171,7 @@ def unpack(column: "pd.Series[Any]", samples: int, where: str) -> NDArray[np.boo
     """Unpack a column of ``pack`` to (models, samples) bool.
 
     Raises:
-        BatError: a row holds another number of samples; names ``where``.
+        BatError: a row has another number of bytes than so many samples need; names ``where``.
     """
     expected = -(-samples // 8)
     lengths = column.map(len)

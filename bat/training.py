@@ -57,9 +57,8 @@ def fit(
     """Train ``model`` in place and yield after each epoch.
 
     All randomness of epoch e (order, augmentation, random starts) depends on (seed, e) alone, and is the same for
-    every objective. ``what`` names the run in errors. atypical: (n,) bool, none by default. ``inner`` is needed where
-    the
-    objective has an inner loss.
+    every objective. ``what`` names the run in errors. atypical: (n,) bool, none by default. ``inner`` is needed
+    where the objective has an inner loss.
 
     Raises:
         BatError: the loss was not finite; names ``what``, epoch and batch.
@@ -81,17 +80,20 @@ def fit(
     total = recipe.epochs * batches
     scheduler = LambdaLR(optimizer, lambda done: learning_rate_factor(recipe.schedule, done, total))
     for epoch in range(1, recipe.epochs + 1):
-        random = generator(seed, "epoch", epoch, device=device)
+        # a generator a purpose: objectives that need no random starts meet the same augmented images
+        order_random, augment_random, start_random = (
+            generator(seed, purpose, epoch, device=device) for purpose in ("order", "augment", "start")
+        )
         learning_rate = float(scheduler.get_last_lr()[0])
         seen = []
         with mode(model, training=True):
-            order = torch.randperm(len(train), generator=random, device=device)
+            order = torch.randperm(len(train), generator=order_random, device=device)
             for rows in order.tensor_split(batches):
                 x, labels = train.images(rows), train.labels[rows]
                 if recipe.crop_padding or recipe.flip:
-                    x = augment(x, crop_padding=recipe.crop_padding, flip=recipe.flip, random=random)
+                    x = augment(x, crop_padding=recipe.crop_padding, flip=recipe.flip, random=augment_random)
                 if objective.inner and inner:
-                    x = _adversarial(model, x, labels, objective, inner, random)
+                    x = _adversarial(model, x, labels, objective, inner, start_random)
                 terms = objective.outer(model, x, labels, atypical[rows])
                 optimizer.zero_grad()
                 terms.loss.backward()  # type: ignore[no-untyped-call]
@@ -121,10 +123,9 @@ def train(
 ) -> Trained:
     """Train one method with one seed, and measure it after each epoch on all splits.
 
-    The best epoch is the first with the highest accuracy on the validation samples, under PGD where the method trains
-    on
-    adversarial examples and clean where it does not: test samples choose nothing. atypical: for each split (n,) bool.
-    ``watch`` wraps the epochs, for a progress bar.
+    The best epoch is the first with the highest accuracy on the validation samples, under PGD where the method
+    trains on adversarial examples and clean where it does not: test samples choose nothing. atypical: for each
+    split (n,) bool. ``watch`` wraps the epochs, for a progress bar.
     """
     goal = objective(spec.method)
     model = build(spec.model, data.train, classes=data.classes, seed=derive_seed(spec.seed, "weights"))
@@ -159,7 +160,8 @@ def _weights(model: Network) -> dict[str, Tensor]:
 def learning_rate_factor(schedule: Steps | OneCycle, done: int, total: int) -> float:
     """Return what the learning rate is multiplied by for the step after ``done`` of ``total`` steps."""
     if isinstance(schedule, Steps):
-        return schedule.factor ** int(sum(done >= milestone * total for milestone in schedule.milestones))
+        # 0.07 * 100 is a little more than 7
+        return schedule.factor ** int(sum(done >= milestone * total - 1e-9 for milestone in schedule.milestones))
     peak = schedule.warmup * total
     # the first step is not wasted at a rate of 0, and the last one is still above it
     return (done + 1) / (peak + 1) if done < peak else (total - done) / (total - peak)

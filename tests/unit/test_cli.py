@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bat.cli import main
-from bat.files import KEY, provenance, read_data
+from bat.files import KEY, provenance
 from bat.tables import SCHEMAS, write_table
+from bat.tensors import read_data
 
 MODEL = {"name": "mlp", "width": 16}
 RECIPE = {

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from refusals import refusal
 from snakemake.utils import update_config
 
 from bat.config import Bat, Config, Data, Natural, OneCycle, PgdAt, Steps, load, parse, schema, subset_size
@@ -51,14 +52,6 @@ class Drop:
 
 
 DROP = Drop()
-
-
-def refusal(act, *arguments):
-    with pytest.raises(BatError) as caught:
-        act(*arguments)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 @pytest.mark.parametrize("names", [DEFAULT, SMOKE], ids="+".join)

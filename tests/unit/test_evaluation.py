@@ -378,6 +378,17 @@ def test_measure_equals_a_loop_over_samples_and_groups() -> None:
     assert model.slope.grad is None
 
 
+def test_a_sample_that_is_wrong_when_clean_is_not_right_under_attack() -> None:
+    # half of the random starts, and the weak attack from them, end on the right side
+    part = pixels([49] * 40, [1] * 40)
+    data = DataSet(part, part, part, classes=2)
+    nobody = dict.fromkeys(data.parts(), torch.zeros(40, dtype=torch.bool))
+    row = measure(Threshold().eval(), data, nobody, threat=THREAT, attack=Pgd(steps=1, step_size=1e-4), seed=0)
+    assert row["train_all_clean_accuracy"] == row["train_all_pgd_accuracy"] == 0
+    assert row["train_all_pgd_loss"] != row["train_all_clean_loss"]
+    assert not table(part, pgd_attack=WEAK, ensemble=(WEAK,))[["pgd_correct", "robust_correct"]].to_numpy().any()
+
+
 def test_measure_does_not_depend_on_order() -> None:
     part = ladder()
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))

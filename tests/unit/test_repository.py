@@ -31,10 +31,9 @@ def test_published_schema_is_the_one_of_the_package():
 
 
 def keys(node, definitions):
-    for key, value in node.get("properties", {}).items():
-        yield key, value["description"]
-    for definition in definitions.values():
-        yield from keys(definition, {})
+    for properties in (node, *definitions.values()):
+        for key, value in properties.get("properties", {}).items():
+            yield key, value.get("description", "none")
 
 
 @pytest.mark.parametrize(("key", "description"), sorted(set(keys(schema(), schema()["$defs"]))))

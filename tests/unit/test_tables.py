@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from refusals import refusal
 
 import bat
 from bat.errors import BatError
-from bat.files import provenance, write_tensors
+from bat.files import provenance
 from bat.tables import (
     SCHEMAS,
     check_labels,
@@ -25,6 +26,7 @@ from bat.tables import (
     unpack,
     write_table,
 )
+from bat.tensors import write_tensors
 
 VALUES = {
     pa.int64(): st.integers(-(2**63), 2**63 - 1),
@@ -34,14 +36,6 @@ VALUES = {
     pa.binary(): st.binary(max_size=4),
 }
 NULLABLE = {"max_influence", "max_influence_train_index", "broken_by", "discrimination_loss"}
-
-
-def refusal(act, *arguments):
-    with pytest.raises(BatError) as caught:
-        act(*arguments)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def columns(name, rows):
@@ -98,6 +92,7 @@ def test_tables_come_back_with_their_values_columns_and_provenance(name, rows, d
     # Arrow has no rounding of 64-bit integers with missing values among them, which pandas gives as floats
     assert stored.to_pydict() == values
     assert stored.schema.equals(SCHEMAS[name])
+    assert stored.schema.metadata.keys() == {b"bat"}  # what pandas would add differs by its version
     assert list(table) == list(plain) == SCHEMAS[name].names
     pd.testing.assert_frame_equal(table, plain)
     assert facts == {"kind": name, "version": bat.__version__, "spec": spec}
@@ -149,7 +144,7 @@ def test_a_writer_that_breaks_leaves_the_old_table_and_no_temporary_file(error, 
     write_table(path, "influence", example("influence"), provenance("influence"))
     before = path.read_bytes()
 
-    def breaks(table, where):
+    def breaks(table, where, **options):
         Path(where).write_bytes(before[:20])
         raise error
 

@@ -1,0 +1,69 @@
+"""Tensors as safetensors files: data sets and weights. Nothing is ever unpickled."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bat.data import DataSet, Part
+from bat.errors import BatError
+from bat.files import KEY, check_kind, replacing
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: str) -> None:
+    """Write tensors as safetensors, with the provenance ``about``."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata={KEY: about})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(error) from error
+
+
+def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and the provenance of a safetensors file of ``kind``.
+
+    Raises:
+        BatError: the file is missing, damaged, or of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise BatError(f"{path}: no such file: run the stage that writes it") from error
+    except (OSError, SafetensorError) as error:
+        raise BatError(
+            f"{path}: damaged, or no safetensors file ({error}): remove it and run its stage again"
+        ) from error
+    return tensors, check_kind(path, metadata.get(KEY), kind)
+
+
+def write_data(path: str | Path, data: DataSet, about: str) -> None:
+    """Write a data set as one safetensors file."""
+    tensors = {
+        "classes": torch.tensor(data.classes),
+        "pixel_max": torch.tensor(data.train.pixel_max),
+    }
+    for name, part in data.parts().items():
+        tensors |= {f"{name}_pixels": part.pixels, f"{name}_labels": part.labels, f"{name}_index": part.index}
+    write_tensors(path, tensors, about)
+
+
+def read_data(path: str | Path) -> DataSet:
+    """Read a data set that ``write_data`` wrote.
+
+    Raises:
+        BatError: the file is missing, damaged, or of another kind.
+    """
+    tensors, _ = read_tensors(path, "data")
+    pixel_max = int(tensors["pixel_max"])
+    train, validation, test = (
+        Part(tensors[f"{name}_pixels"], tensors[f"{name}_labels"], tensors[f"{name}_index"], pixel_max)
+        for name in ("train", "validation", "test")
+    )
+    return DataSet(train, validation, test, int(tensors["classes"]))

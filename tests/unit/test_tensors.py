@@ -1,0 +1,122 @@
+import pytest
+import torch
+from refusals import refusal
+from safetensors.torch import save_file
+
+import bat
+from bat import tensors
+from bat.data import DataSet, Part
+from bat.files import KEY, provenance
+from bat.tensors import read_data, read_tensors, write_data, write_tensors
+
+TENSORS = {"weights": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7), "mask": torch.tensor([True, False])}
+
+
+def data_set():
+    random = torch.Generator().manual_seed(0)
+    parts = [
+        Part(
+            torch.randint(17, (n, 2, 3, 4), dtype=torch.uint8, generator=random),
+            torch.randint(5, (n,), generator=random),
+            torch.arange(n) * 2,
+            16,
+        )
+        for n in (6, 2, 3)
+    ]
+    return DataSet(*parts, classes=5)
+
+
+def test_tensors_come_back_with_values_types_and_provenance(tmp_path):
+    spec = {"seed": 3, "model": {"name": "mlp", "width": 2}, "text": "é"}
+    write_tensors(tmp_path / "a", TENSORS, provenance("model", spec=spec))
+    tensors, facts = read_tensors(tmp_path / "a", "model")
+    assert facts == {"kind": "model", "version": bat.__version__, "spec": spec}
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert tensors[name].dtype == tensor.dtype
+        assert torch.equal(tensors[name], tensor)
+
+
+def test_tensors_of_any_layout_and_with_gradients_can_be_written(tmp_path):
+    turned = TENSORS["weights"].clone().requires_grad_().T
+    write_tensors(tmp_path / "a", {"turned": turned, "sliced": torch.arange(10)[::3]}, provenance("test"))
+    tensors, _ = read_tensors(tmp_path / "a", "test")
+    assert torch.equal(tensors["turned"], turned)
+    assert tensors["sliced"].tolist() == [0, 3, 6, 9]
+
+
+def test_a_data_set_comes_back_whole(tmp_path):
+    data = data_set()
+    write_data(tmp_path / "a", data, provenance("data"))
+    again = read_data(tmp_path / "a")
+    assert again.digest() == data.digest()
+    assert again.classes == 5
+    for name, part in data.parts().items():
+        other = again.parts()[name]
+        assert other.pixel_max == 16
+        for field in ("pixels", "labels", "index"):
+            assert torch.equal(getattr(other, field), getattr(part, field))
+            assert getattr(other, field).dtype == getattr(part, field).dtype
+
+
+def test_writing_again_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_data(tmp_path / name, data_set(), provenance("data", spec={"x": 1}))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert refusal(read_tensors, tmp_path / "none", "model").startswith(f"{tmp_path / 'none'}: no such file")
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path):
+    write_tensors(tmp_path / "whole", TENSORS, provenance("model"))
+    content = (tmp_path / "whole").read_bytes()
+    path = tmp_path / "cut"
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        assert refusal(read_tensors, path, "model").startswith(f"{path}: damaged, or no safetensors file")
+
+
+@pytest.mark.parametrize("content", [b"text", b"\0" * 100, b"\xff" * 100, b"PK\x03\x04" * 10, b"\x80\x04" * 40])
+def test_a_file_of_another_format_is_refused(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert "damaged, or no safetensors file" in refusal(read_tensors, tmp_path / "a", "model")
+
+
+def test_a_folder_is_refused(tmp_path):
+    refusal(read_tensors, tmp_path, "model")
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
+def test_tensors_of_another_program_are_refused(tmp_path, metadata):
+    save_file(TENSORS, tmp_path / "a", metadata=metadata)
+    message = refusal(read_tensors, tmp_path / "a", "model")
+    assert "nothing of this package" in message
+    assert "not model" in message
+
+
+@pytest.mark.parametrize("about", ["{", "text", "[]", "7", '"model"'])
+def test_a_file_with_damaged_provenance_is_refused(tmp_path, about):
+    save_file(TENSORS, tmp_path / "a", metadata={KEY: about})
+    assert refusal(read_tensors, tmp_path / "a", "model").startswith(f"{tmp_path / 'a'}: ")
+
+
+def test_a_file_of_another_kind_is_refused_and_both_kinds_named(tmp_path):
+    write_tensors(tmp_path / "a", TENSORS, provenance("model"))
+    assert "holds model, not data" in refusal(read_data, tmp_path / "a")
+
+
+def test_a_writer_that_breaks_leaves_the_old_tensors(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    write_tensors(path, TENSORS, provenance("model"))
+    before = path.read_bytes()
+
+    def breaks(tensors, temporary, metadata):
+        temporary.write_bytes(before[:20])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensors, "save_file", breaks)
+    assert "No space left" in refusal(write_tensors, path, TENSORS, provenance("other"))
+    assert path.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
