@@ -52,16 +52,24 @@ def objective(method: Method) -> Objective:
             return Objective(cross_entropy, _bat(method))
 
 
+def harmful_samples(logits: Tensor, labels: Tensor, atypical: Tensor) -> Tensor:
+    """Return which samples of a batch are harmful: (n,) bool, atypical ones whose adversarial example is misclassified.
+
+    logits: (n, classes) of adversarial examples; labels: (n,); atypical: (n,) bool.
+    """
+    return atypical & (logits.argmax(1) != labels)
+
+
 def bat_weights(logits: Tensor, labels: Tensor, atypical: Tensor, *, alpha: float) -> Tensor:
     """Return BAT's sample weights w: (n,), detached.
 
-    w_i = exp(-alpha q_i), q_i the highest probability of a wrong class, where sample i is atypical and misclassified;
-    1 elsewhere. This is the project's reading of Xu et al. 2021, section 4.
+    w_i = exp(-alpha q_i), q_i the highest probability of a wrong class, where sample i is harmful; 1 elsewhere. This is the project's
+    reading of Xu et al. 2021, section 4.
 
     logits: (n, classes) of adversarial examples; labels: (n,); atypical: (n,) bool.
     """
     logits = logits.detach()
-    harmful = atypical & (logits.argmax(1) != labels)
+    harmful = harmful_samples(logits, labels, atypical)
     # of a misclassified sample the highest probability is a wrong class's
     return torch.where(harmful, torch.exp(-alpha * F.softmax(logits, dim=1).amax(1)), 1)
 
@@ -100,7 +108,7 @@ def _bat(method: Bat) -> OuterLoss:
         logits = model.head(features)
         weights = bat_weights(logits, labels, atypical, alpha=alpha)
         loss = (weights * cross_entropy(logits, labels)).sum() / weights.sum()
-        harmful = atypical & (logits.detach().argmax(1) != labels)
+        harmful = harmful_samples(logits, labels, atypical)
         discrimination = torch.zeros((), device=x.device)
         if beta:
             discrimination = discrimination_loss(features, labels, harmful, temperature=method.temperature)

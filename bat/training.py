@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from bat.attacks import pgd, random_start
+from bat.attacks import InnerLoss, pgd, random_start
 from bat.config import OneCycle, Pgd, Recipe, Steps, Threat, TrainSpec
 from bat.data import DataSet, Part, augment
 from bat.errors import BatError
@@ -88,12 +88,13 @@ def fit(
         seen = []
         with mode(model, training=True):
             order = torch.randperm(len(train), generator=order_random, device=device)
-            for rows in order.tensor_split(batches):
+            splits = order.tensor_split(batches)
+            for rows in splits:
                 x, labels = train.images(rows), train.labels[rows]
                 if recipe.crop_padding or recipe.flip:
                     x = augment(x, crop_padding=recipe.crop_padding, flip=recipe.flip, random=augment_random)
                 if objective.inner and inner:
-                    x = _adversarial(model, x, labels, objective, inner, start_random)
+                    x = _adversarial(model, x, labels, objective.inner, inner, start_random)
                 terms = objective.outer(model, x, labels, atypical[rows])
                 optimizer.zero_grad()
                 terms.loss.backward()  # type: ignore[no-untyped-call]
@@ -101,8 +102,8 @@ def fit(
                 scheduler.step()
                 # one small tensor a batch, read once an epoch: a GPU never waits
                 seen.append(torch.stack([term.detach().float() for term in terms]))
-        counts = [len(rows) for rows in order.tensor_split(batches)]
-        yield _epoch(epoch, learning_rate, torch.stack(seen).double().cpu(), torch.tensor(counts), what)
+        counts = torch.tensor([len(rows) for rows in splits])
+        yield _epoch(epoch, learning_rate, torch.stack(seen).double().cpu(), counts, what)
 
 
 @dataclass(frozen=True)
@@ -168,18 +169,16 @@ def learning_rate_factor(schedule: Steps | OneCycle, done: int, total: int) -> f
 
 
 def _adversarial(
-    model: Network, x: Tensor, labels: Tensor, objective: Objective, inner: Inner, random: torch.Generator
+    model: Network, x: Tensor, labels: Tensor, loss: InnerLoss, inner: Inner, random: torch.Generator
 ) -> Tensor:
     threat, attack = inner.threat, inner.attack
-    if objective.inner is None:
-        return x
     uniform = torch.rand(x.shape, generator=random, device=x.device)
     with mode(model, training=inner.attack_bn == "train"):
         return pgd(
             model,
             x,
             labels,
-            loss=objective.inner,
+            loss=loss,
             norm=threat.norm,
             eps=threat.eps,
             step_size=attack.step_size,
