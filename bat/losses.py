@@ -63,8 +63,8 @@ def harmful_samples(logits: Tensor, labels: Tensor, atypical: Tensor) -> Tensor:
 def bat_weights(logits: Tensor, labels: Tensor, atypical: Tensor, *, alpha: float) -> Tensor:
     """Return BAT's sample weights w: (n,), detached.
 
-    w_i = exp(-alpha q_i), q_i the highest probability of a wrong class, where sample i is harmful; 1 elsewhere. This is the project's
-    reading of Xu et al. 2021, section 4.
+    w_i = exp(-alpha q_i), q_i the highest probability of a wrong class, where sample i is harmful; 1 elsewhere. This is
+    the project's reading of Xu et al. 2021.
 
     logits: (n, classes) of adversarial examples; labels: (n,); atypical: (n,) bool.
     """
@@ -79,7 +79,7 @@ def discrimination_loss(features: Tensor, labels: Tensor, harmful: Tensor, *, te
 
     With L2-normalised features h, the mean over pairs (a, b) of one class, b not harmful, of
     -log[ exp(h_a.h_b / tau) / (exp(h_a.h_b / tau) + sum over c of other classes exp(h_a.h_c / tau)) ].
-    This is the project's reading of Xu et al. 2021, section 4.
+    This is the project's reading of Xu et al. 2021.
 
     features: (n, d); labels: (n,); harmful: (n,) bool.
     """

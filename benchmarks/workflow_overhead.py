@@ -27,11 +27,11 @@ def main() -> None:
     options.folder.mkdir(parents=True)
     shutil.copytree(ROOT / "config", options.folder / "config")
     arguments = ["--snakefile", str(ROOT / "workflow/Snakefile"), "--cores", "all", "--configfile", options.configfile]
-    start = time.monotonic()
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run([sys.executable, "-m", "snakemake", *arguments, "--quiet", "all"], cwd=options.folder, check=True)
     wall = time.monotonic() - start
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = used.ru_utime + used.ru_stime
+    cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     pattern = re.compile(r"CPU time ([\d.]+) s, of which work ([\d.]+) s")
     logs = [match for path in options.folder.rglob("*.log") for match in pattern.findall(path.read_text())]
     stages, work = (sum(float(value) for value in column) for column in zip(*logs, strict=True))
