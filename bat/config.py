@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.errors import BatError
@@ -181,7 +181,49 @@ class ApgdCe:
     rho: float = Field(gt=0, lt=1, description="Share of improving steps under which the step size is halved.")
 
 
-Attack = Annotated[EvaluationPgd | ApgdCe, Field(discriminator="name")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ApgdT:
+    """Targeted Auto-PGD (Croce and Hein 2020)."""
+
+    name: Literal["apgd_t"] = Field(
+        description="Auto-PGD on the targeted DLR loss, on the targeted margin for fewer than 4 classes."
+    )
+    steps: int = Field(ge=1, description="Steps of a restart and target.")
+    restarts: int = Field(ge=1, description="Random starts; a sample must stand under all.")
+    rho: float = Field(gt=0, lt=1, description="Share of improving steps under which the step size is halved.")
+    targets: int = Field(ge=1, description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FabT:
+    """Targeted fast adaptive boundary attack (Croce and Hein 2020)."""
+
+    name: Literal["fab_t"] = Field(description="Targeted FAB: steps to the boundary of least distance.")
+    steps: int = Field(ge=1, description="Steps of a restart and target.")
+    restarts: int = Field(ge=1, description="Starts, the first at the image; a sample must stand under all.")
+    targets: int = Field(ge=1, description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
+    alpha_max: float = Field(gt=0, lt=1, description="Largest weight of the step from the image itself.")
+    eta: float = Field(ge=1, description="Overshoot beyond the boundary.")
+    beta: float = Field(gt=0, lt=1, description="How far to go back to the image after a success.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Square:
+    """Square attack (Andriushchenko et al. 2020)."""
+
+    name: Literal["square"] = Field(description="Random search on square windows: no gradients, so no masking.")
+    queries: int = Field(ge=1, description="Forward passes of a restart.")
+    restarts: int = Field(ge=1, description="Restarts; a sample must stand under all.")
+    p_init: float = Field(gt=0, le=1, description="Share of pixels in the first windows.")
+
+
+Attack = Annotated[EvaluationPgd | ApgdCe | ApgdT | FabT | Square, Field(discriminator="name")]
+Ensemble = Annotated[
+    Annotated[Literal["fast", "standard"], Tag("tier")]
+    | Annotated[tuple[Attack, ...], Field(min_length=1), Tag("attacks")],
+    # so that an error speaks of the form that was meant
+    Discriminator(lambda value: "tier" if isinstance(value, str) else "attacks"),
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -191,9 +233,9 @@ class Evaluation:
     seed: int = Field(ge=0, le=_LARGEST, description="Seed of the attacks' random starts.")
     batch_size: int = Field(ge=1, description="Images in one forward pass.")
     pgd: EvaluationPgd = Field(description="The attack of the PGD accuracy.")
-    ensemble: tuple[Attack, ...] = Field(
-        min_length=1,
-        description="Attacks in order, each on the samples that still stand: the robust accuracy.",
+    ensemble: Ensemble = Field(
+        description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
+        "AutoAttack), or a list of attacks, each run on the samples that still stand."
     )
     confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of accuracies.")
     bootstrap: int = Field(ge=100, description="Resamples of seeds and test samples behind the intervals.")
@@ -235,68 +277,13 @@ class Config:
         names = [method.name for method in self.training.methods]
         if len(set(names)) < len(names):
             raise ValueError(f"training.methods has a name twice: {', '.join(names)}")
-        attacks = [attack.name for attack in self.evaluation.ensemble]
+        ensemble = self.evaluation.ensemble
+        attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
         if len(set(attacks)) < len(attacks):
             raise ValueError(f"evaluation.ensemble has an attack twice: {', '.join(attacks)}; give it more restarts")
         if len(set(self.training.seeds)) < len(self.training.seeds):
             raise ValueError(f"training.seeds has a seed twice: {self.training.seeds}")
         return self
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class SubsetsSpec:
-    """What one shard of subset models depends on, besides the data."""
-
-    model: Model
-    subset_fraction: float
-    design: Literal["balanced", "independent"]
-    seed: int
-    recipe: Recipe
-    first_model: int
-    models: int
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ScoresSpec:
-    """What the scores depend on, besides the shards."""
-
-    threshold: float
-    false_discovery_rate: float
-    confidence: float
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class TrainSpec:
-    """What one trained model depends on, besides the data and the scores."""
-
-    model: Model
-    threat: Threat
-    recipe: Recipe
-    attack: Pgd
-    attack_bn: Literal["eval", "train"]
-    method: Method
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class EvaluateSpec:
-    """What one evaluation depends on, besides the data, the test groups and the models."""
-
-    model: Model
-    threat: Threat
-    seed: int
-    batch_size: int
-    pgd: EvaluationPgd
-    ensemble: tuple[Attack, ...]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class SummarySpec:
-    """What the summary depends on, besides the evaluations."""
-
-    seed: int
-    confidence: float
-    bootstrap: int
 
 
 def subset_size(samples: int, fraction: float) -> int:
@@ -361,6 +348,6 @@ def _place(location: tuple[int | str, ...], value: Any) -> str:
         known = part in value if isinstance(value, dict) else isinstance(part, int)
         if known:
             value = value[part]
-        if known or position == len(location) - 1:
+        if known or (position == len(location) - 1 and isinstance(value, dict)):
             path.append(str(part))
     return ".".join(path)

@@ -1,7 +1,8 @@
 """Per-sample results under attack, and accuracies of groups with their intervals."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bat.attacks import apgd, cross_entropy, pgd, random_start, size
-from bat.config import ApgdCe, Attack, EvaluationPgd, Pgd, Threat
+from bat.attacks.ball import random_start
+from bat.attacks.ensemble import STANDARD, Outcome, margins, run
+from bat.attacks.gradient import cross_entropy
+from bat.attacks.pgd import pgd
+from bat.config import Attack, EvaluationPgd, Pgd, Threat
 from bat.data import DataSet, Part
 from bat.models import mode
 from bat.seeds import derive_seed, uniform
@@ -26,6 +30,10 @@ METRICS = {
     "robust": "robust_correct",
 }
 """Accuracies of the summary and the per-sample columns that they are means of."""
+
+
+MEMBERS = tuple(attack.name for attack in STANDARD)
+"""The attacks that have a column of their own."""
 
 
 @contextmanager
@@ -49,90 +57,83 @@ def correct(model: nn.Module, part: Part) -> NDArray[np.bool_]:
     return torch.cat(right).cpu().numpy()
 
 
-def stands(
-    model: nn.Module,
-    x: Tensor,
-    labels: Tensor,
-    index: Tensor,
-    attack: Attack,
-    *,
-    threat: Threat,
-    seed: int,
-) -> Tensor:
-    """Return which samples the model still classifies correctly after ``attack``: (n,) bool.
-
-    x: (n, c, h, w) in [0, 1]; labels, index: (n,). A sample's random starts depend on (seed, its index, attack,
-    restart) alone. Each restart runs on the samples that stood under those before.
-
-    Raises:
-        ValueError: the attack left the eps ball or [0, 1].
-    """
-    standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    for restart in range(attack.restarts):
-        rows = standing.nonzero().flatten()
-        if not len(rows):
-            break
-        here = x[rows]
-        random = uniform(derive_seed(seed, attack.name, restart), index[rows], tuple(x.shape[1:]))
-        start = random_start(here, random, norm=threat.norm, eps=threat.eps)
-        x_adv = _run(attack, model, here, labels[rows], threat, start)
-        check_allowed(x_adv, here, threat)
-        standing[rows] = _predict(model, x_adv) == labels[rows]
-    return standing
-
-
-def check_allowed(x_adv: Tensor, x: Tensor, threat: Threat) -> None:
-    """Raise ValueError unless x_adv lies in [0, 1] and in the eps ball around x (to float32 rounding)."""
-    excess = float(size(x_adv - x, threat.norm).max()) - threat.eps
-    if not excess <= 1e-6 * max(threat.eps, 1):  # also NaN
-        raise ValueError(f"an attack left the {threat.norm} ball of {threat.eps} by {excess}")
-    if not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
-        raise ValueError("an attack left [0, 1]")
-
-
 def evaluate(
     model: nn.Module,
     part: Part,
+    rows: Tensor,
     *,
     threat: Threat,
     pgd_attack: EvaluationPgd,
-    ensemble: tuple[Attack, ...],
+    ensemble: Sequence[Attack],
     seed: int,
-    batch_size: int,
-) -> Iterator[pd.DataFrame]:
-    """Attack each sample of ``part`` and yield a table a batch, in the order of ``part``, with a row a sample.
+) -> dict[str, Tensor]:
+    """Attack the samples ``rows`` of ``part``: first with ``pgd_attack``, then, apart from it, with ``ensemble``.
 
-    Columns: test_index, label, predicted, clean_correct; pgd_correct (right on the clean image and after
-    ``pgd_attack``); robust_correct (right on the clean image and after all of ``ensemble``, each attack run on the
-    samples that still stand); broken_by (the ensemble's attack that broke the sample, missing if none did or the
-    clean image was wrong already).
+    Each attack of the ensemble runs on the samples that stand after those before it. rows: (n,) int64.
+
+    Returns tensors of n rows: predicted (class of the clean image); pgd_correct (right on the clean image and after
+    ``pgd_attack``); broken_by (place in ``ensemble`` of the attack that broke the sample, -1 if none did or the clean
+    image was wrong already); margin (logit of the label less the highest other, at the strongest point that the
+    ensemble found); x_adv (that point, float32).
     """
     with attackable(model):
-        for rows in _batches(part, batch_size):
-            x, labels, index = part.images(rows), part.labels[rows], part.index[rows]
-            predicted = _predict(model, x)
-            clean = predicted == labels
-            broken_by = np.full(len(rows), None, dtype=object)
-            pgd_correct, robust = clean.clone(), clean.clone()
-            pgd_correct[clean] = stands(
-                model, x[clean], labels[clean], index[clean], pgd_attack, threat=threat, seed=seed
-            )
-            for attack in ensemble:
-                left = robust.nonzero().flatten()
-                standing = stands(model, x[left], labels[left], index[left], attack, threat=threat, seed=seed)
-                robust[left] = standing
-                broken_by[left[~standing].cpu().numpy()] = attack.name
-            yield pd.DataFrame(
-                {
-                    "test_index": index.cpu().numpy(),
-                    "label": labels.cpu().numpy(),
-                    "predicted": predicted.cpu().numpy(),
-                    "clean_correct": clean.cpu().numpy(),
-                    "pgd_correct": pgd_correct.cpu().numpy(),
-                    "robust_correct": robust.cpu().numpy(),
-                    "broken_by": pd.array(broken_by, dtype="string"),
-                }
-            )
+        x, labels, index = part.images(rows), part.labels[rows], part.index[rows]
+        with torch.no_grad():
+            logits = model(x)
+        predicted, margin, x_adv = logits.argmax(1), margins(logits, labels), x.clone()
+        pgd_correct, standing = predicted == labels, predicted == labels
+        broken_by = torch.full_like(labels, -1)
+
+        def attacked(attack: Attack, left: Tensor) -> Outcome:
+            return run(attack, model, x[left], logits[left], labels[left], index[left], threat=threat, seed=seed)
+
+        left = pgd_correct.nonzero().flatten()
+        pgd_correct[left] = attacked(pgd_attack, left).stands
+        for place, attack in enumerate(ensemble):
+            left = standing.nonzero().flatten()
+            outcome = attacked(attack, left)
+            stronger = outcome.margin < margin[left]
+            margin[left[stronger]], x_adv[left[stronger]] = outcome.margin[stronger], outcome.x_adv[stronger]
+            standing[left] = outcome.stands
+            broken_by[left[~outcome.stands]] = place
+    return {
+        "predicted": predicted,
+        "pgd_correct": pgd_correct,
+        "broken_by": broken_by,
+        "margin": margin,
+        "x_adv": x_adv,
+    }
+
+
+def sample_table(part: Part, found: Mapping[str, Tensor], ensemble: Sequence[Attack]) -> pd.DataFrame:
+    """Return what ``evaluate`` found of all samples of ``part`` as a table with a row a sample.
+
+    For each member of AutoAttack {attack}_correct says whether the sample is right after it and all before it, missing
+    where it was not run; robust_correct, whether it is right after the whole ensemble; broken_by names the attack.
+    """
+    found = {name: tensor.cpu() for name, tensor in found.items()}
+    labels, broken_by = part.labels.cpu(), found["broken_by"]
+    clean = found["predicted"] == labels
+    names = [attack.name for attack in ensemble]
+    table: dict[str, Any] = {
+        "test_index": part.index.cpu().numpy(),
+        "label": labels.numpy(),
+        "predicted": found["predicted"].numpy(),
+        "clean_correct": clean.numpy(),
+        "pgd_correct": found["pgd_correct"].numpy(),
+    }
+    for name in MEMBERS:
+        stands = clean & ((broken_by < 0) | (broken_by > names.index(name))) if name in names else None
+        values = [None] * len(part) if stands is None else stands.numpy()
+        table[f"{name}_correct"] = pd.array(values, dtype="boolean")
+    return pd.DataFrame(
+        table
+        | {
+            "robust_correct": (clean & (broken_by < 0)).numpy(),
+            "broken_by": pd.array(np.array([*names, None], dtype=object)[broken_by.numpy()], dtype="string"),
+            "margin": found["margin"].double().numpy(),
+        }
+    )
 
 
 def measure(
@@ -262,34 +263,6 @@ def _losses(model: nn.Module, part: Part, rows: Tensor, threat: Threat, attack: 
 
 def _batches(part: Part, size: int) -> tuple[Tensor, ...]:
     return torch.split(torch.arange(len(part), device=part.labels.device), size)
-
-
-def _run(attack: Attack, model: nn.Module, x: Tensor, labels: Tensor, threat: Threat, start: Tensor) -> Tensor:
-    match attack:
-        case EvaluationPgd():
-            return pgd(
-                model,
-                x,
-                labels,
-                loss=cross_entropy,
-                norm=threat.norm,
-                eps=threat.eps,
-                step_size=attack.step_size,
-                steps=attack.steps,
-                start=start,
-            )
-        case ApgdCe():
-            return apgd(
-                model,
-                x,
-                labels,
-                loss=cross_entropy,
-                norm=threat.norm,
-                eps=threat.eps,
-                steps=attack.steps,
-                rho=attack.rho,
-                start=start,
-            )
 
 
 def _predict(model: nn.Module, x: Tensor) -> Tensor:

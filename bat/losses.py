@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bat.attacks import InnerLoss, cross_entropy
+from bat.attacks.gradient import InnerLoss, cross_entropy
 from bat.config import Bat, Method, Natural, PgdAt
 from bat.models import Network
 

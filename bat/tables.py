@@ -71,11 +71,30 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("test_index", pa.int64()),
             ("label", pa.int64()),
             ("atypical", pa.bool_()),
+            ("max_influence", pa.float64()),
             ("predicted", pa.int64()),
             ("clean_correct", pa.bool_()),
             ("pgd_correct", pa.bool_()),
+            ("apgd_ce_correct", pa.bool_()),
+            ("apgd_t_correct", pa.bool_()),
+            ("fab_t_correct", pa.bool_()),
+            ("square_correct", pa.bool_()),
             ("robust_correct", pa.bool_()),
             ("broken_by", pa.string()),
+            ("margin", pa.float64()),
+            ("tier", pa.string()),
+        ]
+    ),
+    "flags": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("checkpoint", pa.string()),
+            ("flag", pa.string()),
+            ("value", pa.float64()),
+            ("limit", pa.float64()),
+            ("raised", pa.bool_()),
+            ("meaning", pa.string()),
         ]
     ),
     "by_seed": pa.schema(
@@ -88,6 +107,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("samples", pa.int64()),
             ("correct", pa.int64()),
             *_ACCURACY,
+            ("tier", pa.string()),
         ]
     ),
     "summary": pa.schema(
@@ -100,6 +120,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("samples", pa.int64()),
             *_ACCURACY,
             ("seed_deviation", pa.float64()),
+            ("tier", pa.string()),
         ]
     ),
     "history": pa.schema(

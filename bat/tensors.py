@@ -1,6 +1,7 @@
 """Tensors as safetensors files: data sets and weights. Nothing is ever unpickled."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,22 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
             f"{path}: damaged, or no safetensors file ({error}): remove it and run its stage again"
         ) from error
     return tensors, check_kind(path, metadata.get(KEY), kind)
+
+
+def kept(path: str | Path, about: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors of a file that an earlier, unfinished run left, or make them and keep them there.
+
+    A file that is missing, damaged, or made by anything but ``about`` is made anew.
+    """
+    wanted = json.loads(about)
+    try:
+        tensors, facts = read_tensors(path, wanted["kind"])
+    except BatError:
+        facts = {}
+    if facts != wanted:
+        tensors = make()
+        write_tensors(path, tensors, about)
+    return tensors
 
 
 def write_data(path: str | Path, data: DataSet, about: str) -> None:

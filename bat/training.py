@@ -8,14 +8,17 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from bat.attacks import InnerLoss, pgd, random_start
-from bat.config import OneCycle, Pgd, Recipe, Steps, Threat, TrainSpec
+from bat.attacks.ball import random_start
+from bat.attacks.gradient import InnerLoss
+from bat.attacks.pgd import pgd
+from bat.config import OneCycle, Pgd, Recipe, Steps, Threat
 from bat.data import DataSet, Part, augment
 from bat.errors import BatError
 from bat.evaluation import measure
 from bat.losses import Objective, objective
 from bat.models import Network, build, mode
 from bat.seeds import derive_seed, generator
+from bat.specs import TrainSpec
 
 
 @dataclass(frozen=True)

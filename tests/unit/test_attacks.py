@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor, nn
 
-from bat.attacks import apgd, cross_entropy, pgd, project, random_start, size, step
+from bat.attacks.apgd import apgd
+from bat.attacks.ball import project, random_start, size, step
+from bat.attacks.gradient import cross_entropy
+from bat.attacks.pgd import pgd
 from bat.config import Data, Model, OneCycle, Pgd, PgdAt, Recipe, Threat
 from bat.data import Part, load_source
 from bat.evaluation import attackable, correct
@@ -181,7 +184,7 @@ def attack_from_a_start(
     common = {"norm": norm, "eps": eps, "start": start, "loss": cross_entropy} | more
     if name == "pgd":
         return pgd(model, x, labels, step_size=2 * eps, steps=60, **common)
-    return apgd(model, x, labels, rho=0.75, steps=60, **common)
+    return apgd(model, x, labels, labels, rho=0.75, steps=60, **common)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -384,7 +387,7 @@ def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho:
     with torch.no_grad():
         labels = model(x).argmax(1)
     start = random_start(x, numbers(2, *x.shape), norm=norm, eps=eps)
-    found = apgd(model, x, labels, loss=cross_entropy, norm=norm, eps=eps, steps=steps, rho=rho, start=start)
+    found = apgd(model, x, labels, labels, loss=cross_entropy, norm=norm, eps=eps, steps=steps, rho=rho, start=start)
     runs = [apgd_of_one(model, x[[i]], labels[[i]], start[[i]], norm, eps, steps, rho) for i in range(n)]
     torch.testing.assert_close(found, torch.cat([point for point, _ in runs]), rtol=0, atol=1e-7)
     with torch.no_grad():
@@ -431,7 +434,7 @@ def test_apgd_agrees_with_its_authors_code(digits: tuple[Network, Part], norm: s
     uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
     start = random_start(x, uniform, norm=norm, eps=eps)
     with attackable(model), torch.random.fork_rng():
-        ours = apgd(model, x, labels, loss=cross_entropy, norm=norm, eps=eps, steps=100, rho=0.75, start=start)
+        ours = apgd(model, x, labels, labels, loss=cross_entropy, norm=norm, eps=eps, steps=100, rho=0.75, start=start)
         theirs = authors_apgd(model, norm, eps)
         with torch.no_grad():
             stood = model(ours).argmax(1) == labels
@@ -503,6 +506,7 @@ def test_a_sample_alone_and_in_any_order_takes_the_same_path(order: list[int], n
             model,
             x[rows],
             labels[rows],
+            labels[rows],
             loss=cross_entropy,
             norm=norm,
             eps=eps,
@@ -526,7 +530,7 @@ def test_broken_samples_are_dropped_from_later_forward_passes() -> None:
     sizes = []
     handle = model.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
     start = random_start(x, numbers(5, *x.shape), norm="linf", eps=0.0625)
-    found = apgd(model, x, labels, loss=cross_entropy, norm="linf", eps=0.0625, steps=30, rho=0.75, start=start)
+    found = apgd(model, x, labels, labels, loss=cross_entropy, norm="linf", eps=0.0625, steps=30, rho=0.75, start=start)
     handle.remove()
     with torch.no_grad():
         left = int((model(found).argmax(1) == labels).sum())
@@ -542,7 +546,7 @@ def test_nothing_is_run_once_all_are_broken() -> None:
     calls = []
     handle = model.register_forward_hook(lambda *_: calls.append(1))
     start = x.clone()
-    found = apgd(model, x, labels, loss=cross_entropy, norm="l2", eps=0.1, steps=30, rho=0.75, start=start)
+    found = apgd(model, x, labels, labels, loss=cross_entropy, norm="l2", eps=0.1, steps=30, rho=0.75, start=start)
     handle.remove()
     assert len(calls) == 1
     assert torch.equal(found, start)
@@ -555,7 +559,9 @@ def test_apgd_breaks_a_sample_or_raises_its_loss(seed: int, norm: str, eps: floa
     with torch.no_grad():
         labels = model(x).argmax(1)
         start = random_start(x, numbers(seed + 2, *x.shape), norm=norm, eps=eps)
-        found = apgd(model, x, labels, loss=cross_entropy, norm=norm, eps=eps, steps=steps, rho=0.75, start=start)
+        found = apgd(
+            model, x, labels, labels, loss=cross_entropy, norm=norm, eps=eps, steps=steps, rho=0.75, start=start
+        )
         broken = model(found).argmax(1) != labels
         raised = cross_entropy(model(found), labels) >= cross_entropy(model(start), labels)
         broken_at_start = model(start).argmax(1) != labels

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,17 +15,17 @@ from safetensors.torch import load_file, save_file
 from bat.cli import main
 from bat.files import KEY, provenance
 from bat.tables import SCHEMAS, write_table
-from bat.tensors import read_data
+from bat.tensors import read_data, read_tensors, write_tensors
 
 MODEL = {"name": "mlp", "width": 16}
 RECIPE = {
-    "epochs": 4,
-    "batch_size": 64,
+    "epochs": 12,
+    "batch_size": 32,
     "learning_rate": 0.1,
     "momentum": 0.9,
     "weight_decay": 0.0005,
     "schedule": {"name": "one_cycle", "warmup": 0.3},
-    "crop_padding": 1,
+    "crop_padding": 0,
     "flip": False,
 }
 DATA = {"name": "digits", "train_samples": 120, "validation_samples": 60, "split_seed": 0}
@@ -32,11 +34,11 @@ SUBSETS = {
     "subset_fraction": 0.7,
     "design": "balanced",
     "seed": 0,
-    "recipe": RECIPE | {"epochs": 8},
+    "recipe": RECIPE | {"batch_size": 64},
     "models": 10,
 }
 SCORES = {"threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
-THREAT = {"norm": "linf", "eps": 0.15}
+THREAT = {"norm": "linf", "eps": 0.05}
 BAT = {
     "name": "bat",
     "objective": "bat",
@@ -50,7 +52,7 @@ TRAIN = {
     "model": MODEL,
     "threat": THREAT,
     "recipe": RECIPE,
-    "attack": {"steps": 2, "step_size": 0.1},
+    "attack": {"steps": 2, "step_size": 0.03},
     "attack_bn": "eval",
     "method": BAT,
     "seed": 3,
@@ -95,7 +97,13 @@ def training(**changed):
 def evaluation(**changed):
     models = {"best": "best.safetensors", "last": "last.safetensors"}
     flags = {"spec": EVALUATE, "data": "data.safetensors", "test_groups": "test_groups.parquet"}
-    return flags | models | {"out": "per_sample.parquet"} | changed
+    return flags | models | {"out": "per_sample.parquet", "flags": "flags.parquet"} | changed
+
+
+def summary(*evaluations):
+    outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet"}
+    outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv"}
+    return {"spec": SUMMARY, "evaluations": list(evaluations), "flags": ["flags.parquet"]} | outputs
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +115,7 @@ def experiment(tmp_path_factory):
     call("scores", folder, **scores("shard-0.parquet", "shard-10.parquet"))
     call("train", folder, **training())
     call("evaluate", folder, **evaluation())
-    summary = {"by_seed": "by_seed.parquet", "summary": "summary.parquet"}
-    call("summary", folder, spec=SUMMARY, evaluations=["per_sample.parquet"], **summary)
+    call("summary", folder, **summary("per_sample.parquet"))
     return folder
 
 
@@ -155,7 +162,7 @@ def test_rows_are_in_natural_order(experiment):
 
 def test_history_names_the_best_epoch_once(experiment):
     history = pd.read_parquet(experiment / "history.parquet")
-    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert history["epoch"].tolist() == list(range(1, 13))
     chosen = history.loc[history["best"], "validation_all_pgd_accuracy"].item()
     assert chosen == history["validation_all_pgd_accuracy"].max()
 
@@ -279,8 +286,7 @@ def test_weights_from_another_program(copy, capsys):
 
 def test_evaluations_of_two_specs(copy, capsys):
     call("evaluate", copy, **evaluation(spec=EVALUATE | {"seed": 1}, out="other.parquet"))
-    outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet"}
-    line = fails(capsys, "summary", copy, spec=SUMMARY, evaluations=["per_sample.parquet", "other.parquet"], **outputs)
+    line = fails(capsys, "summary", copy, **summary("per_sample.parquet", "other.parquet"))
     assert "different specs" in line
 
 
@@ -308,8 +314,166 @@ def test_no_atypical_test_sample_leaves_that_group_out(copy):
     groups["max_influence_train_index"] = groups["max_influence_train_index"].astype("Int64")
     write_table(copy / "test_groups.parquet", "test_groups", groups, provenance("test_groups"))
     call("evaluate", copy, **evaluation())
-    outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet"}
-    call("summary", copy, spec=SUMMARY, evaluations=["per_sample.parquet"], **outputs, log="summary.log")
+    call("summary", copy, **summary("per_sample.parquet"), log="summary.log")
     assert set(pd.read_parquet(copy / "summary.parquet")["group"]) == {"all", "typical"}
     assert "no test sample is atypical" in (copy / "summary.log").read_text()
     call("figure tradeoff", copy, summary="summary.parquet", by_seed="by_seed.parquet", out=["t.svg"])
+
+
+# -- verify
+
+
+IMAGES = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {
+    "samples": "per_sample.parquet"
+}
+
+
+@pytest.fixture
+def with_images(copy):
+    call("evaluate", copy, **evaluation(images="images.safetensors"))
+    return copy
+
+
+def test_images_bear_out_the_results(with_images):
+    call("verify", with_images, **IMAGES, log="verify.log")
+    log = (with_images / "verify.log").read_text()
+    assert "checkpoint best: 1617 samples agree" in log
+    assert "checkpoint last: 1617 samples agree" in log
+
+
+def test_saving_images_changes_no_result(with_images, experiment):
+    assert (with_images / "per_sample.parquet").read_bytes() == (experiment / "per_sample.parquet").read_bytes()
+
+
+def test_an_image_that_breaks_nothing_is_found(with_images, capsys):
+    table = pd.read_parquet(with_images / "per_sample.parquet").query("checkpoint == 'last'").reset_index()
+    row = int(table.index[table["broken_by"].notna()][3])
+    images, facts = read_tensors(with_images / "images.safetensors", "images")
+    images["last"][row] = read_data(with_images / "data.safetensors").test.images()[row]
+    about = {key: value for key, value in facts.items() if key not in ("kind", "version")}
+    write_tensors(with_images / "images.safetensors", images, provenance("images", **about))
+    line = fails(capsys, "verify", with_images, **IMAGES)
+    assert "robust_correct of 1 samples differs" in line
+    assert f"first of sample {table.loc[row, 'test_index']}" in line
+
+
+def test_an_image_outside_the_ball_is_found(with_images, capsys):
+    images, _ = read_tensors(with_images / "images.safetensors", "images")
+    images["last"][7] = 0.5
+    write_tensors(with_images / "images.safetensors", images, provenance("images"))
+    assert "checkpoint last: an attack left the linf ball" in fails(capsys, "verify", with_images, **IMAGES)
+
+
+# -- attack
+
+
+MODULE = """
+import torch
+
+from bat.config import Model
+from bat.models import build
+from bat.tensors import read_data, read_tensors
+
+
+def model():
+    data = read_data("data.safetensors")
+    network = build(Model(name="mlp", width=16), data.train, classes=10, seed=0)
+    network.load_state_dict(read_tensors("last.safetensors", "model")[0])
+    return network.eval()
+
+
+def number():
+    return 7
+
+
+def narrow():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+"""
+
+
+@pytest.fixture
+def own(copy, monkeypatch):
+    test = read_data(copy / "data.safetensors").test
+    np.savez(copy / "images.npz", x=test.images().numpy(), y=test.labels.numpy())
+    (copy / "own_model.py").write_text(MODULE)
+    monkeypatch.chdir(copy)
+    yield copy
+    sys.modules.pop("own_model", None)
+
+
+def attack(entry="own_model:model", **changed):
+    flags = {"data": "images.npz", "norm": "linf", "eps": "0.05", "out": "own.parquet", "flags": "own_flags.parquet"}
+    flags |= {"ensemble": "fast", "log": "own.log"} | changed
+    main(["attack", "--model", entry, *(text for flag, value in flags.items() for text in (f"--{flag}", value))])
+
+
+def test_a_users_own_model_and_images_give_what_the_workflow_gives(own):
+    attack()
+    call("evaluate", own, **evaluation(spec=EVALUATE | {"ensemble": "fast", "batch_size": 256}))
+    expected = pd.read_parquet("per_sample.parquet").query("checkpoint == 'last'").reset_index(drop=True)
+    found = pd.read_parquet("own.parquet")
+    for column in ("label", "predicted", "clean_correct"):
+        pd.testing.assert_series_equal(found[column], expected[column])
+    # the samples have other indices, and so other random starts
+    assert abs(found["robust_correct"].sum() - expected["robust_correct"].sum()) <= 8
+    assert (found["tier"] == "fast").all()
+    assert (
+        not pd.read_parquet("own_flags.parquet").set_index("flag")["raised"].drop(["pgd_gap", "zero_gradients"]).any()
+    )
+    assert f"1617 images, linf 0.05: clean {100 * found['clean_correct'].mean():.2f} %" in Path("own.log").read_text()
+
+
+def test_weights_and_an_architecture_are_a_model_too(own):
+    attack()
+    by_entry = pd.read_parquet("own.parquet")
+    attack("last.safetensors", architecture="mlp:16")
+    pd.testing.assert_frame_equal(
+        pd.read_parquet("own.parquet").drop(columns="method"), by_entry.drop(columns="method")
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"entry": "last.safetensors", "architecture": "mlp:8"}, "not the weights of mlp:8"),
+        ({"entry": "last.safetensors", "architecture": "mlp"}, "--architecture NAME:WIDTH: width"),
+        ({"entry": "last.safetensors", "architecture": "vit:16"}, "--architecture NAME:WIDTH: name"),
+        ({"entry": "images.npz", "architecture": "mlp:16"}, "not the weights of mlp:16"),
+        ({"entry": "own_model:none"}, "give module:function"),
+        ({"entry": "no_such_module:model"}, "give module:function"),
+        ({"entry": "own_model"}, "give module:function"),
+        ({"entry": "own_model:number"}, "returned int"),
+        ({"entry": "own_model:narrow"}, "a class for each label"),
+        ({"norm": "l1"}, "threat.norm"),
+        ({"eps": "-1"}, "threat.eps"),
+        ({"ensemble": "slow"}, "ensemble"),
+        ({"device": "abacus"}, "no such device"),
+        ({"data": "best.safetensors"}, "cannot be read as npz"),
+        ({"data": "none.npz"}, "cannot be read as npz"),
+    ],
+)
+def test_what_cannot_be_attacked(own, capsys, changed, message):
+    with pytest.raises(SystemExit) as stopped:
+        attack(**changed)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not Path("own.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((3, 64)), np.zeros(3, int), "need (n, c, h, w)"),
+        (np.zeros((3, 1, 8, 8)), np.zeros(2, int), "need (n, c, h, w)"),
+        (np.zeros((3, 1, 8, 8)), np.zeros(3), "need (n, c, h, w)"),
+        (np.full((3, 1, 8, 8), 1.5), np.zeros(3, int), "floats in [0, 1]"),
+        (np.full((3, 1, 8, 8), np.nan), np.zeros(3, int), "floats in [0, 1]"),
+        (np.zeros((3, 1, 8, 8), int), np.zeros(3, int), "need uint8"),
+        (np.array([object()]), np.zeros(1, int), "cannot be read as npz"),
+    ],
+)
+def test_images_that_cannot_be_used(own, capsys, x, y, message):
+    np.savez("images.npz", x=x, y=y)
+    with pytest.raises(SystemExit):
+        attack()
+    assert message in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import itertools
 import statistics
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,19 +14,19 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-import bat.evaluation
+import bat.attacks.ensemble
+from bat.attacks.ensemble import check_allowed, run
 from bat.config import ApgdCe, Attack, EvaluationPgd, Pgd, Threat
 from bat.data import DataSet, Part
 from bat.evaluation import (
     METRICS,
     accuracies_by_seed,
     attackable,
-    check_allowed,
     correct,
     evaluate,
     groups_of,
     measure,
-    stands,
+    sample_table,
     summary,
 )
 from bat.seeds import derive_seed
@@ -87,17 +86,11 @@ def table(
     seed: int = 0,
     batch_size: int = 1000,
 ) -> pd.DataFrame:
-    tables = evaluate(
-        model or Threshold().eval(),
-        part,
-        threat=threat,
-        pgd_attack=pgd_attack,
-        ensemble=ensemble,
-        seed=seed,
-        batch_size=batch_size,
-    )
-    # a batch in which nothing broke has no strings to tell pandas the type of the column
-    return pd.concat(tables, ignore_index=True).astype({"broken_by": "string"})
+    model = model or Threshold().eval()
+    options: dict[str, Any] = {"threat": threat, "pgd_attack": pgd_attack, "ensemble": ensemble, "seed": seed}
+    batches = [evaluate(model, part, rows, **options) for rows in torch.arange(len(part)).split(batch_size)]
+    joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    return sample_table(part, joined, ensemble)
 
 
 # -- evaluate
@@ -115,8 +108,13 @@ def test_evaluate_knows_the_answers_of_the_one_pixel_model(norm: str) -> None:
         "predicted",
         "clean_correct",
         "pgd_correct",
+        "apgd_ce_correct",
+        "apgd_t_correct",
+        "fab_t_correct",
+        "square_correct",
         "robust_correct",
         "broken_by",
+        "margin",
     ]
     np.testing.assert_array_equal(found["test_index"], np.arange(500, 500 + len(part)))
     np.testing.assert_array_equal(found["label"], part.labels)
@@ -124,6 +122,9 @@ def test_evaluate_knows_the_answers_of_the_one_pixel_model(norm: str) -> None:
     np.testing.assert_array_equal(found["clean_correct"], clean)
     np.testing.assert_array_equal(found["pgd_correct"], robust)
     np.testing.assert_array_equal(found["robust_correct"], robust)
+    np.testing.assert_array_equal(found["apgd_ce_correct"], robust)
+    assert found[["apgd_t_correct", "fab_t_correct", "square_correct"]].isna().all(axis=None)
+    np.testing.assert_array_equal(found["margin"] > 0, robust)
     # broken by the attack where right before, and missing where wrong already or never broken
     assert (found["broken_by"][clean & ~robust] == "apgd_ce").all()
     assert found["broken_by"][~clean | robust].isna().all()
@@ -148,7 +149,7 @@ def test_each_attack_runs_on_the_samples_that_still_stand() -> None:
     sizes: dict[str, list[int]] = {"pgd": [], "apgd": []}
 
     def spy(name: str) -> Any:
-        attack = getattr(bat.evaluation, name)
+        attack = getattr(bat.attacks.ensemble, name)
 
         def wrapped(model: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             sizes[name].append(len(x))
@@ -158,7 +159,7 @@ def test_each_attack_runs_on_the_samples_that_still_stand() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in sizes:
-            patch.setattr(bat.evaluation, name, spy(name))
+            patch.setattr(bat.attacks.ensemble, name, spy(name))
         found = table(part, ensemble=(replace(WEAK, restarts=2), APGD))
     clean, by_pgd = int(found["clean_correct"].sum()), int((found["broken_by"] == "pgd").sum())
     # the PGD accuracy's attack, then the ensemble's two restarts
@@ -218,26 +219,20 @@ def test_results_do_not_depend_on_batches_and_order(norm: str) -> None:
     pd.testing.assert_frame_equal(shuffled.sort_values("test_index", ignore_index=True), expected)
 
 
-def test_a_batch_is_a_table() -> None:
-    tables = evaluate(
-        Threshold().eval(), ladder(), threat=THREAT, pgd_attack=WEAK, ensemble=(WEAK,), seed=0, batch_size=40
-    )
-    assert [len(batch) for batch in tables] == [40, 40, 16]
-
-
 def test_the_seed_changes_random_starts() -> None:
     options: dict[str, Any] = {"pgd_attack": WEAK, "ensemble": (WEAK,)}
     assert not table(ladder(), seed=0, **options).equals(table(ladder(), seed=1, **options))
 
 
-# -- stands
+# -- run
 
 
 def standing(attack: Attack, seed: int = 0) -> np.ndarray:
     part = ladder()
     with attackable(model := Threshold()):
-        found = stands(model, part.images(), part.labels, part.index, attack, threat=THREAT, seed=seed)
-    return found.numpy()
+        x = part.images()
+        outcome = run(attack, model, x, model(x), part.labels, part.index, threat=THREAT, seed=seed)
+    return outcome.stands.numpy()
 
 
 @given(seed=st.integers(0, 2**63 - 1))
@@ -250,7 +245,7 @@ def test_restarts_break_more_and_more(seed: int) -> None:
 
 
 def test_an_attack_that_leaves_the_ball_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bat.evaluation, "pgd", lambda model, x, labels, **_: x + 2 * EPS)
+    monkeypatch.setattr(bat.attacks.ensemble, "pgd", lambda model, x, labels, **_: x + 2 * EPS)
     with pytest.raises(ValueError, match="left the linf ball"):
         standing(WEAK)
 
@@ -308,12 +303,9 @@ def test_attackable_restores_modes_and_gradients(fails: bool) -> None:
     assert [parameter.requires_grad for parameter in model.parameters()] == gradients
 
 
-def test_evaluate_leaves_the_model_as_found_even_when_stopped_early() -> None:
+def test_evaluate_leaves_the_model_as_found() -> None:
     model = Threshold().train()
-    tables = evaluate(model, ladder(), threat=THREAT, pgd_attack=WEAK, ensemble=(APGD,), seed=0, batch_size=10)
-    next(tables)
-    assert isinstance(tables, Iterator)
-    tables.close()  # type: ignore[attr-defined]
+    table(ladder(), model=model)
     assert model.training
     assert model.odd.training
     assert model.slope.requires_grad

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bat.attacks import cross_entropy
+from bat.attacks.gradient import cross_entropy
 from bat.config import Bat, Method, Model, Natural, Pgd, PgdAt, Recipe, Steps, Threat
 from bat.data import Part
 from bat.losses import bat_weights, discrimination_loss, objective

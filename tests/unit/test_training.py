@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import bat.training
-from bat.config import Bat, Method, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Steps, Threat, TrainSpec
+from bat.config import Bat, Method, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Steps, Threat
 from bat.data import DataSet, Part
 from bat.errors import BatError
 from bat.evaluation import measure
 from bat.losses import Objective, Terms, objective
 from bat.models import Network, build
+from bat.specs import TrainSpec
 from bat.training import Epoch, Inner, Trained, fit, learning_rate_factor, train
 
 torch.set_num_threads(1)

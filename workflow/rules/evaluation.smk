@@ -9,6 +9,7 @@ rule evaluate:
         last=rules.train.output.last,
     output:
         samples=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/per_sample.parquet",
+        flags=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/flags.parquet",
     log:
         f"{RESULTS}/logs/evaluate/{{method}}/seed-{{seed}}.log",
     benchmark:
@@ -37,6 +38,7 @@ rule evaluate:
         " --best {input.best:q}"
         " --last {input.last:q}"
         " --out {output.samples:q}"
+        " --flags {output.flags:q}"
         " --log {log:q}"
         " --threads {threads}"
 
@@ -44,9 +46,16 @@ rule evaluate:
 rule summary:
     input:
         evaluations=expand(rules.evaluate.output.samples, method=METHODS, seed=SEEDS),
+        flags=expand(rules.evaluate.output.flags, method=METHODS, seed=SEEDS),
     output:
         by_seed=f"{RESULTS}/evaluation/by_seed.parquet",
         summary=f"{RESULTS}/evaluation/summary.parquet",
+        flags=f"{RESULTS}/evaluation/flags.parquet",
+        raised=report(
+            f"{RESULTS}/evaluation/flags.csv",
+            caption="../report/flags.rst",
+            category="Trade-off",
+        ),
     log:
         f"{RESULTS}/logs/summary.log",
     benchmark:
@@ -64,7 +73,10 @@ rule summary:
         "python -m bat summary"
         " --spec {params.spec:q}"
         " --evaluations {input.evaluations:q}"
+        " --flags {input.flags:q}"
         " --by-seed {output.by_seed:q}"
         " --summary {output.summary:q}"
+        " --all-flags {output.flags:q}"
+        " --raised {output.raised:q}"
         " --log {log:q}"
         " --threads {threads}"

@@ -1,0 +1,168 @@
+"""Attacks as the configuration names them, one after the other on the samples that still stand."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bat.attacks.apgd import apgd
+from bat.attacks.ball import random_start, size
+from bat.attacks.fab import fab
+from bat.attacks.gradient import cross_entropy, targeted_dlr, targeted_margin
+from bat.attacks.pgd import pgd
+from bat.attacks.square import square
+from bat.config import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Square, Threat
+from bat.seeds import derive_seed, uniform
+
+STANDARD: tuple[Attack, ...] = (
+    ApgdCe(name="apgd_ce", steps=100, restarts=1, rho=0.75),
+    ApgdT(name="apgd_t", steps=100, restarts=1, rho=0.75, targets=9),
+    FabT(name="fab_t", steps=100, restarts=1, targets=9, alpha_max=0.1, eta=1.05, beta=0.9),
+    Square(name="square", queries=5000, restarts=1, p_init=0.8),
+)
+"""AutoAttack's standard (Croce and Hein 2020)."""
+
+TIERS: dict[str, tuple[Attack, ...]] = {"fast": STANDARD[:2], "standard": STANDARD}
+
+
+def members(ensemble: Ensemble) -> tuple[Attack, ...]:
+    """Return the attacks of a tier, or the list itself."""
+    return TIERS[ensemble] if isinstance(ensemble, str) else ensemble
+
+
+def tier(ensemble: Ensemble) -> str:
+    """Return the name that tables and figures give the ensemble: the tier's, or its attacks' names."""
+    return ensemble if isinstance(ensemble, str) else " + ".join(attack.name for attack in ensemble)
+
+
+class Outcome(NamedTuple):
+    """What an attack did to n samples.
+
+    margin: (n,), logit of the label less the highest other, at the strongest point found: below 0 where it was broken.
+    x_adv: (n, c, h, w), that point.
+    """
+
+    margin: Tensor
+    x_adv: Tensor
+
+    @property
+    def stands(self) -> Tensor:
+        """Which samples are still classified correctly: (n,) bool."""
+        return self.margin > 0
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return each sample's logit of the label less the highest other, (n,); below or at 0 where it is misclassified.
+
+    A tie goes the way of argmax: 0 where the label comes first is a very small margin, not a broken sample.
+    """
+    label = logits.gather(1, labels[:, None]).squeeze(1)
+    other = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    tie = (label == other) & (logits.argmax(1) == labels)
+    return torch.where(tie, torch.finfo(logits.dtype).tiny, label - other)
+
+
+def run(
+    attack: Attack,
+    model: nn.Module,
+    x: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    *,
+    threat: Threat,
+    seed: int,
+) -> Outcome:
+    """Attack samples that are classified correctly, each until it is broken.
+
+    x: (n, c, h, w) in [0, 1]; logits: (n, classes) of x; labels, index: (n,). A sample's randomness depends on (seed,
+    its index, attack, restart, rank of the target) alone. Each restart and target runs on the samples that stood under
+    those before.
+
+    Raises:
+        ValueError: the attack left the eps ball or [0, 1].
+    """
+    # the classes of each sample from the most to the least likely, without its label
+    classes = logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
+    margin, x_adv = margins(logits, labels), x.clone()
+    for restart, rank in _attempts(attack, classes.shape[1]):
+        rows = (margin > 0).nonzero().flatten()
+        if not len(rows):
+            break
+        target = torch.stack([labels[rows], classes[rows, rank]], dim=1)
+        own_seed = derive_seed(seed, attack.name, restart, rank)
+        start = x[rows]
+        if restart or not isinstance(attack, FabT):  # the first restart of FAB begins at the image itself
+            random = uniform(own_seed, index[rows], tuple(x.shape[1:]))
+            start = random_start(start, random, norm=threat.norm, eps=threat.eps)
+        found = _attempt(attack, model, x[rows], target, index[rows], threat, own_seed, start, logits.shape[1]).to(
+            x.dtype
+        )
+        check_allowed(found, x[rows], threat)
+        with torch.no_grad():
+            found_margin = margins(model(found), labels[rows])
+        stronger = found_margin < margin[rows]
+        margin[rows[stronger]] = found_margin[stronger]
+        x_adv[rows[stronger]] = found[stronger]
+    return Outcome(margin, x_adv)
+
+
+def check_allowed(x_adv: Tensor, x: Tensor, threat: Threat) -> None:
+    """Raise ValueError unless x_adv lies in [0, 1] and in the eps ball around x (to float32 rounding)."""
+    excess = float(size(x_adv - x, threat.norm).max()) - threat.eps
+    if not excess <= 1e-6 * max(threat.eps, 1):  # also NaN
+        raise ValueError(f"an attack left the {threat.norm} ball of {threat.eps} by {excess}")
+    if not bool(((x_adv >= 0) & (x_adv <= 1)).all()):
+        raise ValueError("an attack left [0, 1]")
+
+
+def _attempts(attack: Attack, other_classes: int) -> Iterator[tuple[int, int]]:
+    """Yield restart and rank of the target class; untargeted attacks have one rank."""
+    ranks = min(attack.targets, other_classes) if isinstance(attack, ApgdT | FabT) else 1
+    for restart in range(attack.restarts):
+        for rank in range(ranks):
+            yield restart, rank
+
+
+def _attempt(
+    attack: Attack,
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    index: Tensor,
+    threat: Threat,
+    seed: int,
+    start: Tensor,
+    classes: int,
+) -> Tensor:
+    """Run one attack once. target: (n, 2), label and target class; start: a random point of the ball."""
+    labels, norm, eps = target[:, 0], threat.norm, threat.eps
+    match attack:
+        case EvaluationPgd(steps=steps, step_size=length):
+            return pgd(
+                model, x, labels, loss=cross_entropy, norm=norm, eps=eps, step_size=length, steps=steps, start=start
+            )
+        case ApgdCe(steps=steps, rho=rho):
+            return apgd(
+                model, x, labels, labels, loss=cross_entropy, norm=norm, eps=eps, steps=steps, rho=rho, start=start
+            )
+        case ApgdT(steps=steps, rho=rho):
+            loss = targeted_dlr if classes >= 4 else targeted_margin
+            return apgd(model, x, labels, target, loss=loss, norm=norm, eps=eps, steps=steps, rho=rho, start=start)
+        case FabT():
+            return fab(
+                model,
+                x,
+                labels,
+                target[:, 1],
+                norm=norm,
+                eps=eps,
+                steps=attack.steps,
+                alpha_max=attack.alpha_max,
+                eta=attack.eta,
+                beta=attack.beta,
+                start=start,
+            )
+        case Square(queries=queries, p_init=p_init):
+            return square(model, x, labels, index, norm=norm, eps=eps, queries=queries, p_init=p_init, seed=seed)

@@ -1,0 +1,74 @@
+"""What each stage depends on besides its input files, as the workflow hands it over (--spec)."""
+
+from typing import Literal
+
+from pydantic.dataclasses import dataclass
+
+from bat.config import STRICT, Ensemble, EvaluationPgd, Method, Model, Pgd, Recipe, Threat
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SubsetsSpec:
+    """What one shard of subset models depends on, besides the data."""
+
+    model: Model
+    subset_fraction: float
+    design: Literal["balanced", "independent"]
+    seed: int
+    recipe: Recipe
+    first_model: int
+    models: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScoresSpec:
+    """What the scores depend on, besides the shards."""
+
+    threshold: float
+    false_discovery_rate: float
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainSpec:
+    """What one trained model depends on, besides the data and the scores."""
+
+    model: Model
+    threat: Threat
+    recipe: Recipe
+    attack: Pgd
+    attack_bn: Literal["eval", "train"]
+    method: Method
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AttackSpec:
+    """What the evaluation of a user's own model depends on, besides the model and the images."""
+
+    threat: Threat
+    seed: int
+    batch_size: int
+    pgd: EvaluationPgd
+    ensemble: Ensemble
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvaluateSpec:
+    """What one evaluation depends on, besides the data, the test groups and the models."""
+
+    model: Model
+    threat: Threat
+    seed: int
+    batch_size: int
+    pgd: EvaluationPgd
+    ensemble: Ensemble
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SummarySpec:
+    """What the summary depends on, besides the evaluations."""
+
+    seed: int
+    confidence: float
+    bootstrap: int

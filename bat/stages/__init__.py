@@ -1,0 +1,1 @@
+"""What the subcommands do, a module a stage as in workflow/rules: each loads, calls and saves."""

@@ -1,0 +1,144 @@
+"""A user's own model under attack on the user's own images."""
+
+import hashlib
+import importlib
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from bat.config import Model, parse
+from bat.data import Part
+from bat.errors import BatError
+from bat.files import provenance
+from bat.journal import Journal
+from bat.models import build, mode
+from bat.specs import AttackSpec
+from bat.stages.evaluation import attacked
+from bat.stages.inputs import device_named
+from bat.tables import write_table
+from bat.tensors import write_tensors
+
+
+def attack(
+    journal: Journal,
+    *,
+    model: str,
+    architecture: str | None,
+    data: str,
+    norm: str,
+    eps: float,
+    ensemble: str,
+    batch_size: int,
+    seed: int,
+    out: str,
+    flags: str,
+    images: str | None,
+    device: str,
+) -> None:
+    """Attack a model of the user's on the images of an npz file; write per-sample results and flags."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    # PGD-20 stands beside the ensemble, so that the gap between them is seen
+    pgd = {"name": "pgd", "steps": 20, "step_size": eps / 8, "restarts": 1}
+    threat = {"norm": norm, "eps": eps}
+    spec = {"threat": threat, "seed": seed, "batch_size": batch_size, "pgd": pgd, "ensemble": ensemble}
+    plan = parse(AttackSpec, spec, "command line")
+    where = device_named(device)
+    part = _read_images(data).to(where)
+    network = (_load(model) if architecture is None else _read_weights(model, architecture, part)).to(where)
+    _check_outputs(model, network, part)
+    weights = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    about = {"spec": spec, "model": model, "weights": weights.hexdigest(), "data": _digest(part)}
+    folder = Path(f"{out}.parts")
+    table, flagged, strongest = attacked(journal, network, part, plan, folder, about)
+    this = {"method": model, "seed": None, "checkpoint": None}
+    if images:
+        write_tensors(images, {"x_adv": strongest}, provenance("images", **about))
+    write_table(flags, "flags", flagged.assign(**this), provenance("flags", **about))
+    rows = table.assign(**this, atypical=None, max_influence=None)
+    write_table(out, "per_sample", rows, provenance("per_sample", **about))
+    shutil.rmtree(folder)
+    clean, pgd_right, robust = (100 * table[f"{name}_correct"].mean() for name in ("clean", "pgd", "robust"))
+    journal.line(
+        f"{len(table)} images, {norm} {eps:g}: clean {clean:.2f} %, PGD-20 {pgd_right:.2f} %, "
+        f"{table['tier'].iloc[0]} {robust:.2f} %"
+    )
+
+
+def _load(entry: str) -> nn.Module:
+    """Call the Python entry point ``module:function``, which returns a module."""
+    module_name, _, function_name = entry.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        model = getattr(importlib.import_module(module_name), function_name)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise BatError(
+            f"{entry}: cannot be loaded ({type(error).__name__}: {error}): give module:function, a function without "
+            "arguments that returns a torch.nn.Module from images in [0, 1] to logits"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(model, nn.Module):
+        raise BatError(f"{entry}: returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _read_weights(path: str, architecture: str, part: Part) -> nn.Module:
+    """Build a network of this package, NAME:WIDTH, for the images of ``part`` and read its weights.
+
+    The file may be any safetensors file with the network's tensors, pixel statistics ``mean`` and ``std`` among them.
+    """
+    name, _, width = architecture.partition(":")
+    plan = parse(Model, f'{{"name": "{name}", "width": {width or "null"}}}', "--architecture NAME:WIDTH")
+    try:
+        weights = load_file(path)
+        classes = len(weights["head.bias"])
+        network = build(plan, part, classes=classes, seed=0)
+        network.load_state_dict(weights)
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise BatError(
+            f"{path}: not the weights of {architecture} for images {tuple(part.pixels.shape[1:])} ({reason})"
+        ) from error
+    return network.eval()
+
+
+def _read_images(path: str) -> Part:
+    """Read x (n, c, h, w), uint8 or floating in [0, 1], and y (n,) from an npz file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            x, y = file["x"], file["y"]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise BatError(f"{path}: cannot be read as npz with arrays x and y ({error})") from error
+    if x.ndim != 4 or y.shape != (len(x),) or not len(x) or not np.issubdtype(y.dtype, np.integer):
+        found = f"x has shape {x.shape} and y {y.shape} of {y.dtype}"
+        raise BatError(f"{path}: {found}: need (n, c, h, w) and (n,) integers, n at least 1")
+    if x.dtype == np.uint8:
+        return Part(torch.tensor(x), torch.tensor(y).long(), torch.arange(len(x)), 255)
+    if not np.issubdtype(x.dtype, np.floating) or not (x.min() >= 0 and x.max() <= 1):
+        raise BatError(f"{path}: x is {x.dtype} from {x.min()} to {x.max()}: need uint8, or floats in [0, 1]")
+    return Part(torch.tensor(x).float(), torch.tensor(y).long(), torch.arange(len(x)), 1)
+
+
+def _check_outputs(entry: str, network: nn.Module, part: Part) -> None:
+    with torch.no_grad(), mode(network, training=False):
+        logits = network(part.images(slice(0, 2)))
+    low, high = int(part.labels.min()), int(part.labels.max())
+    if logits.ndim != 2 or logits.shape[1] < 2 or low < 0 or high >= logits.shape[1]:
+        raise BatError(
+            f"{entry}: outputs have shape {tuple(logits.shape)} for labels {low} to {high}: need (n, classes) logits, "
+            "a class for each label"
+        )
+
+
+def _digest(part: Part) -> str:
+    return hashlib.sha256(part.pixels.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes()).hexdigest()

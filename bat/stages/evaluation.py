@@ -1,0 +1,135 @@
+"""Stage 3: one model under attack, and the summary over all models."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from bat import evaluation
+from bat.attacks.ensemble import members, tier
+from bat.config import parse
+from bat.data import Part
+from bat.errors import BatError
+from bat.files import provenance, replacing
+from bat.flags import find_flags
+from bat.journal import Journal
+from bat.specs import AttackSpec, EvaluateSpec, SummarySpec
+from bat.stages.inputs import read_data, read_model
+from bat.tables import check_labels, read_table, read_table_with_facts, write_table
+from bat.tensors import kept, write_tensors
+
+
+def evaluate(
+    journal: Journal,
+    *,
+    spec: str,
+    data: str,
+    test_groups: str,
+    best: str,
+    last: str,
+    out: str,
+    flags: str,
+    images: str | None,
+    device: str,
+) -> None:
+    """Attack the best and last weights of one model; write per-sample results and flags."""
+    plan = parse(EvaluateSpec, spec, "--spec")
+    samples, digest = read_data(data, device)
+    groups = read_table(test_groups, "test_groups")
+    test = samples.test
+    check_labels(test_groups, groups, "test_index", test.index.cpu().numpy(), test.labels.cpu().numpy())
+    parts = Path(f"{out}.parts")
+    tables, found_flags, strongest = [], [], {}
+    for checkpoint, path in (("best", best), ("last", last)):
+        model, facts = read_model(path, plan.model, samples)
+        about = {"spec": json.loads(spec), "training": facts["spec"], "data": digest}
+        table, flagged, strongest[checkpoint] = attacked(
+            journal, model, test, plan, parts / checkpoint, about | {"weights": facts["digest"]}
+        )
+        this = {"method": facts["spec"]["method"]["name"], "seed": facts["spec"]["seed"], "checkpoint": checkpoint}
+        tables.append(table.assign(**this))
+        found_flags.append(flagged.assign(**this))
+    result = pd.concat(tables, ignore_index=True)
+    result = result.merge(groups[["test_index", "atypical", "max_influence"]], on="test_index", how="left")
+    if images:
+        write_tensors(images, strongest, provenance("images", **about))
+    write_table(flags, "flags", pd.concat(found_flags, ignore_index=True), provenance("flags", **about))
+    write_table(out, "per_sample", result, provenance("per_sample", **about))
+    shutil.rmtree(parts)
+
+
+def attacked(
+    journal: Journal, model: nn.Module, part: Part, plan: EvaluateSpec | AttackSpec, folder: Path, about: dict[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame, Tensor]:
+    """Attack all of ``part`` batch by batch; return the table of samples, the flags and the strongest images.
+
+    Finished batches are kept in ``folder``, so that a killed run goes on where it was; the caller removes it when its
+    outputs are written. A batch is taken up again only if all of ``about`` is the same.
+    """
+    ensemble = members(plan.ensemble)
+    batches = torch.split(torch.arange(len(part), device=part.labels.device), plan.batch_size)
+    with journal.work():
+        found = [
+            kept(
+                folder / f"{number:04d}.safetensors",
+                provenance("part", **about),
+                partial(
+                    evaluation.evaluate,
+                    model,
+                    part,
+                    rows,
+                    threat=plan.threat,
+                    pgd_attack=plan.pgd,
+                    ensemble=ensemble,
+                    seed=plan.seed,
+                ),
+            )
+            for number, rows in enumerate(journal.bar(batches, len(batches), "batches"))
+        ]
+        joined = {name: torch.cat([tensors[name].cpu() for tensors in found]) for name in found[0]}
+        table = evaluation.sample_table(part, joined, ensemble)
+        flagged = find_flags(model, part, table)
+    for row in flagged[flagged["raised"]].itertuples():
+        journal.line(f"flag {row.flag}: {row.value:g} is over {row.limit:g}: {row.meaning}")
+    return table.assign(tier=tier(plan.ensemble)), flagged, joined["x_adv"]
+
+
+def summary(
+    journal: Journal,
+    *,
+    spec: str,
+    evaluations: list[str],
+    flags: list[str],
+    by_seed: str,
+    summary: str,
+    all_flags: str,
+    raised: str,
+) -> None:
+    """Join the evaluations of all models; write accuracies of groups, and the flags."""
+    plan = parse(SummarySpec, spec, "--spec")
+    tables, specs = [], []
+    for path in evaluations:
+        table, facts = read_table_with_facts(path, "per_sample")
+        tables.append(table)
+        specs.append(facts["spec"])
+        if facts["spec"] != specs[0]:
+            raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
+    samples = pd.concat(tables, ignore_index=True)
+    found = pd.concat([read_table(path, "flags") for path in flags], ignore_index=True)
+    name = tier(parse(EvaluateSpec, json.dumps(specs[0]), evaluations[0]).ensemble)
+    with journal.work():
+        seeds = evaluation.accuracies_by_seed(samples, confidence=plan.confidence)
+        means = evaluation.summary(samples, confidence=plan.confidence, bootstrap=plan.bootstrap, seed=plan.seed)
+    if not (means["group"] == "atypical").any():
+        journal.line("no test sample is atypical: the summary has no rate of that group")
+    about = {"spec": json.loads(spec), "evaluation": specs[0], "tier": name}
+    write_table(by_seed, "by_seed", seeds.assign(tier=name), provenance("by_seed", **about))
+    write_table(summary, "summary", means.assign(tier=name), provenance("summary", **about))
+    write_table(all_flags, "flags", found, provenance("flags", **about))
+    with replacing(raised) as temporary:
+        found[found["raised"]].drop(columns="raised").to_csv(temporary, index=False)

@@ -1,0 +1,48 @@
+"""What several stages read."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bat import tensors
+from bat.config import Model
+from bat.data import DataSet
+from bat.errors import BatError
+from bat.models import Network, build
+
+
+def read_data(path: str, device: str) -> tuple[DataSet, str]:
+    """Read a data set to ``device`` with its digest, and set torch's threads."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    samples = tensors.read_data(path)
+    return samples.to(device_named(device)), samples.digest()
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device of a name; auto is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise BatError(f"--device {name}: no such device: give auto, cpu or cuda") from error
+
+
+def tensor(array: Any, samples: DataSet) -> Tensor:
+    """Copy a numpy array to a tensor on the device of the data."""
+    return torch.tensor(array, device=samples.train.labels.device)
+
+
+def read_model(path: str, plan: Model, samples: DataSet) -> tuple[Network, dict[str, Any]]:
+    """Read a trained network, and its provenance with the digest of its weights."""
+    weights, facts = tensors.read_tensors(path, "model")
+    model = build(plan, samples.train, classes=samples.classes, seed=0)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BatError(f"{path}: not the weights of {plan.name} ({' '.join(str(error).split())})") from error
+    return model.eval(), facts | {"digest": hashlib.sha256(Path(path).read_bytes()).hexdigest()}

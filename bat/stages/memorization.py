@@ -1,0 +1,156 @@
+"""Stage 1: the data, models on random subsets, and the scores estimated from them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from bat.config import Data, Natural, parse, subset_size
+from bat.data import load_source
+from bat.errors import BatError
+from bat.evaluation import correct
+from bat.files import provenance
+from bat.journal import Journal
+from bat.losses import objective
+from bat.memorization import group_table, influence_table, memorization_table, subset_masks
+from bat.models import build
+from bat.seeds import derive_seed
+from bat.specs import ScoresSpec, SubsetsSpec
+from bat.stages.inputs import read_data, tensor
+from bat.tables import pack, read_shards, unpack, write_table
+from bat.tensors import write_data
+from bat.training import fit
+
+
+def data(journal: Journal, *, spec: str, out: str) -> None:
+    """Read a data set from its source, split it, and write it as one file."""
+    data = load_source(parse(Data, spec, "--spec"))
+    counts = ", ".join(f"{len(part)} {name}" for name, part in data.parts().items())
+    journal.line(f"{counts} samples of {data.classes} classes")
+    write_data(out, data, provenance("data", spec=json.loads(spec), digest=data.digest()))
+
+
+def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) -> None:
+    """Train one shard of models on random subsets and write what each classifies correctly."""
+    plan = parse(SubsetsSpec, spec, "--spec")
+    samples, digest = read_data(data, device)
+    size = subset_size(len(samples.train), plan.subset_fraction)
+    masks = subset_masks(
+        len(samples.train),
+        size,
+        design=plan.design,
+        seed=plan.seed,
+        first=plan.first_model,
+        count=plan.models,
+    )
+    natural = objective(Natural(name="natural", objective="natural"))
+    seeds, results = [], []
+    with journal.work():
+        for row, mask in enumerate(journal.bar(masks, len(masks), "models")):
+            number = plan.first_model + row
+            seed = derive_seed(plan.seed, "model", number)
+            subset = samples.train.take(tensor(np.flatnonzero(mask), samples))
+            model = build(plan.model, subset, classes=samples.classes, seed=seed)
+            for _ in fit(
+                model,
+                subset,
+                objective=natural,
+                recipe=plan.recipe,
+                seed=seed,
+                what=f"subset model {number} (seed {plan.seed})",
+            ):
+                pass
+            seeds.append(seed)
+            results.append([correct(model, part) for part in samples.parts().values()])
+    train, validation, test = (np.stack(column) for column in zip(*results, strict=True))
+    table = pd.DataFrame(
+        {
+            "model": plan.first_model + np.arange(plan.models),
+            "seed": seeds,
+            "in_subset": pack(masks),
+            "correct_train": pack(train),
+            "correct_validation": pack(validation),
+            "correct_test": pack(test),
+        }
+    )
+    write_table(out, "subsets", table, provenance("subsets", spec=json.loads(spec), data=digest))
+
+
+def scores(
+    journal: Journal,
+    *,
+    spec: str,
+    data: str,
+    shards: list[str],
+    memorization: str,
+    influence: str,
+    train_influence: str,
+    test_groups: str,
+    validation_groups: str,
+) -> None:
+    """Join the shards and write memorization, influence and the groups of test and validation samples."""
+    plan = parse(ScoresSpec, spec, "--spec")
+    samples, digest = read_data(data, "cpu")
+    models, facts = read_shards(shards)
+    if facts["data"] != digest:
+        raise BatError(f"{shards[0]}: trained on other data than {data}: remove the shards and run stage subsets again")
+    where = shards[0]
+    parts = samples.parts()
+    labels = {name: part.labels.numpy() for name, part in parts.items()}
+    index = {name: part.index.numpy() for name, part in parts.items()}
+    mask = unpack(models["in_subset"], len(samples.train), where)
+    correct = {name: unpack(models[f"correct_{name}"], len(part), where) for name, part in parts.items()}
+    about = {"spec": json.loads(spec) | {"shards": facts}, "data": digest, "models": len(models)}
+    with journal.work():
+        scores = memorization_table(
+            mask,
+            correct["train"],
+            index["train"],
+            labels["train"],
+            threshold=plan.threshold,
+            confidence=plan.confidence,
+        )
+        atypical = scores["atypical"].to_numpy()
+        journal.line(
+            f"{len(models)} models; {atypical.sum()} of {len(atypical)} training samples are atypical "
+            f"(memorization over {plan.threshold}); {int(scores['memorization'].isna().sum())} have no score"
+        )
+        write_table(memorization, "memorization", scores, provenance("memorization", **about))
+        for name, path, column in (
+            ("test", test_groups, "test_index"),
+            ("validation", validation_groups, "validation_index"),
+        ):
+            pairs = influence_table(
+                mask[:, atypical],
+                correct[name],
+                train_index=index["train"][atypical],
+                train_labels=labels["train"][atypical],
+                target_index=index[name],
+                target_labels=labels[name],
+                false_discovery_rate=plan.false_discovery_rate,
+            )
+            groups = group_table(correct[name], index[name], labels[name], pairs, threshold=plan.threshold)
+            found = int(groups["atypical"].sum())
+            journal.line(f"{found} of {len(groups)} {name} samples are atypical, from {len(pairs)} pairs")
+            if not found:
+                journal.line(
+                    f"no {name} sample is atypical, so no rate of that group can be reported: "
+                    "raise memorization.subset_models, or lower memorization.threshold"
+                )
+            kind = f"{name}_groups"
+            write_table(path, kind, groups.rename(columns={"target_index": column}), provenance(kind, **about))
+            if name == "test":
+                strong = pairs[pairs["influence"] > plan.threshold].rename(columns={"target_index": column})
+                write_table(influence, "influence", strong, provenance("influence", **about))
+        pairs = influence_table(
+            mask,
+            correct["train"][:, atypical],
+            train_index=index["train"],
+            train_labels=labels["train"],
+            target_index=index["train"][atypical],
+            target_labels=labels["train"][atypical],
+            false_discovery_rate=plan.false_discovery_rate,
+            counted=~mask[:, atypical],
+        )
+        strong = pairs[pairs["influence"] > plan.threshold].rename(columns={"target_index": "influenced_index"})
+        write_table(train_influence, "train_influence", strong, provenance("train_influence", **about))

@@ -1,0 +1,128 @@
+"""AutoAttack of this package against pyautoattack, the authors' code: robust accuracies, broken points and CPU time.
+
+    python benchmarks/autoattack.py [--images 500] [--attacks apgd_ce apgd_t fab_t square] [--methods natural bat]
+
+Trains one model a method on digits, then runs both on the same images in this process, on one thread. For each attack
+list: samples that stand after it, by either; share of images on which they differ; CPU seconds and their ratio.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from pyautoattack import AutoAttack
+
+from bat.attacks.ensemble import STANDARD
+from bat.config import Attack, Bat, EvaluationPgd, Method, Natural, PgdAt, Threat, load
+from bat.data import DataSet, Part, load_source
+from bat.evaluation import evaluate
+from bat.losses import objective
+from bat.models import Network, build
+from bat.seeds import derive_seed
+from bat.training import Inner, fit
+
+NAMES = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "square": "square"}
+THREATS = [
+    Threat(norm="linf", eps=0.1),
+    Threat(norm="linf", eps=0.15),
+    Threat(norm="l2", eps=0.5),
+]
+METHODS: dict[str, Method] = {
+    "natural": Natural(name="natural", objective="natural"),
+    "pgd_at": PgdAt(name="pgd_at", objective="pgd_at"),
+    "bat": Bat(
+        name="bat",
+        objective="bat",
+        reweighting=True,
+        alpha=1.0,
+        discrimination=True,
+        beta=0.2,
+        temperature=0.1,
+    ),
+}
+
+
+def trained(method: Method, data: DataSet, epochs: int) -> Network:
+    """Train a model by the default config, for fewer epochs; BAT takes a tenth of the samples for atypical."""
+    config = load("config/config.yaml")
+    model = build(config.model, data.train, classes=data.classes, seed=derive_seed(0, "weights"))
+    recipe = replace(config.training.recipe, epochs=epochs)
+    for _ in fit(
+        model,
+        data.train,
+        objective=objective(method),
+        recipe=recipe,
+        seed=0,
+        what=method.name,
+        atypical=torch.arange(len(data.train)) % 10 == 0,
+        inner=Inner(config.threat, config.training.attack, config.training.attack_bn),
+    ):
+        pass
+    return model.eval()
+
+
+def ours(model: Network, part: Part, threat: Threat, attack: Attack) -> np.ndarray:
+    """Return which samples stand after one attack of this package."""
+    # one step, one restart: the least that evaluate() can do beside the ensemble
+    pgd = EvaluationPgd(name="pgd", steps=1, step_size=threat.eps, restarts=1)
+    found = evaluate(model, part, torch.arange(len(part)), threat=threat, pgd_attack=pgd, ensemble=(attack,), seed=0)
+    return (found["margin"] > 0).numpy()
+
+
+def theirs(model: Network, part: Part, threat: Threat, attack: Attack) -> np.ndarray:
+    """Return which samples stand after one attack of pyautoattack with the standard's settings."""
+    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+    adversary = AutoAttack(model, norm=norm, eps=threat.eps, seed=0, version="standard")
+    adversary.attacks_to_run = [NAMES[attack.name]]
+    x, labels = part.images(), part.labels
+    x_adv = adversary.run_standard_evaluation(x, labels, batch_size=len(part))
+    x_adv = x_adv[0] if isinstance(x_adv, tuple) else x_adv
+    with torch.no_grad():
+        return (model(x_adv).argmax(1) == labels).numpy()
+
+
+def main() -> None:
+    """Compare attack by attack, each on the points that stood after those before it, by its own account."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--attacks", nargs="+", default=list(NAMES), choices=NAMES)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = load_source(load("config/config.yaml").data)
+    images = data.test.take(torch.arange(options.images))
+    attacks = [attack for attack in STANDARD if attack.name in options.attacks]
+    for name in options.methods:
+        model = trained(METHODS[name], data, options.epochs)
+        for threat in THREATS:
+            print(f"\n{name}, {threat.norm} {threat.eps:g}, {len(images)} images")
+            print(f"{'after':10}{'ours':>7}{'theirs':>8}{'differ':>9}{'ours s':>9}{'theirs s':>10}{'ratio':>8}")
+            standing = {run: np.ones(len(images), dtype=bool) for run in (ours, theirs)}
+            total = dict.fromkeys(standing, 0.0)
+            for attack in attacks:
+                seconds = {}
+                for run, stands in standing.items():
+                    rows = torch.tensor(np.flatnonzero(stands))
+                    start = time.process_time()
+                    if len(rows):
+                        stands[rows] = run(model, images.take(rows), threat, attack)
+                    seconds[run] = time.process_time() - start
+                    total[run] += seconds[run]
+                line(attack.name, standing, seconds)
+            line("all", standing, total)
+
+
+def line(name: str, standing: dict, seconds: dict) -> None:
+    """Print one row."""
+    differ = float((standing[ours] != standing[theirs]).mean())
+    print(
+        f"{name:10}{standing[ours].sum():7}{standing[theirs].sum():8}{differ:9.2%}{seconds[ours]:9.2f}"
+        f"{seconds[theirs]:10.2f}{seconds[ours] / max(seconds[theirs], 1e-9):8.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
