@@ -27,7 +27,7 @@ test: install
 	snakefmt --check workflow
 	snakemake --lint
 	mypy
-	pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 clean:
 	rm -rf $(VENV)

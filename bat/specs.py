@@ -54,15 +54,10 @@ class AttackSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class EvaluateSpec:
+class EvaluateSpec(AttackSpec):
     """What one evaluation depends on, besides the data, the test groups and the models."""
 
     model: Model
-    threat: Threat
-    seed: int
-    batch_size: int
-    pgd: EvaluationPgd
-    ensemble: Ensemble
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from networks import trained
 from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor, nn
 
@@ -16,12 +17,9 @@ from bat.attacks.apgd import apgd
 from bat.attacks.ball import project, random_start, size, step
 from bat.attacks.gradient import cross_entropy
 from bat.attacks.pgd import pgd
-from bat.config import Data, Model, OneCycle, Pgd, PgdAt, Recipe, Threat
-from bat.data import Part, load_source
+from bat.data import Part
 from bat.evaluation import attackable, correct
-from bat.losses import objective
-from bat.models import Network, build
-from bat.training import Inner, fit
+from bat.models import Network
 
 torch.set_num_threads(1)
 
@@ -401,23 +399,8 @@ def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[Network, Part]:
-    data = load_source(Data(name="digits", train_samples=600, validation_samples=200, split_seed=0))
-    model = build(Model(name="small_cnn", width=8), data.train, classes=10, seed=0)
-    recipe = Recipe(
-        epochs=8,
-        batch_size=100,
-        learning_rate=0.1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        schedule=OneCycle(name="one_cycle", warmup=0.3),
-        crop_padding=0,
-        flip=False,
-    )
-    inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=3, step_size=0.05), "eval")
-    goal = objective(PgdAt(name="pgd_at", objective="pgd_at"))
-    for _ in fit(model, data.train, objective=goal, recipe=recipe, seed=0, what="digits", inner=inner):
-        pass
-    test = data.test.take(torch.arange(300))
+    model, test = trained("pgd_at", name="small_cnn", width=8, epochs=8)
+    test = test.take(torch.arange(300))
     assert correct(model, test).mean() > 0.9
     return model, test
 

@@ -8,17 +8,15 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from networks import METHODS, trained
 from pyautoattack.fab_pt import FABAttack_PT
 from scipy.optimize import bisect, linprog
 from torch import Tensor, nn
 
 from bat.attacks.fab import fab, to_plane
-from bat.config import Data, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Threat
-from bat.data import Part, load_source
+from bat.data import Part
 from bat.evaluation import attackable, correct
-from bat.losses import objective
-from bat.models import Network, build
-from bat.training import Inner, fit
+from bat.models import Network
 
 torch.set_num_threads(1)
 
@@ -212,31 +210,11 @@ def test_a_model_without_gradient_leaves_images(norm: str) -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[dict[str, Network], Part]:
-    data = load_source(Data(name="digits", train_samples=600, validation_samples=200, split_seed=0))
-    recipe = Recipe(
-        epochs=8,
-        batch_size=100,
-        learning_rate=0.1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        schedule=OneCycle(name="one_cycle", warmup=0.3),
-        crop_padding=0,
-        flip=False,
-    )
-    inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=3, step_size=0.05), "eval")
-    methods = {
-        "natural": (Natural(name="natural", objective="natural"), None),
-        "pgd_at": (PgdAt(name="pgd_at", objective="pgd_at"), inner),
-    }
     models = {}
-    test = data.test.take(torch.arange(200))
-    for name, (method, attack) in methods.items():
-        model = build(Model(name="small_cnn", width=8), data.train, classes=10, seed=0)
-        goal = objective(method)
-        for _ in fit(model, data.train, objective=goal, recipe=recipe, seed=0, what="digits", inner=attack):
-            pass
-        assert correct(model, test).mean() > 0.9
-        models[name] = model
+    for name in METHODS:
+        models[name], test = trained(name, name="small_cnn", width=8, epochs=8)
+        test = test.take(torch.arange(200))
+        assert correct(models[name], test).mean() > 0.9
     return models, test
 
 

@@ -9,19 +9,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import METHODS, trained
 from pyautoattack.square import SquareAttack
 from scipy.stats import binomtest, chisquare
 from torch import Tensor, nn
 
 from bat.attacks.ball import size
 from bat.attacks.square import bumps, share, square
-from bat.config import Data, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Threat
-from bat.data import Part, load_source
+from bat.config import Model
+from bat.data import Part
 from bat.evaluation import attackable, correct
-from bat.losses import objective
 from bat.models import Network, build
 from bat.seeds import derive_seed, uniform
-from bat.training import Inner, fit
 
 torch.set_num_threads(1)
 
@@ -413,28 +412,10 @@ def test_nothing_is_run_once_all_are_broken() -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> dict[str, tuple[Network, Part]]:
-    data = load_source(Data(name="digits", train_samples=600, validation_samples=200, split_seed=0))
-    recipe = Recipe(
-        epochs=6,
-        batch_size=100,
-        learning_rate=0.1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        schedule=OneCycle(name="one_cycle", warmup=0.3),
-        crop_padding=0,
-        flip=False,
-    )
-    inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=3, step_size=0.05), "eval")
-    goals = {
-        "natural": Natural(name="natural", objective="natural"),
-        "pgd_at": PgdAt(name="pgd_at", objective="pgd_at"),
-    }
     networks = {}
-    for name, goal in goals.items():
-        model = build(Model(name="mlp", width=64), data.train, classes=10, seed=0)
-        for _ in fit(model, data.train, objective=objective(goal), recipe=recipe, seed=0, what=name, inner=inner):
-            pass
-        test = data.test.take(torch.arange(220))
+    for name in METHODS:
+        model, test = trained(name, name="mlp", width=64, epochs=6)
+        test = test.take(torch.arange(220))
         networks[name] = model, test.take(torch.from_numpy(correct(model, test)).nonzero().flatten()[:200])
     return networks
 
