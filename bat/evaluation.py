@@ -51,9 +51,9 @@ def attackable(model: nn.Module) -> Iterator[None]:
 
 def correct(model: nn.Module, part: Part) -> NDArray[np.bool_]:
     """Return which samples of ``part`` the model classifies correctly, unperturbed: (n,) bool."""
-    with attackable(model):
+    with attackable(model), torch.no_grad():
         rows = _batches(part, _BATCH)
-        right = [_predict(model, part.images(some)) == part.labels[some] for some in rows]
+        right = [model(part.images(some)).argmax(1) == part.labels[some] for some in rows]
     return torch.cat(right).cpu().numpy()
 
 
@@ -263,9 +263,3 @@ def _losses(model: nn.Module, part: Part, rows: Tensor, threat: Threat, attack: 
 
 def _batches(part: Part, size: int) -> tuple[Tensor, ...]:
     return torch.split(torch.arange(len(part), device=part.labels.device), size)
-
-
-def _predict(model: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        predicted: Tensor = model(x).argmax(1)
-    return predicted

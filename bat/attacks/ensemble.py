@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bat.attacks.apgd import apgd
 from bat.attacks.ball import random_start, size
 from bat.attacks.fab import fab
-from bat.attacks.gradient import cross_entropy, targeted_dlr, targeted_margin
+from bat.attacks.gradient import cross_entropy, label_margin, targeted_dlr, targeted_margin
 from bat.attacks.pgd import pgd
 from bat.attacks.square import square
 from bat.config import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Square, Threat
@@ -57,10 +57,9 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 
     A tie goes the way of argmax: 0 where the label comes first is a very small margin, not a broken sample.
     """
-    label = logits.gather(1, labels[:, None]).squeeze(1)
-    other = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-    tie = (label == other) & (logits.argmax(1) == labels)
-    return torch.where(tie, torch.finfo(logits.dtype).tiny, label - other)
+    margin = label_margin(logits, labels)
+    tie = (margin == 0) & (logits.argmax(1) == labels)
+    return torch.where(tie, torch.finfo(logits.dtype).tiny, margin)
 
 
 def run(
@@ -96,9 +95,7 @@ def run(
         if restart or not isinstance(attack, FabT):  # the first restart of FAB begins at the image itself
             random = uniform(own_seed, index[rows], tuple(x.shape[1:]))
             start = random_start(start, random, norm=threat.norm, eps=threat.eps)
-        found = _attempt(attack, model, x[rows], target, index[rows], threat, own_seed, start, logits.shape[1]).to(
-            x.dtype
-        )
+        found = _attempt(attack, model, x[rows], target, index[rows], threat, own_seed, start, logits.shape[1])
         check_allowed(found, x[rows], threat)
         with torch.no_grad():
             found_margin = margins(model(found), labels[rows])

@@ -15,6 +15,12 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
+def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the label's logit less the highest other, (n,): negative where the model is wrong, 0 at a tie."""
+    label = labels[:, None]
+    return logits.gather(1, label)[:, 0] - logits.scatter(1, label, -torch.inf).amax(1)
+
+
 def targeted_margin(logits: Tensor, target: Tensor) -> Tensor:
     """Return z_t - z_y (n,), positive where the target class beats the label. target: (n, 2), label and target."""
     chosen = logits.gather(1, target)

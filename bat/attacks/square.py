@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bat.attacks.ball import size
+from bat.attacks.gradient import label_margin
 from bat.seeds import derive_seed, uniform
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -51,7 +52,7 @@ def square(
     for step in range(queries):
         if step % _BLOCK == 0:
             random = uniform(derive_seed(seed, step // _BLOCK), index, (_BLOCK, count + x.shape[1]))
-        margin = _margin(model(candidate), labels)
+        margin = label_margin(model(candidate), labels)
         # few after the first iterations: copying them alone is cheaper than choosing for all
         better = (margin < lowest).nonzero().flatten()
         best[better], lowest[better] = candidate[better], margin[better].to(lowest.dtype)
@@ -92,13 +93,6 @@ def _hill(height: int, width: int) -> Tensor:
     down, across = ((torch.arange(n) - n // 2).abs() for n in (height, width))
     hill: Tensor = weights.cumsum(0).flip(0)[torch.maximum(down[:, None], across)]
     return hill / hill.square().sum().sqrt()
-
-
-def _margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the label's logit minus the highest other, (n,): negative where the model is wrong."""
-    label = labels[:, None]
-    others = logits.scatter(1, label, -torch.inf)
-    return logits.gather(1, label)[:, 0] - others.amax(1)
 
 
 def _signs(random: Tensor, like: Tensor) -> Tensor:

@@ -33,10 +33,10 @@ def verify(journal: Journal, *, data: str, best: str, last: str, images: str, sa
         rows = table[table["checkpoint"] == checkpoint]
         if checkpoint not in stored or len(rows) != len(test) or len(stored[checkpoint]) != len(test):
             raise BatError(f"{images}: not the {len(test)} images of checkpoint {checkpoint}: evaluate again")
-        found = []
+        strongest, found = stored[checkpoint].to(test.labels.device), []
         with journal.work(), attackable(model), torch.no_grad():
             for chosen in torch.split(torch.arange(len(test), device=test.labels.device), plan.batch_size):
-                x, x_adv = test.images(chosen), stored[checkpoint].to(test.labels.device)[chosen]
+                x, x_adv = test.images(chosen), strongest[chosen]
                 try:
                     check_allowed(x_adv, x, plan.threat)
                 except ValueError as error:
