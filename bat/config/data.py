@@ -1,0 +1,30 @@
+"""Data sets and networks."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from bat.config.strict import LARGEST, STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Data:
+    """Which images, and how they are split."""
+
+    name: Literal["digits"] = Field(description="Data set: digits (scikit-learn's 1,797 real 8 x 8 digits).")
+    train_samples: int = Field(ge=2, description="Training samples, a stratified draw; scores are of these.")
+    validation_samples: int = Field(
+        ge=2, description="Samples held out of training to choose the best epoch. The rest is the test set."
+    )
+    split_seed: int = Field(ge=0, le=LARGEST, description="Seed of the split.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Model:
+    """The network."""
+
+    name: Literal["small_cnn", "mlp"] = Field(
+        description="small_cnn (three convolutions with batch normalisation) or mlp (two hidden layers)."
+    )
+    width: int = Field(ge=1, description="Channels of the first convolution, or units of a hidden layer.")

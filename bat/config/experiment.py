@@ -1,0 +1,110 @@
+"""The stages of an experiment, and the whole of it."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
+from bat.config.data import Data, Model
+from bat.config.strict import LARGEST, NAME, STRICT
+from bat.config.training import Method, Recipe
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Memorization:
+    """Stage 1: models on random subsets, and the scores estimated from them."""
+
+    subset_models: int = Field(ge=1, description="K, models trained on random subsets: a multiple of models_per_shard.")
+    models_per_shard: int = Field(ge=1, description="Models that one job trains.")
+    subset_fraction: float = Field(gt=0, lt=1, description="r, the fraction of training samples in a subset.")
+    design: Literal["balanced", "independent"] = Field(
+        description="balanced (every sample is left out equally often, as far as it divides) or independent draws."
+    )
+    seed: int = Field(ge=0, le=LARGEST, description="Seed of subsets, initial weights and batch order.")
+    recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
+    threshold: float = Field(ge=0, lt=1, description="t: a training sample is atypical if its memorization is over t.")
+    false_discovery_rate: float = Field(
+        gt=0, lt=1, description="Level of the Benjamini-Hochberg procedure over influence pairs."
+    )
+    confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of memorization.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Training:
+    """Stage 2: the methods, each trained once a seed."""
+
+    seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...] = Field(
+        min_length=1,
+        description="Seeds, shared by all methods: same initial weights, order and random starts.",
+    )
+    recipe: Recipe = Field(description="How weights are optimised.")
+    attack: Pgd = Field(description="The attack in training, and the one behind the history and the best epoch.")
+    attack_bn: Literal["eval", "train"] = Field(description="Mode of batch normalisation while training attacks run.")
+    methods: tuple[Method, ...] = Field(min_length=1, description="The methods to train.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Evaluation:
+    """Stage 3: every model on every test sample."""
+
+    seed: int = Field(ge=0, le=LARGEST, description="Seed of the attacks' random starts.")
+    batch_size: int = Field(ge=1, description="Images in one forward pass.")
+    pgd: EvaluationPgd = Field(description="The attack of the PGD accuracy.")
+    ensemble: Ensemble = Field(
+        description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
+        "AutoAttack), or a list of attacks, each run on the samples that still stand."
+    )
+    confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of accuracies.")
+    bootstrap: int = Field(ge=100, description="Resamples of seeds and test samples behind the intervals.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Config:
+    """One experiment."""
+
+    experiment: str = Field(pattern=NAME, description="Outputs go to results/{experiment}/.")
+    data: Data = Field(description="Which images, and how they are split.")
+    model: Model = Field(description="The network, for stage 1 and stage 2 alike.")
+    threat: Threat = Field(description="What an adversary may change.")
+    memorization: Memorization = Field(description="Stage 1: subset models and scores.")
+    training: Training = Field(description="Stage 2: methods.")
+    evaluation: Evaluation = Field(description="Stage 3: attacks on every model.")
+
+    @model_validator(mode="after")
+    def _coherent(self) -> "Config":
+        plan = self.memorization
+        if plan.subset_models % plan.models_per_shard:
+            raise ValueError(
+                f"memorization.subset_models is {plan.subset_models}, no multiple of models_per_shard "
+                f"({plan.models_per_shard}): choose one, so that a larger K later trains only the new models"
+            )
+        size = subset_size(self.data.train_samples, plan.subset_fraction)
+        rarest = min(size, self.data.train_samples - size)
+        if rarest == 0:
+            raise ValueError(
+                f"memorization.subset_fraction is {plan.subset_fraction}, which leaves {size} of "
+                f"{self.data.train_samples} training samples in a subset: move it away from 0 and 1"
+            )
+        needed = math.ceil(self.data.train_samples / rarest)
+        if plan.subset_models < needed:
+            raise ValueError(
+                f"memorization.subset_models is {plan.subset_models}, too small for subsets of {size} of "
+                f"{self.data.train_samples}: some sample would never be left out, or never in; take at least {needed}"
+            )
+        names = [method.name for method in self.training.methods]
+        if len(set(names)) < len(names):
+            raise ValueError(f"training.methods has a name twice: {', '.join(names)}")
+        ensemble = self.evaluation.ensemble
+        attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
+        if len(set(attacks)) < len(attacks):
+            raise ValueError(f"evaluation.ensemble has an attack twice: {', '.join(attacks)}; give it more restarts")
+        if len(set(self.training.seeds)) < len(self.training.seeds):
+            raise ValueError(f"training.seeds has a seed twice: {self.training.seeds}")
+        return self
+
+
+def subset_size(samples: int, fraction: float) -> int:
+    """Return m = round(r * n), the samples in a subset."""
+    return round(fraction * samples)

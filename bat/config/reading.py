@@ -1,0 +1,74 @@
+"""Configuration files and JSON to records, and the records' schema."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from bat.config.experiment import Config
+from bat.errors import BatError
+
+T = TypeVar("T")
+
+
+def parse(record: type[T], value: Mapping[str, Any] | str, where: str) -> T:
+    """Build ``record`` from a mapping or a JSON text.
+
+    Raises:
+        BatError: naming ``where`` and the place of the first key that is unknown, missing or wrong.
+    """
+    try:
+        text = value if isinstance(value, str) else json.dumps(value)
+        plain = json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise BatError(f"{where}: not JSON ({error})") from error
+    try:
+        return TypeAdapter(record).validate_json(text)
+    except ValidationError as error:
+        raise BatError(f"{where}: {_first_line(error, plain)}") from error
+
+
+def load(path: str) -> Config:
+    """Read and check a complete configuration file (YAML)."""
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123
+            value = yaml.safe_load(file)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BatError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    return parse(Config, value, path)
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of a configuration file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | TypeAdapter(Config).json_schema()
+
+
+def _first_line(error: ValidationError, value: Any) -> str:
+    problems = error.errors()
+    unknown = "unexpected_keyword_argument"
+    # a misspelt key is missing, too: its wrong spelling says more
+    first = next((problem for problem in problems if problem["type"] == unknown), problems[0])
+    place = _place(first["loc"], value)
+    message = first["msg"].removeprefix("Value error, ")
+    hints = {
+        unknown: "unknown key: remove it or mend its spelling",
+        "missing": "missing key: add it",
+    }
+    text = hints.get(first["type"], message[:1].lower() + message[1:])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place + ': ' if place else ''}{text}{more}"
+
+
+def _place(location: tuple[int | str, ...], value: Any) -> str:
+    """Join a location, without the tags that pydantic puts in for the members of a union."""
+    path = []
+    for position, part in enumerate(location):
+        known = part in value if isinstance(value, dict) else isinstance(part, int)
+        if known:
+            value = value[part]
+        if known or (position == len(location) - 1 and isinstance(value, dict)):
+            path.append(str(part))
+    return ".".join(path)
