@@ -16,7 +16,7 @@ from bat.models import build
 from bat.plan import Stage, data_path, disk, models_for, random_data, size, table, worst_standard_error
 from bat.stages.inputs import device_named
 from bat.tensors import read_data, read_tensors
-from bat.timing import STANDING, evaluation_seconds, method_seconds, subset_seconds
+from bat.timing import STANDING, evaluation_seconds, first_step, method_seconds, subset_seconds
 
 FIGURES = 4
 """Jobs of the workflow that draw."""
@@ -24,8 +24,6 @@ FIGURES = 4
 
 def plan(journal: Journal, *, config: str, configfile: list[str], standard_error: float | None, device: str) -> None:
     """Print the jobs, hours, memory and disk of an experiment, and the standard error that its subset models give."""
-    # what this process took until here, start and imports, each job takes
-    start = time.process_time()
     if standard_error is not None and not 0 < standard_error < 1:
         raise BatError(f"--standard-error is {standard_error}: give a number between 0 and 1")
     threads = int(os.environ["OMP_NUM_THREADS"])
@@ -33,6 +31,9 @@ def plan(journal: Journal, *, config: str, configfile: list[str], standard_error
     experiment, where = load(config, *configfile), device_named(device)
     data, origin = _data(experiment)
     data = data.to(where)
+    first_step(experiment, data)
+    # what this process took until here, each job takes: start, imports, reading, and what torch sets up when first used
+    start = time.process_time()
 
     methods = experiment.training.methods
     journal.line("timing subset models")
