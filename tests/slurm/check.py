@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 LINKS = Path("/etc/slurm")  # the only place where a job's own steps look
 PACKAGES = ["munge", "slurm-client", "slurmctld", "slurmd"]
 PORT = 16817
-TIME_LIMIT = 400  # seconds for the run on the cluster
+TIME_LIMIT = 600  # seconds for the run on the cluster
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 SLURM_CONF = """\
@@ -66,12 +66,14 @@ def main() -> None:
     refuse()
     folder = Path(tempfile.mkdtemp(prefix="bat-slurm-"))
     try:
-        print(f"local run in {folder}/local")
+        say(f"local run in {folder}/local")
         locally(new_experiment(folder / "local"))
+        say("starting SLURM: two nodes of this machine, with two pretended GPUs each")
         with cluster(folder / "cluster"):
-            print("SLURM is up: two nodes of this machine, with two pretended GPUs each")
+            say(f"run on the cluster in {folder}/slurm")
             through_slurm(new_experiment(folder / "slurm"))
         compare(folder / "local", folder / "slurm")
+        say("passed")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -86,7 +88,7 @@ def refuse() -> None:
     if taken:
         sys.exit(f"test-slurm: {taken[0]} is there: this machine has a SLURM, or a killed test left it; remove it")
     if not all(shutil.which(name) for name in ("munged", "slurmctld", "slurmd", "sbatch")):
-        print(f"installing {' '.join(PACKAGES)}")
+        say(f"installing {' '.join(PACKAGES)}")
         for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
             done = subprocess.run(["apt-get", "-qq", *command], capture_output=True, text=True, check=False)
             if done.returncode:
@@ -185,7 +187,7 @@ def through_slurm(folder: Path) -> None:
         )
     try:
         for rule in ("subsets", "train"):
-            print(f"cancelled job {cancel_one(rule, run)} of rule {rule}")
+            say(f"cancelled job {cancel_one(rule, run)} of rule {rule}")
         run.wait(TIME_LIMIT)
     except subprocess.TimeoutExpired:
         sys.exit(f"test-slurm: not done after {TIME_LIMIT} s:\n{output.read_text()}")
@@ -226,7 +228,7 @@ def check_requests() -> None:
         times = {limit for _, limit, *_ in mine}
         expect(times == {slurm_time(minutes), slurm_time(2 * minutes)}, f"{rule}: time limits {times}")
         expect(all(request[2:] == ["gres:gpu:1"] for request in mine), f"{rule}: no GPU asked for: {mine}")
-    print(f"{len(jobs)} jobs in SLURM's books; second attempts asked for twice the memory and time")
+    say(f"{len(jobs)} jobs in SLURM's books; second attempts asked for twice the memory and time")
 
 
 def compare(local: Path, other: Path) -> None:
@@ -237,7 +239,7 @@ def compare(local: Path, other: Path) -> None:
     expect(bool(first) and first.keys() == second.keys(), f"other tables: {sorted(first.keys() ^ second.keys())}")
     differing = sorted(str(path) for path in first if first[path] != second[path])
     expect(not differing, f"tables that differ from the local run's: {', '.join(differing)}")
-    print(f"{len(first)} tables are the same, byte by byte, as those of the local run")
+    say(f"{len(first)} tables are the same, byte by byte, as those of the local run")
 
 
 def megabytes(memory: str) -> int:
@@ -260,6 +262,10 @@ def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
     while not true():
         expect(time.monotonic() < deadline, f"waited {seconds} s for {what}")
         time.sleep(0.3)
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def expect(true: bool, otherwise: str) -> None:
