@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "Attack a model of your own on images of your own.",
         {
             "model": "module:function, a function that returns a torch.nn.Module from images in [0, 1] to logits; "
-            "or, with --architecture, a safetensors file of weights",
+            "or a TorchScript file; or, with --architecture, a safetensors file of weights",
             "data": "npz file: x (n, c, h, w), uint8 or floats in [0, 1]; y (n,) integers",
             "norm": "linf or l2",
             "out": "results, a row an image, Parquet",

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bat.config import Model
 from bat.data import Part
@@ -50,6 +51,33 @@ def build(model: Model, train: Part, *, classes: int, seed: int) -> Network:
         body, width = _BODIES[model.name](images.shape[1:], model.width)
         network = Network(body, width, classes, mean.cpu(), std.cpu())
     return network.to(images.device)
+
+
+class _Normalise(nn.Module):
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def for_attacks(model: nn.Module) -> nn.Module:
+    """Return a faster model for the many passes of an attack, with the outputs of ``model`` up to rounding.
+
+    Where batch normalisation in evaluation mode follows a convolution in a sequence, the two become one convolution,
+    which spares a quarter of the time of a gradient on a CPU. Weights are those of this moment. Any model but a
+    ``Network`` in evaluation mode is returned itself.
+    """
+    if not isinstance(model, Network) or not isinstance(model.body, nn.Sequential) or model.training:
+        return model
+    layers: list[nn.Module] = []
+    for layer in model.body:
+        if isinstance(layer, nn.BatchNorm2d) and layers and isinstance(layers[-1], nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+        else:
+            layers.append(layer)
+    return nn.Sequential(_Normalise(model.mean, model.std), *layers, model.head)
 
 
 @contextmanager

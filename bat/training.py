@@ -16,7 +16,7 @@ from bat.data import DataSet, Part, augment
 from bat.errors import BatError
 from bat.evaluation import measure
 from bat.losses import Objective, objective
-from bat.models import Network, build, mode
+from bat.models import Network, build, for_attacks, mode
 from bat.seeds import derive_seed, generator
 from bat.specs import TrainSpec
 
@@ -178,7 +178,7 @@ def _adversarial(
     uniform = torch.rand(x.shape, generator=random, device=x.device)
     with mode(model, training=inner.attack_bn == "train"):
         return pgd(
-            model,
+            for_attacks(model),
             x,
             labels,
             loss=loss,

@@ -63,21 +63,24 @@ def trained(method: Method, data: DataSet, epochs: int) -> Network:
     return model.eval()
 
 
-def ours(model: Network, part: Part, threat: Threat, attack: Attack) -> np.ndarray:
+def ours(model: Network, part: Part, threat: Threat, attack: Attack, batch_size: int) -> np.ndarray:
     """Return which samples stand after one attack of this package."""
     # one step, one restart: the least that evaluate() can do beside the ensemble
     pgd = EvaluationPgd(name="pgd", steps=1, step_size=threat.eps, restarts=1)
-    found = evaluate(model, part, torch.arange(len(part)), threat=threat, pgd_attack=pgd, ensemble=(attack,), seed=0)
-    return (found["margin"] > 0).numpy()
+    found = [
+        evaluate(model, part, rows, threat=threat, pgd_attack=pgd, ensemble=(attack,), seed=0)["margin"] > 0
+        for rows in torch.split(torch.arange(len(part)), batch_size)
+    ]
+    return torch.cat(found).numpy()
 
 
-def theirs(model: Network, part: Part, threat: Threat, attack: Attack) -> np.ndarray:
+def theirs(model: Network, part: Part, threat: Threat, attack: Attack, batch_size: int) -> np.ndarray:
     """Return which samples stand after one attack of pyautoattack with the standard's settings."""
     norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
     adversary = AutoAttack(model, norm=norm, eps=threat.eps, seed=0, version="standard")
     adversary.attacks_to_run = [NAMES[attack.name]]
     x, labels = part.images(), part.labels
-    x_adv = adversary.run_standard_evaluation(x, labels, batch_size=len(part))
+    x_adv = adversary.run_standard_evaluation(x, labels, batch_size=batch_size)
     x_adv = x_adv[0] if isinstance(x_adv, tuple) else x_adv
     with torch.no_grad():
         return (model(x_adv).argmax(1) == labels).numpy()
@@ -87,6 +90,7 @@ def main() -> None:
     """Compare attack by attack, each on the points that stood after those before it, by its own account."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--batch-size", type=int, default=250, help="images in one pass, for both")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--attacks", nargs="+", default=list(NAMES), choices=NAMES)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
@@ -108,7 +112,7 @@ def main() -> None:
                     rows = torch.tensor(np.flatnonzero(stands))
                     start = time.process_time()
                     if len(rows):
-                        stands[rows] = run(model, images.take(rows), threat, attack)
+                        stands[rows] = run(model, images.take(rows), threat, attack, options.batch_size)
                     seconds[run] = time.process_time() - start
                     total[run] += seconds[run]
                 line(attack.name, standing, seconds)

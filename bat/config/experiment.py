@@ -56,6 +56,7 @@ class Evaluation:
         description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
         "AutoAttack), or a list of attacks, each run on the samples that still stand."
     )
+    images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
     confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of accuracies.")
     bootstrap: int = Field(ge=100, description="Resamples of seeds and test samples behind the intervals.")
 

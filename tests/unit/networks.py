@@ -1,6 +1,8 @@
 """Small networks trained on digits for a second or two, for attacks to work on."""
 
-from bat.config import Data, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Threat
+import torch
+
+from bat.config import Bat, Data, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Threat
 from bat.data import Part, load_source
 from bat.losses import objective
 from bat.models import Network, build
@@ -9,11 +11,17 @@ from bat.training import Inner, fit
 METHODS = {
     "natural": Natural(name="natural", objective="natural"),
     "pgd_at": PgdAt(name="pgd_at", objective="pgd_at"),
+    "bat": Bat(
+        name="bat", objective="bat", reweighting=True, alpha=1.0, discrimination=True, beta=0.2, temperature=0.1
+    ),
 }
 
 
 def trained(method: str, *, name: str, width: int, epochs: int) -> tuple[Network, Part]:
-    """Return a network trained with one of ``METHODS``, and the digits' test samples."""
+    """Return a network trained with one of ``METHODS``, and the digits' test samples.
+
+    BAT takes each tenth sample for atypical.
+    """
     data = load_source(Data(name="digits", train_samples=600, validation_samples=200, split_seed=0))
     model = build(Model(name=name, width=width), data.train, classes=10, seed=0)
     recipe = Recipe(
@@ -28,6 +36,9 @@ def trained(method: str, *, name: str, width: int, epochs: int) -> tuple[Network
     )
     inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=3, step_size=0.05), "eval")
     goal = objective(METHODS[method])
-    for _ in fit(model, data.train, objective=goal, recipe=recipe, seed=0, what="digits", inner=inner):
+    atypical = torch.arange(len(data.train)) % 10 == 0
+    for _ in fit(
+        model, data.train, objective=goal, recipe=recipe, seed=0, what="digits", atypical=atypical, inner=inner
+    ):
         pass
     return model, data.test

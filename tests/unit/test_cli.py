@@ -1,5 +1,6 @@
 """The stages, called in this process on a tiny experiment; their errors: one line, exit status 2, nothing written."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -432,9 +433,24 @@ def test_weights_and_an_architecture_are_a_model_too(own):
     )
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_torchscript_file_is_a_model_too(own):
+    attack()
+    by_entry = pd.read_parquet("own.parquet")
+    sys.path.insert(0, ".")
+    network = importlib.import_module("own_model").model()
+    sys.path.pop(0)
+    torch.jit.save(torch.jit.trace(network, torch.zeros(2, 1, 8, 8)), "script.pt")
+    attack("script.pt")
+    found = pd.read_parquet("own.parquet")
+    pd.testing.assert_series_equal(found["predicted"], by_entry["predicted"])
+    assert (found["robust_correct"] != by_entry["robust_correct"]).sum() <= 2
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"entry": "images.npz"}, "images.npz: no TorchScript file"),
         ({"entry": "last.safetensors", "architecture": "mlp:8"}, "not the weights of mlp:8"),
         ({"entry": "last.safetensors", "architecture": "mlp"}, "--architecture NAME:WIDTH: width"),
         ({"entry": "last.safetensors", "architecture": "vit:16"}, "--architecture NAME:WIDTH: name"),
