@@ -109,7 +109,7 @@ WRONG = [
     ("experiment", "a/b", "experiment: ", True),
     ("experiment", "../up", "experiment: ", True),
     ("training.methods.1.name", "PGD at", "training.methods.1.name: ", True),
-    ("data.name", "mnist", "data.name: ", True),
+    ("data.name", "letters", "data.name: ", True),
     ("model.name", "resnet", "model.name: ", True),
     ("threat.norm", "l1", "threat.norm: ", True),
     ("memorization.design", "random", "memorization.design: ", True),
