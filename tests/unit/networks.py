@@ -1,5 +1,7 @@
 """Small networks trained on digits for a second or two, for attacks to work on."""
 
+from typing import Literal
+
 import torch
 
 from bat.config import Bat, Data, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Threat
@@ -17,13 +19,15 @@ METHODS = {
 }
 
 
-def trained(method: str, *, name: str, width: int, epochs: int) -> tuple[Network, Part]:
-    """Return a network trained with one of ``METHODS``, and the digits' test samples.
+def trained(
+    method: str, *, name: str, width: int, epochs: int, data: Literal["digits", "mnist5k"] = "digits"
+) -> tuple[Network, Part]:
+    """Return a network trained with one of ``METHODS``, and the test samples of the data set.
 
     BAT takes each tenth sample for atypical.
     """
-    data = load_source(Data(name="digits", train_samples=600, validation_samples=200, split_seed=0))
-    model = build(Model(name=name, width=width), data.train, classes=10, seed=0)
+    source = load_source(Data(name=data, train_samples=600, validation_samples=200, split_seed=0))
+    model = build(Model(name=name, width=width), source.train, classes=10, seed=0)
     recipe = Recipe(
         epochs=epochs,
         batch_size=100,
@@ -36,9 +40,7 @@ def trained(method: str, *, name: str, width: int, epochs: int) -> tuple[Network
     )
     inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=3, step_size=0.05), "eval")
     goal = objective(METHODS[method])
-    atypical = torch.arange(len(data.train)) % 10 == 0
-    for _ in fit(
-        model, data.train, objective=goal, recipe=recipe, seed=0, what="digits", atypical=atypical, inner=inner
-    ):
+    atypical = torch.arange(len(source.train)) % 10 == 0
+    for _ in fit(model, source.train, objective=goal, recipe=recipe, seed=0, what=data, atypical=atypical, inner=inner):
         pass
-    return model, data.test
+    return model, source.test
