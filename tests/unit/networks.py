@@ -1,15 +1,14 @@
 """Small networks trained on digits for a second or two, for attacks to work on."""
 
-from bat.config import Data, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Threat
+from methods import NATURAL, PGD_AT
+
+from bat.config import Data, Model, OneCycle, Pgd, Recipe, Threat
 from bat.data import Part, load_source
 from bat.losses import objective
 from bat.models import Network, build
 from bat.training import Inner, fit
 
-METHODS = {
-    "natural": Natural(name="natural", objective="natural"),
-    "pgd_at": PgdAt(name="pgd_at", objective="pgd_at"),
-}
+METHODS = {"natural": NATURAL, "pgd_at": PGD_AT}
 
 
 def trained(method: str, *, name: str, width: int, epochs: int) -> tuple[Network, Part]:
@@ -25,6 +24,8 @@ def trained(method: str, *, name: str, width: int, epochs: int) -> tuple[Network
         schedule=OneCycle(name="one_cycle", warmup=0.3),
         crop_padding=0,
         flip=False,
+        label_smoothing=0.0,
+        ema_decay=0.0,
     )
     inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=3, step_size=0.05), "eval")
     goal = objective(METHODS[method])

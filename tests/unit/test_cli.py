@@ -27,6 +27,8 @@ RECIPE = {
     "schedule": {"name": "one_cycle", "warmup": 0.3},
     "crop_padding": 0,
     "flip": False,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
 }
 DATA = {"name": "digits", "train_samples": 120, "validation_samples": 60, "split_seed": 0}
 SUBSETS = {
@@ -42,6 +44,8 @@ THREAT = {"norm": "linf", "eps": 0.05}
 BAT = {
     "name": "bat",
     "objective": "bat",
+    "eps_factor": 1.0,
+    "awp": 0.0,
     "reweighting": True,
     "alpha": 1.0,
     "discrimination": True,
@@ -54,6 +58,7 @@ TRAIN = {
     "recipe": RECIPE,
     "attack": {"steps": 2, "step_size": 0.03},
     "attack_bn": "eval",
+    "early_stop": 0,
     "method": BAT,
     "seed": 3,
 }
@@ -91,6 +96,7 @@ def scores(*shards, **changed):
 def training(**changed):
     inputs = {name: f"{name}.parquet" for name in ("memorization", "validation_groups", "test_groups")}
     outputs = {"best": "best.safetensors", "last": "last.safetensors", "history": "history.parquet"}
+    outputs |= {"samples": "training_samples.parquet"}
     return {"spec": TRAIN, "data": "data.safetensors"} | inputs | outputs | changed
 
 
