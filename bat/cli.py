@@ -123,7 +123,14 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         "training:train",
         "Train one method with one seed.",
-        spec | data | scores | models | {"history": "a row an epoch, Parquet"},
+        spec
+        | data
+        | scores
+        | models
+        | {
+            "history": "a row an epoch, Parquet",
+            "samples": "a row an epoch and atypical training sample, Parquet",
+        },
     )
     evaluate = add(
         stages,

@@ -125,6 +125,19 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("tier", pa.string()),
         ]
     ),
+    # a row an epoch and atypical training sample
+    "training_samples": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("epoch", pa.int64()),
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("memorization", pa.float64()),
+            ("wrong_probability", pa.float64()),
+            ("weight", pa.float64()),
+        ]
+    ),
     "history": pa.schema(
         [
             ("method", pa.string()),

@@ -31,10 +31,12 @@ THREATS = {
 }
 METHODS: dict[str, Method] = {
     "natural": Natural(name="natural", objective="natural"),
-    "pgd_at": PgdAt(name="pgd_at", objective="pgd_at"),
+    "pgd_at": PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0),
     "bat": Bat(
         name="bat",
         objective="bat",
+        eps_factor=1.0,
+        awp=0.0,
         reweighting=True,
         alpha=1.0,
         discrimination=True,

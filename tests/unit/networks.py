@@ -3,20 +3,15 @@
 from typing import Literal
 
 import torch
+from methods import BAT, NATURAL, PGD_AT
 
-from bat.config import Bat, Data, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Threat
+from bat.config import Data, Model, OneCycle, Pgd, Recipe, Threat
 from bat.data import Part, load_source
 from bat.losses import objective
 from bat.models import Network, build
 from bat.training import Inner, fit
 
-METHODS = {
-    "natural": Natural(name="natural", objective="natural"),
-    "pgd_at": PgdAt(name="pgd_at", objective="pgd_at"),
-    "bat": Bat(
-        name="bat", objective="bat", reweighting=True, alpha=1.0, discrimination=True, beta=0.2, temperature=0.1
-    ),
-}
+METHODS = {"natural": NATURAL, "pgd_at": PGD_AT, "bat": BAT}
 
 
 def trained(
@@ -37,6 +32,8 @@ def trained(
         schedule=OneCycle(name="one_cycle", warmup=0.3),
         crop_padding=0,
         flip=False,
+        label_smoothing=0.0,
+        ema_decay=0.0,
     )
     inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=3, step_size=0.05), "eval")
     goal = objective(METHODS[method])
