@@ -123,7 +123,14 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         "training:train",
         "Train one method with one seed.",
-        spec | data | scores | models | {"history": "a row an epoch, Parquet"},
+        spec
+        | data
+        | scores
+        | models
+        | {
+            "history": "a row an epoch, Parquet",
+            "samples": "a row an epoch and atypical training sample, Parquet",
+        },
     )
     evaluate = add(
         stages,
@@ -156,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         "Attack a model of your own on images of your own.",
         {
             "model": "module:function, a function that returns a torch.nn.Module from images in [0, 1] to logits; "
-            "or, with --architecture, a safetensors file of weights",
+            "or a TorchScript file; or, with --architecture, a safetensors file of weights",
             "data": "npz file: x (n, c, h, w), uint8 or floats in [0, 1]; y (n,) integers",
             "norm": "linf or l2",
             "out": "results, a row an image, Parquet",

@@ -9,6 +9,7 @@ from torch import Tensor
 from bat.config import Data
 from bat.errors import BatError
 from bat.seeds import generator
+from bat.sources import open_source
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,26 @@ class DataSet:
 
 
 def load_source(data: Data) -> DataSet:
-    """Read the data set that ``data`` names from its source and split it."""
-    return {"digits": _digits}[data.name](data)
+    """Read the data set that ``data`` names from its source and split it.
+
+    Raises:
+        BatError: it cannot be read, or holds too few samples for the split.
+    """
+    source = open_source(data)
+    samples = source.train
+    held = data.train_samples + data.validation_samples
+    if held >= len(samples.labels):
+        raise BatError(
+            f"data: train_samples + validation_samples is {held}, but {data.name} has {len(samples.labels)} images: "
+            "lower them so that test samples are left"
+        )
+    order = stratified_order(samples.labels, data.split_seed)
+    # in the source's order within each split, so that tables are sorted by index
+    train, validation, test = (
+        Part(samples.pixels(rows), samples.labels[rows], rows, source.pixel_max)
+        for rows in (part.sort().values for part in order.tensor_split([data.train_samples, held]))
+    )
+    return DataSet(train, validation, test, classes=len(source.class_names))
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:
@@ -105,24 +124,3 @@ def augment(x: Tensor, *, crop_padding: int, flip: bool, random: torch.Generator
         mirrored = torch.rand(n, generator=random, device=x.device) < 0.5
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
     return x.contiguous()
-
-
-def _digits(data: Data) -> DataSet:
-    from sklearn.datasets import load_digits
-
-    source = load_digits()
-    pixels = torch.as_tensor(source.images, dtype=torch.uint8).unsqueeze(1)
-    labels = torch.as_tensor(source.target, dtype=torch.int64)
-    held = data.train_samples + data.validation_samples
-    if held >= len(labels):
-        raise BatError(
-            f"data: train_samples + validation_samples is {held}, but digits has {len(labels)} images: "
-            "lower them so that test samples are left"
-        )
-    everything = Part(pixels, labels, torch.arange(len(labels)), pixel_max=16)
-    order = stratified_order(labels, data.split_seed)
-    # in the source's order within each split, so that tables are sorted by index
-    train, validation, test = (
-        everything.take(rows.sort().values) for rows in order.tensor_split([data.train_samples, held])
-    )
-    return DataSet(train, validation, test, classes=int(labels.max()) + 1)

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bat.config import Model
 from bat.data import Part
@@ -52,6 +54,33 @@ def build(model: Model, train: Part, *, classes: int, seed: int) -> Network:
     return network.to(images.device)
 
 
+class _Normalise(nn.Module):
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def for_attacks(model: nn.Module) -> nn.Module:
+    """Return a faster model for the many passes of an attack, with the outputs of ``model`` up to rounding.
+
+    Where batch normalisation in evaluation mode follows a convolution in a sequence, the two become one convolution,
+    which spares a quarter of the time of a gradient on a CPU. Weights are those of this moment. Any model but a
+    ``Network`` in evaluation mode is returned itself.
+    """
+    if not isinstance(model, Network) or not isinstance(model.body, nn.Sequential) or model.training:
+        return model
+    layers: list[nn.Module] = []
+    for layer in model.body:
+        if isinstance(layer, nn.BatchNorm2d) and layers and isinstance(layers[-1], nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+        else:
+            layers.append(layer)
+    return nn.Sequential(_Normalise(model.mean, model.std), *layers, model.head)
+
+
 @contextmanager
 def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """Put ``model`` in training or evaluation mode, and each module back in the mode it was found in."""
@@ -62,6 +91,19 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, was_training in found:
             module.training = was_training
+
+
+@contextmanager
+def running_statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Let batch normalisation in training mode use a batch's statistics without moving its running ones."""
+    found = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for module in found:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in found:
+            module.track_running_stats = True
 
 
 def _small_cnn(shape: torch.Size, width: int) -> tuple[nn.Module, int]:

@@ -38,6 +38,7 @@ class TrainSpec:
     recipe: Recipe
     attack: Pgd
     attack_bn: Literal["eval", "train"]
+    early_stop: int
     method: Method
     seed: int
 

@@ -9,7 +9,21 @@ from bat.config.data import Data, Model
 from bat.config.experiment import Config, Evaluation, Memorization, Training, subset_size
 from bat.config.reading import load, parse, schema
 from bat.config.strict import NAME, STRICT
-from bat.config.training import Bat, Method, Natural, OneCycle, PgdAt, Recipe, Steps
+from bat.config.sweeps import Sweep, expand
+from bat.config.training import (
+    Bat,
+    BatMart,
+    BatTrades,
+    Gairat,
+    Mart,
+    Method,
+    Natural,
+    OneCycle,
+    PgdAt,
+    Recipe,
+    Steps,
+    Trades,
+)
 
 __all__ = [
     "NAME",
@@ -18,12 +32,16 @@ __all__ = [
     "ApgdT",
     "Attack",
     "Bat",
+    "BatMart",
+    "BatTrades",
     "Config",
     "Data",
     "Ensemble",
     "Evaluation",
     "EvaluationPgd",
     "FabT",
+    "Gairat",
+    "Mart",
     "Memorization",
     "Method",
     "Model",
@@ -34,8 +52,11 @@ __all__ = [
     "Recipe",
     "Square",
     "Steps",
+    "Sweep",
     "Threat",
+    "Trades",
     "Training",
+    "expand",
     "load",
     "parse",
     "schema",

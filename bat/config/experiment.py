@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
 from bat.config.data import Data, Model
 from bat.config.strict import LARGEST, NAME, STRICT
+from bat.config.sweeps import Sweep, expand
 from bat.config.training import Method, Recipe
 
 
@@ -42,7 +43,11 @@ class Training:
     recipe: Recipe = Field(description="How weights are optimised.")
     attack: Pgd = Field(description="The attack in training, and the one behind the history and the best epoch.")
     attack_bn: Literal["eval", "train"] = Field(description="Mode of batch normalisation while training attacks run.")
+    early_stop: int = Field(
+        ge=0, description="Stop after so many epochs without a better validation accuracy; 0 for never."
+    )
     methods: tuple[Method, ...] = Field(min_length=1, description="The methods to train.")
+    sweeps: tuple[Sweep, ...] = Field(description="Further methods: one key of a method over several values.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -56,6 +61,7 @@ class Evaluation:
         description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
         "AutoAttack), or a list of attacks, each run on the samples that still stand."
     )
+    images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
     confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of accuracies.")
     bootstrap: int = Field(ge=100, description="Resamples of seeds and test samples behind the intervals.")
 
@@ -93,9 +99,7 @@ class Config:
                 f"memorization.subset_models is {plan.subset_models}, too small for subsets of {size} of "
                 f"{self.data.train_samples}: some sample would never be left out, or never in; take at least {needed}"
             )
-        names = [method.name for method in self.training.methods]
-        if len(set(names)) < len(names):
-            raise ValueError(f"training.methods has a name twice: {', '.join(names)}")
+        expand(self.training.methods, self.training.sweeps)
         ensemble = self.evaluation.ensemble
         attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
         if len(set(attacks)) < len(attacks):

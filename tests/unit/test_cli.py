@@ -1,5 +1,6 @@
 """The stages, called in this process on a tiny experiment; their errors: one line, exit status 2, nothing written."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -27,6 +28,8 @@ RECIPE = {
     "schedule": {"name": "one_cycle", "warmup": 0.3},
     "crop_padding": 0,
     "flip": False,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
 }
 DATA = {"name": "digits", "train_samples": 120, "validation_samples": 60, "split_seed": 0}
 SUBSETS = {
@@ -42,6 +45,8 @@ THREAT = {"norm": "linf", "eps": 0.05}
 BAT = {
     "name": "bat",
     "objective": "bat",
+    "eps_factor": 1.0,
+    "awp": 0.0,
     "reweighting": True,
     "alpha": 1.0,
     "discrimination": True,
@@ -54,6 +59,7 @@ TRAIN = {
     "recipe": RECIPE,
     "attack": {"steps": 2, "step_size": 0.03},
     "attack_bn": "eval",
+    "early_stop": 0,
     "method": BAT,
     "seed": 3,
 }
@@ -91,6 +97,7 @@ def scores(*shards, **changed):
 def training(**changed):
     inputs = {name: f"{name}.parquet" for name in ("memorization", "validation_groups", "test_groups")}
     outputs = {"best": "best.safetensors", "last": "last.safetensors", "history": "history.parquet"}
+    outputs |= {"samples": "training_samples.parquet"}
     return {"spec": TRAIN, "data": "data.safetensors"} | inputs | outputs | changed
 
 
@@ -167,6 +174,29 @@ def test_history_names_the_best_epoch_once(experiment):
     assert chosen == history["validation_all_pgd_accuracy"].max()
 
 
+def test_the_record_of_samples_has_the_atypical_ones_with_their_scores(experiment):
+    scores = pd.read_parquet(experiment / "memorization.parquet").query("atypical")
+    table = pd.read_parquet(experiment / "training_samples.parquet")
+    assert table["epoch"].tolist() == [epoch for epoch in range(1, 13) for _ in range(len(scores))]
+    for _, rows in table.groupby("epoch"):
+        assert rows["train_index"].tolist() == scores["train_index"].tolist()
+        assert rows["label"].tolist() == scores["label"].tolist()
+        assert rows["memorization"].tolist() == scores["memorization"].tolist()
+    assert (table["method"] == "bat").all()
+    assert (table["seed"] == 3).all()
+    np.testing.assert_allclose(table["weight"], np.exp(-table["wrong_probability"]), rtol=1e-6)
+    history = pd.read_parquet(experiment / "history.parquet")
+    assert (table["wrong_probability"] > 0).groupby(table["epoch"]).sum().tolist() == history["harmful"].tolist()
+
+
+def test_a_run_that_stops_early_says_so(copy):
+    stops = TRAIN | {"early_stop": 1, "recipe": RECIPE | {"learning_rate": 1e-9}}
+    call("train", copy, **training(spec=stops), log="train.log")
+    assert "best epoch 1 of 2: stopped early" in (copy / "train.log").read_text()
+    assert pd.read_parquet(copy / "history.parquet")["epoch"].tolist() == [1, 2]
+    assert read_tensors(copy / "last.safetensors", "model")[1]["epoch"] == 2
+
+
 def test_one_process_and_two_shards_train_the_same_models(experiment, tmp_path):
     whole = shard(0) | {"spec": SUBSETS | {"first_model": 0, "models": 20}}
     shutil.copy(experiment / "data.safetensors", tmp_path)
@@ -177,7 +207,8 @@ def test_one_process_and_two_shards_train_the_same_models(experiment, tmp_path):
 
 
 def test_a_repeated_stage_writes_the_same_bytes(copy):
-    written = ["best.safetensors", "last.safetensors", "history.parquet", "per_sample.parquet"]
+    written = ["best.safetensors", "last.safetensors", "history.parquet", "training_samples.parquet"]
+    written += ["per_sample.parquet"]
     before = {name: (copy / name).read_bytes() for name in written}
     call("train", copy, **training())
     call("evaluate", copy, **evaluation())
@@ -432,9 +463,24 @@ def test_weights_and_an_architecture_are_a_model_too(own):
     )
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_torchscript_file_is_a_model_too(own):
+    attack()
+    by_entry = pd.read_parquet("own.parquet")
+    sys.path.insert(0, ".")
+    network = importlib.import_module("own_model").model()
+    sys.path.pop(0)
+    torch.jit.save(torch.jit.trace(network, torch.zeros(2, 1, 8, 8)), "script.pt")
+    attack("script.pt")
+    found = pd.read_parquet("own.parquet")
+    pd.testing.assert_series_equal(found["predicted"], by_entry["predicted"])
+    assert (found["robust_correct"] != by_entry["robust_correct"]).sum() <= 2
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"entry": "images.npz"}, "images.npz: no TorchScript file"),
         ({"entry": "last.safetensors", "architecture": "mlp:8"}, "not the weights of mlp:8"),
         ({"entry": "last.safetensors", "architecture": "mlp"}, "--architecture NAME:WIDTH: width"),
         ({"entry": "last.safetensors", "architecture": "vit:16"}, "--architecture NAME:WIDTH: name"),

@@ -109,7 +109,7 @@ WRONG = [
     ("experiment", "a/b", "experiment: ", True),
     ("experiment", "../up", "experiment: ", True),
     ("training.methods.1.name", "PGD at", "training.methods.1.name: ", True),
-    ("data.name", "mnist", "data.name: ", True),
+    ("data.name", "letters", "data.name: ", True),
     ("model.name", "resnet", "model.name: ", True),
     ("threat.norm", "l1", "threat.norm: ", True),
     ("memorization.design", "random", "memorization.design: ", True),
@@ -141,6 +141,26 @@ WRONG = [
     ("memorization.models_per_shard", 60, "memorization.subset_models is 200", False),
     ("memorization.models_per_shard", 400, "memorization.subset_models is 200", False),
     ("training.methods.1.name", "bat", "training.methods has a name twice", False),
+    ("training.sweeps", [{"method": "bat", "key": "alpha", "values": []}], "training.sweeps.0.values: ", True),
+    ("training.sweeps", [{"method": "bat", "key": "alpha"}], "training.sweeps.0.values: missing key", True),
+    ("training.sweeps", [{"method": "bat", "key": "alpha", "values": [[1]]}], "training.sweeps.0.values.0: ", True),
+    (
+        "training.sweeps",
+        [{"method": "bat", "key": "lr", "values": [1]}],
+        "training.sweeps: method bat, key lr: ",
+        False,
+    ),
+    ("training.sweeps", [{"method": "bat", "key": "awp", "values": [-1]}], "training.sweeps: method bat, key ", False),
+    ("training.methods.2.alpha", "infinite", "training.methods.2.alpha: ", True),
+    ("training.methods.2.alpha", -1, "training.methods.2.alpha: ", True),
+    ("training.methods.1.awp", -0.1, "training.methods.1.awp: ", True),
+    ("training.methods.1.awp", DROP, "training.methods.1.awp: missing key", True),
+    ("training.methods.1.eps_factor", 0, "training.methods.1.eps_factor: ", True),
+    ("training.methods.0.awp", 0.0, "training.methods.0.awp: unknown key", True),
+    ("training.recipe.ema_decay", 1, "training.recipe.ema_decay: ", True),
+    ("training.recipe.label_smoothing", 1, "training.recipe.label_smoothing: ", True),
+    ("memorization.recipe.ema_decay", DROP, "memorization.recipe.ema_decay: missing key", True),
+    ("training.early_stop", -1, "training.early_stop: ", True),
     ("training.seeds", [0, 1, 0], "training.seeds has a seed twice", False),
 ]
 
@@ -256,7 +276,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
     found = list(objects(schema()))
-    assert len(found) == 19  # as many records as the configuration is made of
+    assert len(found) == 25  # as many records as the configuration is made of
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])

@@ -74,6 +74,7 @@ def test_everything_is_there_and_opens(finished):
     results = finished / SMOKE
     for name in ("memorization", "influence", "train_influence", "test_groups", "validation_groups"):
         assert list(pd.read_parquet(results / "scores" / f"{name}.parquet")) == SCHEMAS[name].names
+    assert (results / "evaluation" / "bat" / "seed-1" / "images.safetensors").exists()  # as the config asks
     summary = pd.read_parquet(results / "evaluation" / "summary.parquet")
     assert set(summary["method"]) == {"natural", "pgd_at", "bat"}
     assert (summary["seeds"] == 2).all()

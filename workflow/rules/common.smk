@@ -3,19 +3,23 @@
 import hashlib
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import bat.config
 from bat.errors import BatError
 
 try:
-    bat.config.parse(bat.config.Config, config, "config")
+    parsed = bat.config.parse(bat.config.Config, config, "config")
 except BatError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
 
 RESULTS = f"results/{config['experiment']}"
-METHODS = {method["name"]: method for method in config["training"]["methods"]}
+METHODS = {
+    method.name: asdict(method)
+    for method in bat.config.expand(parsed.training.methods, parsed.training.sweeps)
+}
 SEEDS = config["training"]["seeds"]
 MODELS_PER_SHARD = config["memorization"]["models_per_shard"]
 SHARDS = [

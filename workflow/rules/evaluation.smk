@@ -1,5 +1,12 @@
 """Stage 3: every model under attack on every test sample, and the summary over seeds."""
 
+# the adversarial images are an output only where the config asks for them
+IMAGES = (
+    {"images": f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/images.safetensors"}
+    if config["evaluation"]["images"]
+    else {}
+)
+
 
 rule evaluate:
     input:
@@ -8,6 +15,7 @@ rule evaluate:
         best=rules.train.output.best,
         last=rules.train.output.last,
     output:
+        **IMAGES,
         samples=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/per_sample.parquet",
         flags=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/flags.parquet",
     log:
@@ -31,6 +39,7 @@ rule evaluate:
             model=config["model"],
             threat=config["threat"],
         ),
+        images=lambda wildcards, output: f"--images {output.images}" if IMAGES else "",
     shell:
         "python -m bat evaluate"
         " --spec {params.spec:q}"
@@ -40,6 +49,7 @@ rule evaluate:
         " --last {input.last:q}"
         " --out {output.samples:q}"
         " --flags {output.flags:q}"
+        " {params.images}"
         " --log {log:q}"
         " --threads {threads}"
 

@@ -11,6 +11,7 @@ rule train:
         best=f"{RESULTS}/models/{{method}}/seed-{{seed}}/best.safetensors",
         last=f"{RESULTS}/models/{{method}}/seed-{{seed}}/last.safetensors",
         history=f"{RESULTS}/models/{{method}}/seed-{{seed}}/history.parquet",
+        samples=f"{RESULTS}/models/{{method}}/seed-{{seed}}/samples.parquet",
     log:
         f"{RESULTS}/logs/train/{{method}}/seed-{{seed}}.log",
     benchmark:
@@ -28,6 +29,7 @@ rule train:
             "recipe",
             "attack",
             "attack_bn",
+            "early_stop",
             model=config["model"],
             threat=config["threat"],
             method=METHODS[wildcards.method],
@@ -43,5 +45,6 @@ rule train:
         " --best {output.best:q}"
         " --last {output.last:q}"
         " --history {output.history:q}"
+        " --samples {output.samples:q}"
         " --log {log:q}"
         " --threads {threads}"

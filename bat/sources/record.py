@@ -1,0 +1,30 @@
+"""What each source gives: labels at once, pixels when they are asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples in the order of their source. A sample's place in it is its index, for ever.
+
+    labels: (n,) int64, from 0; ``pixels`` reads rows, (m,) int64, as (m, c, h, w) uint8, so that only what a split
+    takes is decoded.
+    """
+
+    labels: Tensor
+    pixels: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set before any split.
+
+    Label i is class ``class_names[i]``; a pixel's value in [0, 1] is its byte / pixel_max.
+    """
+
+    train: Samples
+    class_names: tuple[str, ...]
+    pixel_max: int
