@@ -91,8 +91,11 @@ def random_data(config: Config) -> DataSet:
             f"of {name}: lower them"
         )
     random = generator("plan")
+    # a trial takes a part of each split
+    subsample = getattr(config, "subsample", 1.0)
 
-    def part(count: int) -> Part:
+    def part(samples: int) -> Part:
+        count = min(samples, max(2, round(subsample * samples)))
         pixels = torch.randint(256, (count, *source.shape), dtype=torch.uint8, generator=random)
         labels = torch.randint(source.classes, (count,), generator=random)
         return Part(pixels, labels, torch.arange(count), pixel_max=255)
@@ -111,13 +114,17 @@ def disk(config: Config, data: DataSet, *, methods: int, weights: int) -> dict[s
     samples = {name: len(part) for name, part in data.parts().items()}
     # a bit a sample: in the subset; right on each split
     bits = 2 * samples["train"] + samples["validation"] + samples["test"]
-    # as measured on digits: a row of per_sample.parquet 8 bytes, of history.parquet 500, each file's schema 10 thousand
-    tables = models * (2 * samples["test"] * 8 + config.training.recipe.epochs * 500 + 20_000)
+    epochs = config.training.recipe.epochs
+    # as measured on digits: a row of per_sample.parquet 8 bytes, of history.parquet 500, of samples.parquet 20, each
+    # file's schema 10 thousand; a fifth of the training samples atypical, as in CIFAR-100
+    tables = models * (2 * samples["test"] * 8 + epochs * 500 + 20 * epochs * samples["train"] // 5 + 30_000)
+    images = 2 * models * 4 * data.test.pixels.numel() if config.evaluation.images else 0
     return {
         "data": sum(part.pixels.numel() + 16 * len(part) for part in data.parts().values()),
         "subsets": config.memorization.subset_models * bits // 8,
         "weights": 2 * models * weights,
         "tables": tables + 90 * sum(samples.values()),
+        "adversarial images": images,
     }
 
 

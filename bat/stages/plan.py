@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bat.config import Config, load
+from bat.config import Config, expand, load
 from bat.data import DataSet
 from bat.errors import BatError
 from bat.journal import Journal
@@ -35,7 +35,7 @@ def plan(journal: Journal, *, config: str, configfile: list[str], standard_error
     # what this process took until here, each job takes: start, imports, reading, and what torch sets up when first used
     start = time.process_time()
 
-    methods = experiment.training.methods
+    methods = expand(experiment.training.methods, experiment.training.sweeps)
     journal.line("timing subset models")
     models_per_shard = experiment.memorization.models_per_shard
     shards = experiment.memorization.subset_models // models_per_shard

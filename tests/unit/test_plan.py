@@ -117,6 +117,9 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
     stored = plan.disk(SMOKE, data, methods=3, weights=1000)
     assert stored["weights"] == 2 * 3 * 2 * 1000  # best and last of 3 methods and 2 seeds
     assert stored["subsets"] == 40 * (200 + 200 + 50 + 1547) // 8
+    assert stored["adversarial images"] == 2 * 3 * 2 * 1547 * 64 * 4  # float32
+    unkept = replace(SMOKE, evaluation=replace(SMOKE.evaluation, images=False))
+    assert plan.disk(unkept, data, methods=3, weights=1000)["adversarial images"] == 0
     write_data(tmp_path / "data.safetensors", data, "{}")
     assert stored["data"] == pytest.approx((tmp_path / "data.safetensors").stat().st_size, rel=0.02)
 
@@ -192,6 +195,7 @@ def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
         recipe=stage.recipe,
         attack=stage.attack,
         attack_bn=stage.attack_bn,
+        early_stop=0,
         method=method,
         seed=0,
     )
