@@ -163,7 +163,9 @@ def _parser() -> argparse.ArgumentParser:
             "flags": "signs that the result may be too high, Parquet",
         },
     )
-    attack.add_argument("--architecture", help="a network of this package, NAME:WIDTH, as in small_cnn:16")
+    attack.add_argument(
+        "--architecture", help="a network of the config, as in resnet18 or small_cnn:16 (a width after the colon)"
+    )
     attack.add_argument("--eps", type=float, required=True, help="largest perturbation, for pixels in [0, 1]")
     attack.add_argument("--ensemble", default="standard", help="fast or standard (default: AutoAttack's standard)")
     attack.add_argument("--batch-size", type=int, default=256, help="images in one forward pass (default: 256)")

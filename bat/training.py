@@ -16,7 +16,7 @@ from bat.data import DataSet, Part, augment
 from bat.errors import BatError
 from bat.evaluation import measure
 from bat.losses import Objective, objective
-from bat.models import Network, build, mode
+from bat.models import Network, build, mode, seeded
 from bat.seeds import derive_seed, generator
 from bat.specs import TrainSpec
 
@@ -89,7 +89,7 @@ def fit(
         )
         learning_rate = float(scheduler.get_last_lr()[0])
         seen = []
-        with mode(model, training=True):
+        with mode(model, training=True), seeded(derive_seed(seed, "layers", epoch), device):
             order = torch.randperm(len(train), generator=order_random, device=device)
             splits = order.tensor_split(batches)
             for rows in splits:

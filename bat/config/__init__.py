@@ -5,8 +5,9 @@ No key has a default here: an experimental choice lives in ``config/``.
 """
 
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
-from bat.config.data import Data, Model
+from bat.config.data import Data
 from bat.config.experiment import Config, Evaluation, Memorization, Training, subset_size
+from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import load, parse, schema
 from bat.config.strict import NAME, STRICT
 from bat.config.training import Bat, Method, Natural, OneCycle, PgdAt, Recipe, Steps
@@ -24,6 +25,8 @@ __all__ = [
     "Evaluation",
     "EvaluationPgd",
     "FabT",
+    "FixedModel",
+    "LibraryModel",
     "Memorization",
     "Method",
     "Model",
@@ -32,6 +35,7 @@ __all__ = [
     "Pgd",
     "PgdAt",
     "Recipe",
+    "SizedModel",
     "Square",
     "Steps",
     "Threat",

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
-from bat.config.data import Data, Model
+from bat.config.data import Data
+from bat.config.model import Model
 from bat.config.strict import LARGEST, NAME, STRICT
 from bat.config.training import Method, Recipe
 

@@ -370,14 +370,14 @@ def test_an_image_outside_the_ball_is_found(with_images, capsys):
 MODULE = """
 import torch
 
-from bat.config import Model
+from bat.config import SizedModel
 from bat.models import build
 from bat.tensors import read_data, read_tensors
 
 
 def model():
     data = read_data("data.safetensors")
-    network = build(Model(name="mlp", width=16), data.train, classes=10, seed=0)
+    network = build(SizedModel(name="mlp", width=16), data.train, classes=10, seed=0)
     network.load_state_dict(read_tensors("last.safetensors", "model")[0])
     return network.eval()
 

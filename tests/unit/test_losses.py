@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bat.attacks.gradient import cross_entropy
-from bat.config import Bat, Method, Model, Natural, Pgd, PgdAt, Recipe, Steps, Threat
+from bat.config import Bat, Method, Natural, Pgd, PgdAt, Recipe, SizedModel, Steps, Threat
 from bat.data import Part
 from bat.losses import bat_weights, discrimination_loss, objective
 from bat.models import Network, build
@@ -288,7 +288,7 @@ def part() -> Part:
 
 
 def trained(part: Part, method: Method, atypical: Tensor, network: str) -> tuple[dict[str, Tensor], list[Any]]:
-    model: Network = build(Model(name=network, width=4), part, classes=3, seed=1)  # type: ignore[arg-type]
+    model: Network = build(SizedModel(name=network, width=4), part, classes=3, seed=1)  # type: ignore[arg-type]
     recipe = Recipe(
         epochs=3,
         batch_size=16,

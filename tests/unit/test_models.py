@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from bat.config import Model
+from bat.config import SizedModel
 from bat.data import Part
 from bat.models import build, mode
 
@@ -18,7 +18,7 @@ def part(shape=(1, 8, 8), n=12, seed=0, pixel_max=16):
 
 
 def network(name="small_cnn", width=4, samples=None, classes=3, seed=0):
-    return build(Model(name=name, width=width), samples or part(), classes=classes, seed=seed)
+    return build(SizedModel(name=name, width=width), samples or part(), classes=classes, seed=seed)
 
 
 def expected_parameters(name, shape, w, classes):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import bat.training
-from bat.config import Bat, Method, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Steps, Threat
+from bat.config import Bat, Method, Natural, OneCycle, Pgd, PgdAt, Recipe, SizedModel, Steps, Threat
 from bat.data import DataSet, Part
 from bat.errors import BatError
 from bat.evaluation import measure
@@ -69,7 +69,7 @@ def samples(n: int, seed: int = 0) -> Recorded:
 
 
 def network(part: Part, name: str = "mlp", seed: int = 0) -> Network:
-    return build(Model(name=name, width=4), part, classes=3, seed=seed)  # type: ignore[arg-type]
+    return build(SizedModel(name=name, width=4), part, classes=3, seed=seed)  # type: ignore[arg-type]
 
 
 def run(
@@ -457,7 +457,7 @@ def test_modes_are_restored_after_each_epoch(training: bool) -> None:
 
 
 SPEC = TrainSpec(
-    model=Model(name="mlp", width=8),
+    model=SizedModel(name="mlp", width=8),
     threat=THREAT,
     recipe=replace(RECIPE, epochs=5),
     attack=ATTACK,

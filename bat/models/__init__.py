@@ -1,0 +1,5 @@
+"""Networks: a body of features and a linear head, with normalisation as the first layer."""
+
+from bat.models.network import Network, build, mode, seeded
+
+__all__ = ["Network", "build", "mode", "seeded"]
