@@ -118,6 +118,17 @@ def _parser() -> argparse.ArgumentParser:
         spec | data | scores | {"influence": "influence.parquet", "train-influence": "train_influence.parquet"},
         {"shards": "the shards of stage subsets"},
     )
+    add(
+        stages,
+        "import-scores",
+        "released:import_scores",
+        "Write the tables of stage scores from a file of scores, without any subset model.",
+        spec
+        | data
+        | {"file": "the scores: npz, Parquet or CSV"}
+        | scores
+        | {"influence": "influence.parquet", "train-influence": "train_influence.parquet"},
+    )
     train = add(
         stages,
         "train",

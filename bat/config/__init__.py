@@ -9,6 +9,7 @@ from bat.config.data import Data
 from bat.config.experiment import Config, Evaluation, Memorization, Training, subset_size
 from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import load, parse, schema
+from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
 from bat.config.training import Bat, Method, Natural, OneCycle, PgdAt, Recipe, Steps
 
@@ -25,6 +26,7 @@ __all__ = [
     "Evaluation",
     "EvaluationPgd",
     "FabT",
+    "FileScores",
     "FixedModel",
     "LibraryModel",
     "Memorization",
@@ -35,9 +37,12 @@ __all__ = [
     "Pgd",
     "PgdAt",
     "Recipe",
+    "Scores",
+    "ScoresFormat",
     "SizedModel",
     "Square",
     "Steps",
+    "SubsetScores",
     "Threat",
     "Training",
     "load",
