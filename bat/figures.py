@@ -48,7 +48,7 @@ def save(figure: Figure, paths: Sequence[str]) -> None:
 
 @matplotlib.rc_context(_STYLE)
 def memorization(table: pd.DataFrame, *, threshold: float, models: int) -> Figure:
-    """Draw the histogram of memorization. table: as in scores/memorization.parquet; models: K behind it, 0 for a file."""
+    """Draw the histogram of memorization. table: as in scores/memorization.parquet; models: K, 0 for a file."""
     scores = table["memorization"].dropna()
     atypical = int(table["atypical"].sum())
     figure = Figure(figsize=(5, 3), layout="constrained")

@@ -6,6 +6,8 @@ of the training file, and of the test file.
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,14 +146,17 @@ def _table(path: str) -> Released:
     return Released(index, table["memorization"].to_numpy(np.float64), labels, None, ())
 
 
-def _open(path: str) -> NpzFile:
-    try:
-        file = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BatError(f"{path}: cannot be read as npz ({' '.join(str(error).split())})") from error
-    if not isinstance(file, NpzFile):
-        raise BatError(f"{path}: holds a single array: need npz, with an array a name")
-    return file
+@contextmanager
+def _open(path: str) -> Iterator[NpzFile]:
+    with ExitStack() as closed:
+        try:
+            # opened here, since numpy leaves a damaged file open
+            file = np.load(closed.enter_context(Path(path).open("rb")), allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise BatError(f"{path}: cannot be read as npz ({' '.join(str(error).split())})") from error
+        if not isinstance(file, NpzFile):
+            raise BatError(f"{path}: holds a single array: need npz, with an array a name")
+        yield closed.enter_context(file)
 
 
 def _array(path: str, file: NpzFile, name: str, kinds: str, dimensions: int) -> NDArray[Any]:
@@ -247,9 +252,9 @@ def _compare(path: str, what: str, ours: "_Samples", theirs: Counts) -> None:
     if len(differs):
         first = differs[0]
         raise BatError(
-            f"{path}: {what} sample {ours.place[first]} has label {theirs[first]}, but {ours.labels[first]} in the data "
-            f"set; {len(differs)} of {len(theirs)} differ: the file is of other data, or in another order than the data "
-            "set's own files"
+            f"{path}: {what} sample {ours.place[first]} has label {theirs[first]}, but {ours.labels[first]} in the "
+            f"data set; {len(differs)} of {len(theirs)} differ: the file is of other data, or in another order than "
+            "the data set's own files"
         )
 
 

@@ -147,6 +147,12 @@ WRONG = [
     ("model", {"name": "timm:hf-hub:user/net"}, "model.name: ", True),
     ("model", {"name": "resnet18", "depth": 3}, "model.depth: unknown key", True),
     ("threat.norm", "l1", "threat.norm: ", True),
+    ("scores", "subsets", "scores: ", True),
+    ("scores.source", "web", "scores: ", True),
+    ("scores.path", "scores.npz", "scores.path: unknown key", True),
+    ("scores", {"source": "file", "path": "scores.npz"}, "scores.format: missing key", True),
+    ("scores", {"source": "file", "path": "", "format": "npz"}, "scores.path: ", True),
+    ("scores", {"source": "file", "path": "scores.npz", "format": "pickle"}, "scores.format: ", True),
     ("memorization.design", "random", "memorization.design: ", True),
     ("training.methods.1.objective", "freat", "training.methods.1: ", True),
     ("training.methods.1.objective", DROP, "training.methods.1: ", True),
@@ -263,7 +269,7 @@ def records(value):
 
 def test_no_record_can_be_changed():
     found = list(records(parse(Config, read("config"), "")))
-    assert len(found) == 17
+    assert len(found) == 18
     for record in found:
         name = dataclasses.fields(record)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -291,7 +297,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
     found = list(objects(schema()))
-    assert len(found) == 21  # as many records as the configuration is made of
+    assert len(found) == 23  # as many records as the configuration is made of
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])
