@@ -5,9 +5,11 @@ No key has a default here: an experimental choice lives in ``config/``.
 """
 
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
-from bat.config.data import Data, Model
+from bat.config.data import Data
 from bat.config.experiment import Config, Evaluation, Memorization, Training, subset_size
+from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import load, parse, schema
+from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
 from bat.config.sweeps import Sweep, expand
 from bat.config.training import (
@@ -40,7 +42,10 @@ __all__ = [
     "Evaluation",
     "EvaluationPgd",
     "FabT",
+    "FileScores",
+    "FixedModel",
     "Gairat",
+    "LibraryModel",
     "Mart",
     "Memorization",
     "Method",
@@ -50,8 +55,12 @@ __all__ = [
     "Pgd",
     "PgdAt",
     "Recipe",
+    "Scores",
+    "ScoresFormat",
+    "SizedModel",
     "Square",
     "Steps",
+    "SubsetScores",
     "Sweep",
     "Threat",
     "Trades",

@@ -1,4 +1,4 @@
-"""Data sets and networks."""
+"""Data sets."""
 
 from typing import Literal
 
@@ -21,13 +21,3 @@ class Data:
         ge=2, description="Samples held out of training to choose the best epoch. The rest is the test set."
     )
     split_seed: int = Field(ge=0, le=LARGEST, description="Seed of the split.")
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Model:
-    """The network."""
-
-    name: Literal["small_cnn", "mlp"] = Field(
-        description="small_cnn (three convolutions with batch normalisation) or mlp (two hidden layers)."
-    )
-    width: int = Field(ge=1, description="Channels of the first convolution, or units of a hidden layer.")

@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
-from bat.config.data import Data, Model
+from bat.config.data import Data
+from bat.config.model import Model
+from bat.config.scores import Scores
 from bat.config.strict import LARGEST, NAME, STRICT
 from bat.config.sweeps import Sweep, expand
 from bat.config.training import Method, Recipe
@@ -74,6 +76,7 @@ class Config:
     data: Data = Field(description="Which images, and how they are split.")
     model: Model = Field(description="The network, for stage 1 and stage 2 alike.")
     threat: Threat = Field(description="What an adversary may change.")
+    scores: Scores = Field(description="Where the scores of stage 1 come from.")
     memorization: Memorization = Field(description="Stage 1: subset models and scores.")
     training: Training = Field(description="Stage 2: methods.")
     evaluation: Evaluation = Field(description="Stage 3: attacks on every model.")

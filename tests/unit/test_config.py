@@ -12,7 +12,21 @@ from jsonschema import Draft202012Validator
 from refusals import refusal
 from snakemake.utils import update_config
 
-from bat.config import Bat, Config, Data, Natural, OneCycle, PgdAt, Steps, load, parse, schema, subset_size
+from bat.config import (
+    Bat,
+    Config,
+    Data,
+    FixedModel,
+    LibraryModel,
+    Natural,
+    OneCycle,
+    PgdAt,
+    Steps,
+    load,
+    parse,
+    schema,
+    subset_size,
+)
 from bat.errors import BatError
 from bat.memorization import subset_masks
 
@@ -69,6 +83,20 @@ def test_smoke_changes_the_default_and_nothing_is_lost_in_the_merge():
     assert smoke.training.recipe.schedule == default.training.recipe.schedule
 
 
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"])
+def test_a_network_of_fixed_size_stands_alone_or_takes_an_inherited_width_away(name):
+    expected = FixedModel(name=name)
+    assert parse(Config, edited("model", {"name": name}), "").model == expected
+    assert parse(Config, edited("model", {"name": name, "width": None}), "").model == expected
+    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+
+
+@pytest.mark.parametrize("name", ["torchvision:vgg11_bn", "timm:resnet18.a1_in1k", "timm:vit_tiny_patch16_224"])
+def test_networks_of_libraries_are_named_with_their_library(name):
+    assert parse(Config, edited("model", {"name": name}), "").model == LibraryModel(name=name)
+    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+
+
 def test_unions_become_the_record_that_their_name_says():
     config = parse(Config, read("config"), "")
     assert [type(method) for method in config.training.methods] == [Natural, PgdAt, Bat]
@@ -110,8 +138,21 @@ WRONG = [
     ("experiment", "../up", "experiment: ", True),
     ("training.methods.1.name", "PGD at", "training.methods.1.name: ", True),
     ("data.name", "letters", "data.name: ", True),
-    ("model.name", "resnet", "model.name: ", True),
+    ("model.name", "resnet", "model.name: no such network", True),
+    ("model.name", DROP, "model.name: missing key", True),
+    ("model.name", 18, "model.name: no such network", True),
+    ("model.name", "resnet18", "model: resnet18 has no width", True),
+    ("model.name", "timm:resnet18", "model: timm:resnet18 has no width", True),
+    ("model", {"name": "keras:resnet18"}, "model.name: ", True),
+    ("model", {"name": "timm:hf-hub:user/net"}, "model.name: ", True),
+    ("model", {"name": "resnet18", "depth": 3}, "model.depth: unknown key", True),
     ("threat.norm", "l1", "threat.norm: ", True),
+    ("scores", "subsets", "scores: ", True),
+    ("scores.source", "web", "scores: ", True),
+    ("scores.path", "scores.npz", "scores.path: unknown key", True),
+    ("scores", {"source": "file", "path": "scores.npz"}, "scores.format: missing key", True),
+    ("scores", {"source": "file", "path": "", "format": "npz"}, "scores.path: ", True),
+    ("scores", {"source": "file", "path": "scores.npz", "format": "pickle"}, "scores.format: ", True),
     ("memorization.design", "random", "memorization.design: ", True),
     ("training.methods.1.objective", "freat", "training.methods.1: ", True),
     ("training.methods.1.objective", DROP, "training.methods.1: ", True),
@@ -248,7 +289,7 @@ def records(value):
 
 def test_no_record_can_be_changed():
     found = list(records(parse(Config, read("config"), "")))
-    assert len(found) == 17
+    assert len(found) == 18
     for record in found:
         name = dataclasses.fields(record)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -276,7 +317,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
     found = list(objects(schema()))
-    assert len(found) == 25  # as many records as the configuration is made of
+    assert len(found) == 29  # as many records as the configuration is made of
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])

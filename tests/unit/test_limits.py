@@ -133,12 +133,12 @@ def passes(method: Method, attack: Pgd) -> Counter[str]:
     """Count the forward and backward passes of one step."""
     model, count = network(PART, "small_cnn"), Counter[str]()
 
-    def forward(_: Any, __: Any, features: Tensor) -> None:
+    def forward(_: Any, __: Any, logits: Tensor) -> None:
         count["forward"] += 1
-        if features.requires_grad:
-            features.register_hook(lambda gradient: count.update(["backward"]))
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: count.update(["backward"]))
 
-    model.body.register_forward_hook(forward)
+    model.head.register_forward_hook(forward)  # which the form for attacks shares
     run(PART, method, recipe=replace(RECIPE, epochs=1, batch_size=60), model=model, attack=attack, atypical=ALL)
     return count
 
