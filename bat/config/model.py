@@ -63,7 +63,7 @@ class LibraryModel(_WithoutWidth):
 
     name: str = Field(
         pattern=r"^(torchvision|timm):[A-Za-z0-9_.-]+$",
-        description="torchvision:NAME or timm:NAME, a network of that library (timm: pip install 'bat[timm]'), never "
+        description="torchvision:NAME or timm:NAME, a network of that library (timm: pip install timm), never "
         "with trained weights.",
     )
 

@@ -57,7 +57,7 @@ def _timm(name: str, channels: int) -> tuple[nn.Module, int | None]:
     try:
         import timm
     except ImportError as error:
-        raise BatError(f"model timm:{name}: timm is not installed: pip install 'bat[timm]'") from error
+        raise BatError(f"model timm:{name}: timm is not installed: pip install timm") from error
     # what follows a point names trained weights, which are not used
     _check_name(f"timm:{name}", name.partition(".")[0], timm.list_models())
     network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels)
