@@ -5,7 +5,7 @@ No key has a default here: an experimental choice lives in ``config/``.
 """
 
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
-from bat.config.data import Data, Model
+from bat.config.data import Cached, Data, ImageFolder, Model, Npz, Packaged, Published, share
 from bat.config.experiment import Config, Evaluation, Memorization, Training, subset_size
 from bat.config.reading import load, parse, schema
 from bat.config.strict import NAME, STRICT
@@ -18,19 +18,24 @@ __all__ = [
     "ApgdT",
     "Attack",
     "Bat",
+    "Cached",
     "Config",
     "Data",
     "Ensemble",
     "Evaluation",
     "EvaluationPgd",
     "FabT",
+    "ImageFolder",
     "Memorization",
     "Method",
     "Model",
     "Natural",
+    "Npz",
     "OneCycle",
+    "Packaged",
     "Pgd",
     "PgdAt",
+    "Published",
     "Recipe",
     "Square",
     "Steps",
@@ -39,5 +44,6 @@ __all__ = [
     "load",
     "parse",
     "schema",
+    "share",
     "subset_size",
 ]

@@ -1,6 +1,6 @@
 """Small networks trained on digits for a second or two, for attacks to work on."""
 
-from bat.config import Data, Model, Natural, OneCycle, Pgd, PgdAt, Recipe, Threat
+from bat.config import Model, Natural, OneCycle, Packaged, Pgd, PgdAt, Recipe, Threat
 from bat.data import Part, load_source
 from bat.losses import objective
 from bat.models import Network, build
@@ -14,7 +14,7 @@ METHODS = {
 
 def trained(method: str, *, name: str, width: int, epochs: int) -> tuple[Network, Part]:
     """Return a network trained with one of ``METHODS``, and the digits' test samples."""
-    data = load_source(Data(name="digits", train_samples=600, validation_samples=200, split_seed=0))
+    data = load_source(Packaged(name="digits", train_samples=600, validation_samples=200, split_seed=0), subsample=1.0)
     model = build(Model(name=name, width=width), data.train, classes=10, seed=0)
     recipe = Recipe(
         epochs=epochs,

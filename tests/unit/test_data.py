@@ -7,14 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from bat.config import Data
+from bat.config import Packaged
 from bat.data import DataSet, Part, augment, load_source, stratified_order
 from bat.errors import BatError
 from bat.seeds import generator
 
 
 def digits(train=600, validation=200, seed=0):
-    return load_source(Data(name="digits", train_samples=train, validation_samples=validation, split_seed=seed))
+    return load_source(
+        Packaged(name="digits", train_samples=train, validation_samples=validation, split_seed=seed), subsample=1.0
+    )
 
 
 @pytest.fixture(scope="module")
