@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.datasets.utils import download_url
 
 from bat.config import Cached
@@ -50,11 +49,9 @@ def _fetch(data: Cached) -> None:
     if data.name == "tiny_imagenet":
         download_url(tiny_imagenet.URL, cache, tiny_imagenet.FILE, tiny_imagenet.MD5)
         return
-    if data.name in ("mnist", "fashion_mnist"):
-        # torchvision checks the archives alone, and takes what a killed run unpacked of them for whole
-        kind = MNIST if data.name == "mnist" else FashionMNIST
-        for archive, _ in kind.resources:
-            (cache / kind.__name__ / "raw" / archive.removesuffix(".gz")).unlink(missing_ok=True)
+    # torchvision checks archives, but takes some of the files that a killed run unpacked for whole
+    for path in published.unpacked(data):
+        path.unlink(missing_ok=True)
     for train in (True, False):
         published.part(data, train=train, download=True)
 

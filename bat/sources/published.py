@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST
 
 from bat.config import Cached
 from bat.errors import BatError
 from bat.sources.record import Samples, Source
 
-_CLASSES = {
-    "mnist": "MNIST",
-    "fashion_mnist": "FashionMNIST",
-    "svhn": "SVHN",
-    "cifar10": "CIFAR10",
-    "cifar100": "CIFAR100",
+_CLASSES: dict[str, Any] = {
+    "mnist": MNIST,
+    "fashion_mnist": FashionMNIST,
+    "svhn": SVHN,
+    "cifar10": CIFAR10,
+    "cifar100": CIFAR100,
 }
 
 
@@ -49,9 +49,18 @@ def part(data: Cached, *, train: bool, download: bool = False) -> Any:
     with warnings.catch_warnings():
         # CIFAR's pickles are of a time when numpy wrote booleans as 0 and 1
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-        return getattr(torchvision.datasets, _CLASSES[data.name])(
-            Path(data.cache).expanduser(), download=download, **chosen
-        )
+        return _CLASSES[data.name](Path(data.cache).expanduser(), download=download, **chosen)
+
+
+def unpacked(data: Cached) -> list[Path]:
+    """Return the files that torchvision unpacks from archives."""
+    kind, cache = _CLASSES[data.name], Path(data.cache).expanduser()
+    if issubclass(kind, MNIST):
+        return [cache / kind.__name__ / "raw" / archive.removesuffix(".gz") for archive, _ in kind.resources]
+    if issubclass(kind, CIFAR10):
+        names = [name for name, _ in kind.train_list + kind.test_list] + [kind.meta["filename"]]
+        return [cache / kind.base_folder / name for name in names]
+    return []
 
 
 def _samples(name: str, part: Any) -> Samples:
