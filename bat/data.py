@@ -87,6 +87,35 @@ def split(source: Source, data: Data, *, subsample: float) -> DataSet:
     Raises:
         BatError: the source holds too few samples or classes for the split, or its pixels cannot be read.
     """
+    # in the source's order within each split, so that tables are sorted by index
+    rows = [order[: share(len(order), subsample)].sort().values for order in _draw(source, data)]
+    labels = source.train.labels[rows[0]]
+    absent = [name for label, name in enumerate(source.class_names) if not (labels == label).any()]
+    if absent:
+        raise BatError(
+            f"data: {len(absent)} of {len(source.class_names)} classes have no training sample, {absent[0]} first: "
+            "raise data.train_samples or subsample"
+        )
+    wanted = [(source.train, rows)] if source.test is None else [(source.train, rows[:2]), (source.test, rows[2:])]
+    parts: list[Part] = []
+    problems = []
+    for samples, of_splits in wanted:
+        try:
+            # in one call, so that one error names each file that is damaged
+            pixels = torch.split(samples.pixels(torch.cat(of_splits)), [len(chosen) for chosen in of_splits])
+        except BatError as error:
+            problems.append(str(error))
+        else:
+            for images, chosen in zip(pixels, of_splits, strict=True):
+                parts.append(Part(images, samples.labels[chosen], chosen, source.pixel_max))
+    if problems:
+        raise BatError("; ".join(problems))
+    train, validation, test = parts
+    return DataSet(train, validation, test, classes=len(source.class_names), class_names=source.class_names)
+
+
+def _draw(source: Source, data: Data) -> list[Tensor]:
+    """Return the rows of training, validation and test samples, each in a stratified order."""
     samples = len(source.train.labels)
     train = samples - data.validation_samples if data.train_samples == "all" else data.train_samples
     held = train + data.validation_samples
@@ -103,23 +132,7 @@ def split(source: Source, data: Data, *, subsample: float) -> DataSet:
     if len(source.class_names) < 2:
         raise BatError(f"data: {data.name} has {len(source.class_names)} class: give images of at least 2")
     drawn = list(stratified_order(source.train.labels, data.split_seed).tensor_split([train, held]))
-    if source.test is not None:
-        drawn[2] = stratified_order(source.test.labels, data.split_seed)
-    # in the source's order within each split, so that tables are sorted by index
-    rows = [order[: share(len(order), subsample)].sort().values for order in drawn]
-    labels = source.train.labels[rows[0]]
-    absent = [name for label, name in enumerate(source.class_names) if not (labels == label).any()]
-    if absent:
-        raise BatError(
-            f"data: {len(absent)} of {len(source.class_names)} classes have no training sample, {absent[0]} first: "
-            "raise data.train_samples or subsample"
-        )
-    sources = (source.train, source.train, source.test or source.train)
-    train_part, validation, test = (
-        Part(held_by.pixels(chosen), held_by.labels[chosen], chosen, source.pixel_max)
-        for held_by, chosen in zip(sources, rows, strict=True)
-    )
-    return DataSet(train_part, validation, test, classes=len(source.class_names), class_names=source.class_names)
+    return drawn if source.test is None else [*drawn[:2], stratified_order(source.test.labels, data.split_seed)]
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:

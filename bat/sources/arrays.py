@@ -42,10 +42,11 @@ def open_source(data: Npz) -> Source:
 
 def _read(path: str) -> dict[str, NDArray[Any]]:
     try:
-        file = np.load(Path(path).expanduser(), allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array")
-        with file:
+        # opened here: numpy leaves a damaged file open
+        with Path(path).expanduser().open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
             missing = [key for key in _KEYS if key not in file]
             if missing:
                 raise BatError(f"{path}: has no {', '.join(missing)}: add what is missing (found: {', '.join(file)})")
