@@ -10,7 +10,7 @@ from bat.config import Cached, parse
 from bat.data import DataSet, split
 from bat.files import provenance, replacing
 from bat.journal import Journal
-from bat.sources import Source, downloading, open_source
+from bat.sources import Source, open_source
 from bat.specs import DataSpec
 from bat.tables import write_table
 from bat.tensors import write_data
@@ -18,6 +18,8 @@ from bat.tensors import write_data
 
 def download(journal: Journal, *, spec: str, out: str) -> None:
     """Download a published data set to its cache, unless it is there, and write a receipt."""
+    from bat.sources import downloading
+
     plan = parse(Cached, spec, "--spec")
     downloading.download(plan)
     journal.line(f"a whole copy of {plan.name} is in {plan.cache}")

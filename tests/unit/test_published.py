@@ -4,6 +4,7 @@ import gc
 import gzip
 import hashlib
 import io
+import json
 import pickle
 import random
 import struct
@@ -15,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -22,9 +24,11 @@ from refusals import refusal
 from scipy.io import savemat
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST
 
+from bat.cli import main
 from bat.config import Cached, Published
 from bat.data import load_source
 from bat.sources import downloading, open_source, tiny_imagenet
+from bat.tensors import read_data
 
 
 def published(name, cache, train="all", validation=4):
@@ -298,6 +302,21 @@ def test_a_server_without_the_file_is_one_line(source, tmp_path):
         path.unlink()
     assert "put its files there by hand" in refusal(downloading.download, cached(name, tmp_path / "cache"))
     gc.collect()  # torchvision leaves the socket of a refusal open
+
+
+def test_stages_download_and_data_in_turn(source, tmp_path):
+    name, server = source
+    at = {name: str(tmp_path / name) for name in ("receipt", "data", "samples")}
+    where = {"name": name, "cache": str(tmp_path / "cache")}
+    main(["download", "--spec", json.dumps(where), "--out", at["receipt"]])
+    assert json.loads(Path(at["receipt"]).read_text())["name"] == name
+    spec = {"data": where | {"train_samples": "all", "validation_samples": 4, "split_seed": 0}, "subsample": 0.8}
+    main(["data", "--spec", json.dumps(spec), "--out", at["data"], "--samples", at["samples"]])
+    data, samples = read_data(at["data"]), pd.read_parquet(at["samples"])
+    assert data.class_names == tuple(SETS[name][1])
+    assert len(data.train) == round(0.8 * (len(server.expected["train"][1]) - 4))
+    assert samples["class_name"].tolist() == [data.class_names[label] for label in samples["label"]]
+    assert samples["file"].isna().all() == (name != "tiny_imagenet")
 
 
 def test_the_zip_is_read_the_same_by_any_number_of_threads(archives, monkeypatch):
