@@ -83,4 +83,7 @@ def read_data(path: str | Path) -> DataSet:
         Part(tensors[f"{name}_pixels"], tensors[f"{name}_labels"], tensors[f"{name}_index"], pixel_max)
         for name in ("train", "validation", "test")
     )
-    return DataSet(train, validation, test, int(tensors["classes"]), tuple(facts["class_names"]))
+    classes = int(tensors["classes"])
+    # without names, a class is named by its number
+    names = facts.get("class_names") or map(str, range(classes))
+    return DataSet(train, validation, test, classes, tuple(names))

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def test_a_data_set_comes_back_whole(tmp_path):
         for field in ("pixels", "labels", "index"):
             assert torch.equal(getattr(other, field), getattr(part, field))
             assert getattr(other, field).dtype == getattr(part, field).dtype
+
+
+def test_classes_without_names_are_named_by_their_numbers(tmp_path):
+    write_data(tmp_path / "a", dataclasses.replace(data_set(), class_names=()), provenance("data"))
+    assert read_data(tmp_path / "a").class_names == ("0", "1", "2", "3", "4")
 
 
 def anonymous():
