@@ -98,10 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     }
     add(
         stages,
+        "download",
+        "data:download",
+        "Download a published data set to its cache, unless it is there.",
+        spec | {"out": "a receipt, JSON"},
+    )
+    add(
+        stages,
         "data",
-        "memorization:data",
+        "data:data",
         "Read a data set and split it.",
-        spec | {"out": "the data set, safetensors"},
+        spec | {"out": "the data set, safetensors", "samples": "a row a sample: split, index, class, file; Parquet"},
     )
     subsets = add(
         stages,

@@ -3,7 +3,7 @@
 Methods differ in marker, line and lightness, so that figures can be read in grey.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +72,18 @@ def memorization(table: pd.DataFrame, *, threshold: float, models: int) -> Figur
 
 @matplotlib.rc_context(_STYLE)
 def gallery(
-    images: NDArray[np.float32],
+    image: Callable[[int], NDArray[np.float32]],
     table: pd.DataFrame,
     pairs: pd.DataFrame,
     *,
+    class_names: Sequence[str],
     models: int,
     rows: int = 8,
     neighbours: int = 4,
 ) -> Figure:
     """Draw the most memorized training samples, each beside those of its class that influence it most.
 
-    images: (n, c, h, w) in [0, 1], in the order of ``table``; table: as in scores/memorization.parquet; pairs: as in
+    image: gives that of a row of ``table``, (c, h, w) in [0, 1]; table: as in scores/memorization.parquet; pairs: as in
     scores/train_influence.parquet; models: K behind both, 0 for scores from a file.
     """
     place = {index: row for row, index in enumerate(table["train_index"])}
@@ -102,14 +103,27 @@ def gallery(
         mine = pairs[pairs["influenced_index"] == sample["train_index"]]
         mine = mine.sort_values("influence", ascending=False, kind="stable").head(neighbours)
         first = grid[line, left]
-        _image(first, images[place[sample["train_index"]]])
+        _image(first, image(place[sample["train_index"]]))
         known = np.isfinite(sample["ci_low"])
         interval = f"[{sample['ci_low']:.2f}, {sample['ci_high']:.2f}]" if known else "no interval"
         first.set_title(f"{sample['memorization']:.2f}\n{interval}", fontweight="bold", fontsize=7.5)
-        first.text(-0.1, 0.5, sample["label"], transform=first.transAxes, ha="right", va="center", fontweight="bold")
+        name = class_names[sample["label"]]
+        name = name if len(name) <= 16 else f"{name[:15]}…"
+        turned = 90 if len(name) > 2 else 0  # the margin is narrow
+        first.text(
+            -0.1,
+            0.5,
+            name,
+            transform=first.transAxes,
+            ha="right",
+            va="center",
+            fontweight="bold",
+            rotation=turned,
+            parse_math=False,
+        )
         for offset, (_, pair) in enumerate(mine.iterrows(), start=1):
             axes = grid[line, left + offset]
-            _image(axes, images[place[pair["train_index"]]])
+            _image(axes, image(place[pair["train_index"]]))
             star = "*" if pair["significant"] else ""
             axes.set_title(f"\n{pair['influence']:.2f} ± {pair['standard_error']:.2f}{star}", fontsize=7.5)
         if mine.empty:

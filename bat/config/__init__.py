@@ -5,7 +5,7 @@ No key has a default here: an experimental choice lives in ``config/``.
 """
 
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
-from bat.config.data import Data
+from bat.config.data import Cached, Data, ImageFolder, Npz, Packaged, Published, share
 from bat.config.experiment import Config, Evaluation, Memorization, Training, subset_size
 from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import load, parse, schema
@@ -36,6 +36,7 @@ __all__ = [
     "Bat",
     "BatMart",
     "BatTrades",
+    "Cached",
     "Config",
     "Data",
     "Ensemble",
@@ -45,15 +46,19 @@ __all__ = [
     "FileScores",
     "FixedModel",
     "Gairat",
+    "ImageFolder",
     "LibraryModel",
     "Mart",
     "Memorization",
     "Method",
     "Model",
     "Natural",
+    "Npz",
     "OneCycle",
+    "Packaged",
     "Pgd",
     "PgdAt",
+    "Published",
     "Recipe",
     "Scores",
     "ScoresFormat",
@@ -69,5 +74,6 @@ __all__ = [
     "load",
     "parse",
     "schema",
+    "share",
     "subset_size",
 ]

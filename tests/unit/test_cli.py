@@ -35,7 +35,13 @@ RECIPE = {
     "label_smoothing": 0.0,
     "ema_decay": 0.0,
 }
-DATA = {"name": "digits", "train_samples": 120, "validation_samples": 60, "split_seed": 0}
+DIGITS = {"name": "digits", "train_samples": 120, "validation_samples": 60, "split_seed": 0}
+
+
+def digits(**changed):
+    return {"spec": {"data": DIGITS | changed, "subsample": 1.0}, "samples": "samples.parquet"}
+
+
 SUBSETS = {
     "model": MODEL,
     "subset_fraction": 0.7,
@@ -120,7 +126,7 @@ def summary(*evaluations):
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment")
-    call("data", folder, spec=DATA, out="data.safetensors", log="logs/data.log")
+    call("data", folder, **digits(), out="data.safetensors", log="logs/data.log")
     call("subsets", folder, **shard(0), log="logs/subsets.log")
     call("subsets", folder, **shard(10))
     call("scores", folder, **scores("shard-0.parquet", "shard-10.parquet"))
@@ -274,12 +280,12 @@ def test_shards_of_two_specs(copy, capsys):
 
 
 def test_shards_of_other_data(copy, capsys):
-    call("data", copy, spec=DATA | {"split_seed": 1}, out="data.safetensors")
+    call("data", copy, **digits(split_seed=1), out="data.safetensors")
     assert "other data" in fails(capsys, "scores", copy, **scores("shard-0.parquet", "shard-10.parquet"))
 
 
 def test_too_many_samples_asked_of_the_data(copy, capsys):
-    line = fails(capsys, "data", copy, spec=DATA | {"train_samples": 1797}, out="data.safetensors")
+    line = fails(capsys, "data", copy, **digits(train_samples=1797), out="data.safetensors")
     assert "lower them" in line
 
 
@@ -327,19 +333,19 @@ def test_evaluations_of_two_specs(copy, capsys):
 
 def test_output_that_cannot_be_written(copy, capsys):
     (copy / "file").write_text("not a folder")
-    line = fails(capsys, "data", copy, spec=DATA, out="file/data.safetensors")
+    line = fails(capsys, "data", copy, **digits(), out="file/data.safetensors")
     assert "cannot be written" in line
 
 
 def test_log_that_cannot_be_written(copy, capsys):
     (copy / "file").write_text("not a folder")
-    line = fails(capsys, "data", copy, spec=DATA, out="data.safetensors", log="file/data.log")
+    line = fails(capsys, "data", copy, **digits(), out="data.safetensors", log="file/data.log")
     assert "choose another log" in line
 
 
 def test_error_goes_to_the_log_and_to_the_terminal(copy, capsys):
     with pytest.raises(SystemExit):
-        call("data", copy, spec=DATA | {"train_samples": 1}, out="data.safetensors", log="data.log")
+        call("data", copy, **digits(train_samples=1), out="data.safetensors", log="data.log")
     assert "train_samples" in capsys.readouterr().err
     assert "train_samples" in (copy / "data.log").read_text()
 

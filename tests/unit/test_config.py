@@ -15,16 +15,20 @@ from snakemake.utils import update_config
 from bat.config import (
     Bat,
     Config,
-    Data,
     FixedModel,
+    ImageFolder,
     LibraryModel,
     Natural,
+    Npz,
     OneCycle,
+    Packaged,
     PgdAt,
+    Published,
     Steps,
     load,
     parse,
     schema,
+    share,
     subset_size,
 )
 from bat.errors import BatError
@@ -109,6 +113,42 @@ def test_a_file_and_its_text_give_the_same_configuration():
     assert config == parse(Config, read("config"), "") == parse(Config, json.dumps(read("config")), "")
 
 
+PARTED = {"train_samples": "all", "validation_samples": 100, "split_seed": 0}
+PUBLISHED = PARTED | {"name": "cifar10", "cache": "cache"}
+FOLDER = PARTED | {"name": "image_folder", "path": "images", "size": None, "colour": "rgb"}
+NPZ = PARTED | {"name": "npz", "path": "images.npz"}
+
+
+@pytest.mark.parametrize(
+    ("data", "record"),
+    [
+        (PUBLISHED, Published),
+        (FOLDER, ImageFolder),
+        (FOLDER | {"size": 32, "train_samples": 50}, ImageFolder),
+        (NPZ, Npz),
+    ],
+)
+def test_the_data_becomes_the_record_that_its_name_says(data, record):
+    value = edited("data", data)
+    config = parse(Config, value, "here")
+    assert type(config.data) is record
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == value
+    assert not list(Draft202012Validator(schema()).iter_errors(value))
+
+
+def test_a_trial_must_score_each_sample_too():
+    config = edited("memorization.subset_fraction", 0.99)
+    parse(Config, config, "here")
+    assert "leaves 12 of 12 training samples" in refusal(parse, Config, config | {"subsample": 0.02}, "here")
+
+
+@given(st.integers(2, 10**6), st.floats(0, 1, exclude_min=True))
+def test_a_share_is_a_part_of_at_least_2(samples, subsample):
+    assert 2 <= share(samples, subsample) <= samples
+    assert share(samples, 1.0) == samples
+    assert abs(share(samples, subsample) - samples * subsample) <= 2
+
+
 # path, value, what the message must hold, whether the schema refuses it too
 WRONG = [
     ("experimnt", 1, "experimnt: unknown key", True),
@@ -137,7 +177,21 @@ WRONG = [
     ("experiment", "a/b", "experiment: ", True),
     ("experiment", "../up", "experiment: ", True),
     ("training.methods.1.name", "PGD at", "training.methods.1.name: ", True),
-    ("data.name", "letters", "data.name: ", True),
+    ("data.name", "letters", "data: ", True),
+    ("data.name", "cifar10", "data.cache: missing key", True),
+    ("data.cache", "cache", "data.cache: unknown key", True),
+    ("data.train_samples", "all", "data.train_samples: ", True),
+    ("data", PUBLISHED | {"train_samples": "most"}, "data.train_samples: ", True),
+    ("data", PUBLISHED | {"train_samples": 1}, "data.train_samples: ", True),
+    ("data", PUBLISHED | {"cache": ""}, "data.cache: ", True),
+    ("data", FOLDER | {"size": 0}, "data.size: ", True),
+    ("data", FOLDER | {"colour": "cmyk"}, "data.colour: ", True),
+    ("data", FOLDER | {"cache": "cache"}, "data.cache: unknown key", True),
+    ("data", NPZ | {"size": 8}, "data.size: unknown key", True),
+    ("subsample", DROP, "subsample: missing key", True),
+    ("subsample", 0, "subsample: ", True),
+    ("subsample", 1.01, "subsample: ", True),
+    ("subsample", "0.02", "subsample: ", True),
     ("model.name", "resnet", "model.name: no such network", True),
     ("model.name", DROP, "model.name: missing key", True),
     ("model.name", 18, "model.name: no such network", True),
@@ -274,7 +328,7 @@ def test_a_missing_file_is_refused_by_its_name(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": }', "[1]", "null", "name"])
 def test_a_text_that_is_no_json_object_is_refused(text):
-    assert refusal(parse, Data, text, "--spec").startswith("--spec: ")
+    assert refusal(parse, Packaged, text, "--spec").startswith("--spec: ")
 
 
 def records(value):
@@ -317,7 +371,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
     found = list(objects(schema()))
-    assert len(found) == 29  # as many records as the configuration is made of
+    assert len(found) == 32  # as many records as the configuration is made of
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])

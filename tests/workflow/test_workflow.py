@@ -166,7 +166,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, tmp_path):
         (lambda config: config["memorization"].update(subset_model=40), "memorization.subset_model: unknown key"),
         (lambda config: config["memorization"].update(subset_fraction=1.0), "memorization.subset_fraction"),
         (lambda config: config["memorization"].update(subset_models=2, models_per_shard=1), "take at least 4"),
-        (lambda config: config["data"].update(name="letters"), "data.name"),
+        (lambda config: config["data"].update(name="letters"), "data: "),
         (lambda config: config["training"].update(seeds="0"), "training.seeds"),
         (lambda config: config["training"].update(methods=[{"name": "a", "objective": "b"}]), "training.methods.0"),
     ],
