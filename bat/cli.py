@@ -98,10 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     }
     add(
         stages,
+        "download",
+        "data:download",
+        "Download a published data set to its cache, unless it is there.",
+        spec | {"out": "a receipt, JSON"},
+    )
+    add(
+        stages,
         "data",
-        "memorization:data",
+        "data:data",
         "Read a data set and split it.",
-        spec | {"out": "the data set, safetensors"},
+        spec | {"out": "the data set, safetensors", "samples": "a row a sample: split, index, class, file; Parquet"},
     )
     subsets = add(
         stages,
@@ -117,6 +124,17 @@ def _parser() -> argparse.ArgumentParser:
         "Estimate memorization and influence from all shards.",
         spec | data | scores | {"influence": "influence.parquet", "train-influence": "train_influence.parquet"},
         {"shards": "the shards of stage subsets"},
+    )
+    add(
+        stages,
+        "import-scores",
+        "released:import_scores",
+        "Write the tables of stage scores from a file of scores, without any subset model.",
+        spec
+        | data
+        | {"file": "the scores: npz, Parquet or CSV"}
+        | scores
+        | {"influence": "influence.parquet", "train-influence": "train_influence.parquet"},
     )
     train = add(
         stages,
@@ -170,7 +188,9 @@ def _parser() -> argparse.ArgumentParser:
             "flags": "signs that the result may be too high, Parquet",
         },
     )
-    attack.add_argument("--architecture", help="a network of this package, NAME:WIDTH, as in small_cnn:16")
+    attack.add_argument(
+        "--architecture", help="a network of the config, as in resnet18 or small_cnn:16 (a width after the colon)"
+    )
     attack.add_argument("--eps", type=float, required=True, help="largest perturbation, for pixels in [0, 1]")
     attack.add_argument("--ensemble", default="standard", help="fast or standard (default: AutoAttack's standard)")
     attack.add_argument("--batch-size", type=int, default=256, help="images in one forward pass (default: 256)")

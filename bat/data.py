@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bat.config import Data
+from bat.config import Data, share
 from bat.errors import BatError
 from bat.seeds import generator
-from bat.sources import open_source
+from bat.sources import Source, open_source
 
 
 @dataclass(frozen=True)
@@ -43,52 +43,96 @@ class Part:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The three splits of a data set. The validation samples are held out of training."""
+    """The three splits of a data set. The validation samples are held out of training.
+
+    Label i is class ``class_names[i]``; names are for readers alone, so neither results nor the digest depend on them.
+    """
 
     train: Part
     validation: Part
     test: Part
     classes: int
+    class_names: tuple[str, ...] = ()
 
     def parts(self) -> dict[str, Part]:
         """Return the splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def digest(self) -> str:
-        """Return a hash of all that the data set holds."""
+        """Return a hash of all that results depend on: pixels, labels, indices and splits."""
         digest = hashlib.sha256(f"{self.classes} {self.train.pixel_max}".encode())
         for part in self.parts().values():
             for tensor in (part.pixels, part.labels, part.index):
                 digest.update(f"{tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().numpy().tobytes())
+                # the bytes themselves, not a copy: a data set may be as large as the memory
+                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "DataSet":
         """Return the same data set on ``device``."""
-        return DataSet(self.train.to(device), self.validation.to(device), self.test.to(device), self.classes)
+        parts = {name: part.to(device) for name, part in self.parts().items()}
+        return DataSet(**parts, classes=self.classes, class_names=self.class_names)
 
 
-def load_source(data: Data) -> DataSet:
-    """Read the data set that ``data`` names from its source and split it.
+def load_source(data: Data, *, subsample: float) -> DataSet:
+    """Read the data set that ``data`` names from its source and split it. Raises as ``open_source`` and ``split``."""
+    return split(open_source(data), data, subsample=subsample)
+
+
+def split(source: Source, data: Data, *, subsample: float) -> DataSet:
+    """Draw the splits of a source, and read the pixels of what they take.
+
+    With ``subsample`` under 1, each split is cut to that fraction, still stratified: a part of the split that 1 gives.
 
     Raises:
-        BatError: it cannot be read, or holds too few samples for the split.
+        BatError: the source holds too few samples or classes for the split, or its pixels cannot be read.
     """
-    source = open_source(data)
-    samples = source.train
-    held = data.train_samples + data.validation_samples
-    if held >= len(samples.labels):
+    # in the source's order within each split, so that tables are sorted by index
+    rows = [order[: share(len(order), subsample)].sort().values for order in _draw(source, data)]
+    labels = source.train.labels[rows[0]]
+    absent = [name for label, name in enumerate(source.class_names) if not (labels == label).any()]
+    if absent:
         raise BatError(
-            f"data: train_samples + validation_samples is {held}, but {data.name} has {len(samples.labels)} images: "
+            f"data: {len(absent)} of {len(source.class_names)} classes have no training sample, {absent[0]} first: "
+            "raise data.train_samples or subsample"
+        )
+    wanted = [(source.train, rows)] if source.test is None else [(source.train, rows[:2]), (source.test, rows[2:])]
+    parts: list[Part] = []
+    problems = []
+    for samples, of_splits in wanted:
+        try:
+            # in one call, so that one error names each file that is damaged
+            pixels = torch.split(samples.pixels(torch.cat(of_splits)), [len(chosen) for chosen in of_splits])
+        except BatError as error:
+            problems.append(str(error))
+        else:
+            for images, chosen in zip(pixels, of_splits, strict=True):
+                parts.append(Part(images, samples.labels[chosen], chosen, source.pixel_max))
+    if problems:
+        raise BatError("; ".join(problems))
+    train, validation, test = parts
+    return DataSet(train, validation, test, classes=len(source.class_names), class_names=source.class_names)
+
+
+def _draw(source: Source, data: Data) -> list[Tensor]:
+    """Return the rows of training, validation and test samples, each in a stratified order."""
+    samples = len(source.train.labels)
+    train = samples - data.validation_samples if data.train_samples == "all" else data.train_samples
+    held = train + data.validation_samples
+    if source.test is None and held >= samples:
+        raise BatError(
+            f"data: train_samples + validation_samples is {held}, but {data.name} has {samples} images: "
             "lower them so that test samples are left"
         )
-    order = stratified_order(samples.labels, data.split_seed)
-    # in the source's order within each split, so that tables are sorted by index
-    train, validation, test = (
-        Part(samples.pixels(rows), samples.labels[rows], rows, source.pixel_max)
-        for rows in (part.sort().values for part in order.tensor_split([data.train_samples, held]))
-    )
-    return DataSet(train, validation, test, classes=len(source.class_names))
+    if train < 2 or held > samples:
+        raise BatError(
+            f"data: train_samples is {data.train_samples} and validation_samples {data.validation_samples}, but the "
+            f"training part of {data.name} has {samples} images: lower them"
+        )
+    if len(source.class_names) < 2:
+        raise BatError(f"data: {data.name} has {len(source.class_names)} class: give images of at least 2")
+    drawn = list(stratified_order(source.train.labels, data.split_seed).tensor_split([train, held]))
+    return drawn if source.test is None else [*drawn[:2], stratified_order(source.test.labels, data.split_seed)]
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:

@@ -4,7 +4,15 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from bat.config import STRICT, Ensemble, EvaluationPgd, Method, Model, Pgd, Recipe, Threat
+from bat.config import STRICT, Data, Ensemble, EvaluationPgd, Method, Model, Pgd, Recipe, ScoresFormat, Threat
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataSpec:
+    """What the data set depends on, besides its source."""
+
+    data: Data
+    subsample: float
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -27,6 +35,14 @@ class ScoresSpec:
     threshold: float
     false_discovery_rate: float
     confidence: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImportScoresSpec:
+    """What imported scores depend on, besides the file and the data."""
+
+    format: ScoresFormat
+    threshold: float
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

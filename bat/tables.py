@@ -34,6 +34,15 @@ _GROUP = [
 _ACCURACY = [("accuracy", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64())]
 
 SCHEMAS: dict[str, pa.Schema] = {
+    "samples": pa.schema(
+        [
+            ("split", pa.string()),
+            ("index", pa.int64()),
+            ("label", pa.int64()),
+            ("class_name", pa.string()),
+            ("file", pa.string()),
+        ]
+    ),
     # a row a subset model; the bits are packed, first sample first (numpy.packbits)
     "subsets": pa.schema(
         [

@@ -68,19 +68,22 @@ def write_data(path: str | Path, data: DataSet, about: str) -> None:
     }
     for name, part in data.parts().items():
         tensors |= {f"{name}_pixels": part.pixels, f"{name}_labels": part.labels, f"{name}_index": part.index}
-    write_tensors(path, tensors, about)
+    write_tensors(path, tensors, json.dumps(json.loads(about) | {"class_names": data.class_names}, sort_keys=True))
 
 
 def read_data(path: str | Path) -> DataSet:
-    """Read a data set that ``write_data`` wrote.
+    """Read a data set that ``write_data`` wrote: its tensors are the file, mapped into memory, not a copy.
 
     Raises:
         BatError: the file is missing, damaged, or of another kind.
     """
-    tensors, _ = read_tensors(path, "data")
+    tensors, facts = read_tensors(path, "data")
     pixel_max = int(tensors["pixel_max"])
     train, validation, test = (
         Part(tensors[f"{name}_pixels"], tensors[f"{name}_labels"], tensors[f"{name}_index"], pixel_max)
         for name in ("train", "validation", "test")
     )
-    return DataSet(train, validation, test, int(tensors["classes"]))
+    classes = int(tensors["classes"])
+    # without names, a class is named by its number
+    names = facts.get("class_names") or map(str, range(classes))
+    return DataSet(train, validation, test, classes, tuple(names))

@@ -19,7 +19,7 @@ from bat.data import DataSet, Part, augment
 from bat.errors import BatError
 from bat.evaluation import measure
 from bat.losses import Batch, Objective, objective, wrong_probability
-from bat.models import Network, build, for_attacks, mode
+from bat.models import Network, build, for_attacks, mode, seeded
 from bat.seeds import derive_seed, generator
 from bat.specs import TrainSpec
 
@@ -111,7 +111,7 @@ def fit(
         )
         learning_rate = float(scheduler.get_last_lr()[0])
         seen, logits, weight = [], [], []
-        with mode(learner, training=True):
+        with mode(learner, training=True), seeded(derive_seed(seed, "layers", epoch), device):
             order = torch.randperm(len(train), generator=order_random, device=device)
             splits = order.tensor_split(batches)
             for number, rows in enumerate(splits):

@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = load_source(replace(load("config/config.yaml").data, name=options.data))
+    data = load_source(replace(load("config/config.yaml").data, name=options.data), subsample=1.0)
     images = data.test.take(torch.arange(options.images))
     attacks = [attack for attack in STANDARD if attack.name in options.attacks]
     for name in options.methods:

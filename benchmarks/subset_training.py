@@ -30,7 +30,7 @@ def main() -> None:
     torch.set_num_threads(1)
     config = load(options.config)
     recipe = config.memorization.recipe
-    data = load_source(config.data)
+    data = load_source(config.data, subsample=1.0)
     size = round(config.memorization.subset_fraction * len(data.train))
     subset = data.train.take(torch.arange(size))
     natural = objective(Natural(name="natural", objective="natural"))

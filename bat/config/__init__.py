@@ -5,9 +5,11 @@ No key has a default here: an experimental choice lives in ``config/``.
 """
 
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
-from bat.config.data import Data, Model
+from bat.config.data import Cached, Data, ImageFolder, Npz, Packaged, Published, share
 from bat.config.experiment import Config, Evaluation, Memorization, Training, subset_size
+from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import load, parse, schema
+from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
 from bat.config.sweeps import Sweep, expand
 from bat.config.training import (
@@ -34,24 +36,36 @@ __all__ = [
     "Bat",
     "BatMart",
     "BatTrades",
+    "Cached",
     "Config",
     "Data",
     "Ensemble",
     "Evaluation",
     "EvaluationPgd",
     "FabT",
+    "FileScores",
+    "FixedModel",
     "Gairat",
+    "ImageFolder",
+    "LibraryModel",
     "Mart",
     "Memorization",
     "Method",
     "Model",
     "Natural",
+    "Npz",
     "OneCycle",
+    "Packaged",
     "Pgd",
     "PgdAt",
+    "Published",
     "Recipe",
+    "Scores",
+    "ScoresFormat",
+    "SizedModel",
     "Square",
     "Steps",
+    "SubsetScores",
     "Sweep",
     "Threat",
     "Trades",
@@ -60,5 +74,6 @@ __all__ = [
     "load",
     "parse",
     "schema",
+    "share",
     "subset_size",
 ]

@@ -1,16 +1,22 @@
-"""Data sets and networks."""
+"""Data sets."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
 from bat.config.strict import LARGEST, STRICT
 
+TrainSamples = Annotated[
+    Annotated[Literal["all"], Tag("all")] | Annotated[int, Field(ge=2), Tag("number")],
+    # so that an error speaks of the form that was meant
+    Discriminator(lambda value: "all" if isinstance(value, str) else "number"),
+]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Data:
-    """Which images, and how they are split."""
+class Packaged:
+    """Images that come with a Python package, in one pool."""
 
     name: Literal["digits", "mnist5k"] = Field(
         description="Data set: digits (scikit-learn's 1,797 real 8 x 8 digits) or mnist5k (5,000 real MNIST images "
@@ -24,10 +30,61 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Model:
-    """The network."""
+class Parted:
+    """What data sets with a test part of their own have in common."""
 
-    name: Literal["small_cnn", "mlp"] = Field(
-        description="small_cnn (three convolutions with batch normalisation) or mlp (two hidden layers)."
+    train_samples: TrainSamples = Field(
+        description="Training samples, a stratified draw from the training part; scores are of these. all: whatever is "
+        "not held out for validation."
     )
-    width: int = Field(ge=1, description="Channels of the first convolution, or units of a hidden layer.")
+    validation_samples: int = Field(
+        ge=2,
+        description="Samples of the training part held out to choose the best epoch. The test part is the test set.",
+    )
+    split_seed: int = Field(ge=0, le=LARGEST, description="Seed of the split.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Cached:
+    """Where a published data set is kept."""
+
+    name: Literal["mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet"] = Field(
+        description="A published data set, downloaded once, with its checksums, and kept in cache."
+    )
+    cache: str = Field(
+        min_length=1, description="Folder for downloads, laid out as torchvision does; experiments can share it."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Published(Parted, Cached):
+    """A published data set, downloaded once."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImageFolder(Parted):
+    """A user's own image files."""
+
+    name: Literal["image_folder"] = Field(description="Image files in train/ and test/, each with a folder a class.")
+    path: str = Field(min_length=1, description="The folder that holds train and test.")
+    size: Annotated[int, Field(ge=1)] | None = Field(
+        description="Height and width in pixels: other images are cut to a square at their centre and scaled. null: "
+        "all images have one size already."
+    )
+    colour: Literal["rgb", "grey"] = Field(description="What all images become: rgb (3 channels) or grey (1 channel).")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Npz(Parted):
+    """A user's own arrays."""
+
+    name: Literal["npz"] = Field(description="Arrays x_train, y_train, x_test and y_test in one npz file.")
+    path: str = Field(min_length=1, description="The npz file.")
+
+
+Data = Annotated[Packaged | Published | ImageFolder | Npz, Field(discriminator="name")]
+
+
+def share(samples: int, subsample: float) -> int:
+    """Return how many of the samples of a split a trial takes."""
+    return min(samples, max(2, round(subsample * samples)))

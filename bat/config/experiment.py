@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
-from bat.config.data import Data, Model
+from bat.config.data import Data, share
+from bat.config.model import Model
+from bat.config.scores import Scores
 from bat.config.strict import LARGEST, NAME, STRICT
 from bat.config.sweeps import Sweep, expand
 from bat.config.training import Method, Recipe
@@ -72,8 +74,12 @@ class Config:
 
     experiment: str = Field(pattern=NAME, description="Outputs go to results/{experiment}/.")
     data: Data = Field(description="Which images, and how they are split.")
+    subsample: float = Field(
+        gt=0, le=1, description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
+    )
     model: Model = Field(description="The network, for stage 1 and stage 2 alike.")
     threat: Threat = Field(description="What an adversary may change.")
+    scores: Scores = Field(description="Where the scores of stage 1 come from.")
     memorization: Memorization = Field(description="Stage 1: subset models and scores.")
     training: Training = Field(description="Stage 2: methods.")
     evaluation: Evaluation = Field(description="Stage 3: attacks on every model.")
@@ -86,19 +92,8 @@ class Config:
                 f"memorization.subset_models is {plan.subset_models}, no multiple of models_per_shard "
                 f"({plan.models_per_shard}): choose one, so that a larger K later trains only the new models"
             )
-        size = subset_size(self.data.train_samples, plan.subset_fraction)
-        rarest = min(size, self.data.train_samples - size)
-        if rarest == 0:
-            raise ValueError(
-                f"memorization.subset_fraction is {plan.subset_fraction}, which leaves {size} of "
-                f"{self.data.train_samples} training samples in a subset: move it away from 0 and 1"
-            )
-        needed = math.ceil(self.data.train_samples / rarest)
-        if plan.subset_models < needed:
-            raise ValueError(
-                f"memorization.subset_models is {plan.subset_models}, too small for subsets of {size} of "
-                f"{self.data.train_samples}: some sample would never be left out, or never in; take at least {needed}"
-            )
+        if self.data.train_samples != "all":  # then the number is known only when the data has been read
+            self._scores_each_sample(share(self.data.train_samples, self.subsample))
         expand(self.training.methods, self.training.sweeps)
         ensemble = self.evaluation.ensemble
         attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
@@ -107,6 +102,22 @@ class Config:
         if len(set(self.training.seeds)) < len(self.training.seeds):
             raise ValueError(f"training.seeds has a seed twice: {self.training.seeds}")
         return self
+
+    def _scores_each_sample(self, samples: int) -> None:
+        plan = self.memorization
+        size = subset_size(samples, plan.subset_fraction)
+        rarest = min(size, samples - size)
+        if rarest == 0:
+            raise ValueError(
+                f"memorization.subset_fraction is {plan.subset_fraction}, which leaves {size} of "
+                f"{samples} training samples in a subset: move it away from 0 and 1"
+            )
+        needed = math.ceil(samples / rarest)
+        if plan.subset_models < needed:
+            raise ValueError(
+                f"memorization.subset_models is {plan.subset_models}, too small for subsets of {size} of "
+                f"{samples}: some sample would never be left out, or never in; take at least {needed}"
+            )
 
 
 def subset_size(samples: int, fraction: float) -> int:

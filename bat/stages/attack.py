@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,8 +119,11 @@ def _read_weights(path: str, architecture: str, part: Part) -> nn.Module:
 
     The file may be any safetensors file with the network's tensors, pixel statistics ``mean`` and ``std`` among them.
     """
+    record: dict[str, Any] = {"name": architecture}
     name, _, width = architecture.partition(":")
-    plan = parse(Model, f'{{"name": "{name}", "width": {width or "null"}}}', "--architecture NAME:WIDTH")
+    if name not in ("torchvision", "timm"):  # whose names hold a colon
+        record = {"name": name} | ({"width": int(width) if width.isdecimal() else width} if width else {})
+    plan: Model = parse(Model, record, "--architecture NAME or NAME:WIDTH")  # type: ignore[arg-type]  # a union
     try:
         weights = load_file(path)
         classes = len(weights["head.bias"])

@@ -24,7 +24,14 @@ def gallery(journal: Journal, *, data: str, memorization: str, train_influence: 
     table, facts = read_table_with_facts(memorization, "memorization")
     pairs = read_table(train_influence, "train_influence")
     with journal.work():
-        figure = figures.gallery(samples.train.images().numpy(), table, pairs, models=facts["models"])
+        figure = figures.gallery(
+            # one by one: the data set may be as large as the memory
+            lambda row: samples.train.images(slice(row, row + 1))[0].numpy(),
+            table,
+            pairs,
+            class_names=samples.class_names,
+            models=facts["models"],
+        )
         figures.save(figure, out)
 
 

@@ -1,12 +1,11 @@
-"""Stage 1: the data, models on random subsets, and the scores estimated from them."""
+"""Stage 1: models on random subsets, and the scores estimated from them."""
 
 import json
 
 import numpy as np
 import pandas as pd
 
-from bat.config import Data, Natural, parse, subset_size
-from bat.data import load_source
+from bat.config import Natural, parse, subset_size
 from bat.errors import BatError
 from bat.evaluation import correct
 from bat.files import provenance
@@ -18,16 +17,7 @@ from bat.seeds import derive_seed
 from bat.specs import ScoresSpec, SubsetsSpec
 from bat.stages.inputs import read_data, tensor
 from bat.tables import pack, read_shards, unpack, write_table
-from bat.tensors import write_data
 from bat.training import fit
-
-
-def data(journal: Journal, *, spec: str, out: str) -> None:
-    """Read a data set from its source, split it, and write it as one file."""
-    data = load_source(parse(Data, spec, "--spec"))
-    counts = ", ".join(f"{len(part)} {name}" for name, part in data.parts().items())
-    journal.line(f"{counts} samples of {data.classes} classes")
-    write_data(out, data, provenance("data", spec=json.loads(spec), digest=data.digest()))
 
 
 def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) -> None:

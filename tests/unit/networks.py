@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from methods import BAT, NATURAL, PGD_AT
 
-from bat.config import Data, Model, OneCycle, Pgd, Recipe, Threat
+from bat.config import OneCycle, Packaged, Pgd, Recipe, SizedModel, Threat
 from bat.data import Part, load_source
 from bat.losses import objective
 from bat.models import Network, build
@@ -21,8 +21,8 @@ def trained(
 
     BAT takes each tenth sample for atypical.
     """
-    source = load_source(Data(name=data, train_samples=600, validation_samples=200, split_seed=0))
-    model = build(Model(name=name, width=width), source.train, classes=10, seed=0)
+    source = load_source(Packaged(name=data, train_samples=600, validation_samples=200, split_seed=0), subsample=1.0)
+    model = build(SizedModel(name=name, width=width), source.train, classes=10, seed=0)
     recipe = Recipe(
         epochs=epochs,
         batch_size=100,

@@ -8,7 +8,7 @@ import torch
 from methods import PGD_AT
 from torch import Tensor, nn
 
-from bat.config import Method, Model, Pgd, Recipe, Steps, Threat
+from bat.config import Method, Pgd, Recipe, SizedModel, Steps, Threat
 from bat.data import Part
 from bat.losses import Batch, Objective, objective
 from bat.models import Network, build
@@ -52,7 +52,7 @@ def samples(n: int, seed: int = 0) -> Recorded:
 
 
 def network(part: Part, name: str = "mlp", seed: int = 0) -> Network:
-    return build(Model(name=name, width=4), part, classes=3, seed=seed)  # type: ignore[arg-type]
+    return build(SizedModel(name=name, width=4), part, classes=3, seed=seed)  # type: ignore[arg-type]
 
 
 def run(

@@ -14,7 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bat.cli import main
+from bat.config import Model, parse
+from bat.data import Part
 from bat.files import KEY, provenance
+from bat.models import build
+from bat.stages.attack import _read_weights
 from bat.tables import SCHEMAS, write_table
 from bat.tensors import read_data, read_tensors, write_tensors
 
@@ -31,7 +35,13 @@ RECIPE = {
     "label_smoothing": 0.0,
     "ema_decay": 0.0,
 }
-DATA = {"name": "digits", "train_samples": 120, "validation_samples": 60, "split_seed": 0}
+DIGITS = {"name": "digits", "train_samples": 120, "validation_samples": 60, "split_seed": 0}
+
+
+def digits(**changed):
+    return {"spec": {"data": DIGITS | changed, "subsample": 1.0}, "samples": "samples.parquet"}
+
+
 SUBSETS = {
     "model": MODEL,
     "subset_fraction": 0.7,
@@ -116,7 +126,7 @@ def summary(*evaluations):
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment")
-    call("data", folder, spec=DATA, out="data.safetensors", log="logs/data.log")
+    call("data", folder, **digits(), out="data.safetensors", log="logs/data.log")
     call("subsets", folder, **shard(0), log="logs/subsets.log")
     call("subsets", folder, **shard(10))
     call("scores", folder, **scores("shard-0.parquet", "shard-10.parquet"))
@@ -270,12 +280,12 @@ def test_shards_of_two_specs(copy, capsys):
 
 
 def test_shards_of_other_data(copy, capsys):
-    call("data", copy, spec=DATA | {"split_seed": 1}, out="data.safetensors")
+    call("data", copy, **digits(split_seed=1), out="data.safetensors")
     assert "other data" in fails(capsys, "scores", copy, **scores("shard-0.parquet", "shard-10.parquet"))
 
 
 def test_too_many_samples_asked_of_the_data(copy, capsys):
-    line = fails(capsys, "data", copy, spec=DATA | {"train_samples": 1797}, out="data.safetensors")
+    line = fails(capsys, "data", copy, **digits(train_samples=1797), out="data.safetensors")
     assert "lower them" in line
 
 
@@ -323,19 +333,19 @@ def test_evaluations_of_two_specs(copy, capsys):
 
 def test_output_that_cannot_be_written(copy, capsys):
     (copy / "file").write_text("not a folder")
-    line = fails(capsys, "data", copy, spec=DATA, out="file/data.safetensors")
+    line = fails(capsys, "data", copy, **digits(), out="file/data.safetensors")
     assert "cannot be written" in line
 
 
 def test_log_that_cannot_be_written(copy, capsys):
     (copy / "file").write_text("not a folder")
-    line = fails(capsys, "data", copy, spec=DATA, out="data.safetensors", log="file/data.log")
+    line = fails(capsys, "data", copy, **digits(), out="data.safetensors", log="file/data.log")
     assert "choose another log" in line
 
 
 def test_error_goes_to_the_log_and_to_the_terminal(copy, capsys):
     with pytest.raises(SystemExit):
-        call("data", copy, spec=DATA | {"train_samples": 1}, out="data.safetensors", log="data.log")
+        call("data", copy, **digits(train_samples=1), out="data.safetensors", log="data.log")
     assert "train_samples" in capsys.readouterr().err
     assert "train_samples" in (copy / "data.log").read_text()
 
@@ -401,14 +411,14 @@ def test_an_image_outside_the_ball_is_found(with_images, capsys):
 MODULE = """
 import torch
 
-from bat.config import Model
+from bat.config import SizedModel
 from bat.models import build
 from bat.tensors import read_data, read_tensors
 
 
 def model():
     data = read_data("data.safetensors")
-    network = build(Model(name="mlp", width=16), data.train, classes=10, seed=0)
+    network = build(SizedModel(name="mlp", width=16), data.train, classes=10, seed=0)
     network.load_state_dict(read_tensors("last.safetensors", "model")[0])
     return network.eval()
 
@@ -477,13 +487,28 @@ def test_a_torchscript_file_is_a_model_too(own):
     assert (found["robust_correct"] != by_entry["robust_correct"]).sum() <= 2
 
 
+@pytest.mark.parametrize("name", ["resnet18", "torchvision:shufflenet_v2_x0_5"])
+def test_weights_of_networks_without_a_width_are_read(name, tmp_path):
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    part = Part(pixels, torch.arange(4), torch.arange(4), 255)
+    network = build(parse(Model, {"name": name}, "here"), part, classes=7, seed=3).eval()
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    found = _read_weights(str(tmp_path / "weights.safetensors"), name, part)
+    with torch.no_grad():
+        assert torch.equal(found(part.images()), network(part.images()))
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"entry": "images.npz"}, "images.npz: no TorchScript file"),
         ({"entry": "last.safetensors", "architecture": "mlp:8"}, "not the weights of mlp:8"),
-        ({"entry": "last.safetensors", "architecture": "mlp"}, "--architecture NAME:WIDTH: width"),
-        ({"entry": "last.safetensors", "architecture": "vit:16"}, "--architecture NAME:WIDTH: name"),
+        ({"entry": "last.safetensors", "architecture": "mlp"}, "--architecture NAME or NAME:WIDTH: width"),
+        ({"entry": "last.safetensors", "architecture": "vit:16"}, "--architecture NAME or NAME:WIDTH: name"),
+        ({"entry": "last.safetensors", "architecture": "mlp:wide"}, "--architecture NAME or NAME:WIDTH: width"),
+        ({"entry": "last.safetensors", "architecture": "resnet18:16"}, "resnet18 has no width"),
+        ({"entry": "last.safetensors", "architecture": "resnet18"}, "not the weights of resnet18"),
+        ({"entry": "last.safetensors", "architecture": "torchvision:vgg"}, "no such network"),
         ({"entry": "images.npz", "architecture": "mlp:16"}, "not the weights of mlp:16"),
         ({"entry": "own_model:none"}, "give module:function"),
         ({"entry": "no_such_module:model"}, "give module:function"),

@@ -12,7 +12,25 @@ from jsonschema import Draft202012Validator
 from refusals import refusal
 from snakemake.utils import update_config
 
-from bat.config import Bat, Config, Data, Natural, OneCycle, PgdAt, Steps, load, parse, schema, subset_size
+from bat.config import (
+    Bat,
+    Config,
+    FixedModel,
+    ImageFolder,
+    LibraryModel,
+    Natural,
+    Npz,
+    OneCycle,
+    Packaged,
+    PgdAt,
+    Published,
+    Steps,
+    load,
+    parse,
+    schema,
+    share,
+    subset_size,
+)
 from bat.errors import BatError
 from bat.memorization import subset_masks
 
@@ -69,6 +87,20 @@ def test_smoke_changes_the_default_and_nothing_is_lost_in_the_merge():
     assert smoke.training.recipe.schedule == default.training.recipe.schedule
 
 
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"])
+def test_a_network_of_fixed_size_stands_alone_or_takes_an_inherited_width_away(name):
+    expected = FixedModel(name=name)
+    assert parse(Config, edited("model", {"name": name}), "").model == expected
+    assert parse(Config, edited("model", {"name": name, "width": None}), "").model == expected
+    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+
+
+@pytest.mark.parametrize("name", ["torchvision:vgg11_bn", "timm:resnet18.a1_in1k", "timm:vit_tiny_patch16_224"])
+def test_networks_of_libraries_are_named_with_their_library(name):
+    assert parse(Config, edited("model", {"name": name}), "").model == LibraryModel(name=name)
+    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+
+
 def test_unions_become_the_record_that_their_name_says():
     config = parse(Config, read("config"), "")
     assert [type(method) for method in config.training.methods] == [Natural, PgdAt, Bat]
@@ -79,6 +111,42 @@ def test_unions_become_the_record_that_their_name_says():
 def test_a_file_and_its_text_give_the_same_configuration():
     config = load(str(ROOT / "config" / "config.yaml"))
     assert config == parse(Config, read("config"), "") == parse(Config, json.dumps(read("config")), "")
+
+
+PARTED = {"train_samples": "all", "validation_samples": 100, "split_seed": 0}
+PUBLISHED = PARTED | {"name": "cifar10", "cache": "cache"}
+FOLDER = PARTED | {"name": "image_folder", "path": "images", "size": None, "colour": "rgb"}
+NPZ = PARTED | {"name": "npz", "path": "images.npz"}
+
+
+@pytest.mark.parametrize(
+    ("data", "record"),
+    [
+        (PUBLISHED, Published),
+        (FOLDER, ImageFolder),
+        (FOLDER | {"size": 32, "train_samples": 50}, ImageFolder),
+        (NPZ, Npz),
+    ],
+)
+def test_the_data_becomes_the_record_that_its_name_says(data, record):
+    value = edited("data", data)
+    config = parse(Config, value, "here")
+    assert type(config.data) is record
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == value
+    assert not list(Draft202012Validator(schema()).iter_errors(value))
+
+
+def test_a_trial_must_score_each_sample_too():
+    config = edited("memorization.subset_fraction", 0.99)
+    parse(Config, config, "here")
+    assert "leaves 12 of 12 training samples" in refusal(parse, Config, config | {"subsample": 0.02}, "here")
+
+
+@given(st.integers(2, 10**6), st.floats(0, 1, exclude_min=True))
+def test_a_share_is_a_part_of_at_least_2(samples, subsample):
+    assert 2 <= share(samples, subsample) <= samples
+    assert share(samples, 1.0) == samples
+    assert abs(share(samples, subsample) - samples * subsample) <= 2
 
 
 # path, value, what the message must hold, whether the schema refuses it too
@@ -109,9 +177,36 @@ WRONG = [
     ("experiment", "a/b", "experiment: ", True),
     ("experiment", "../up", "experiment: ", True),
     ("training.methods.1.name", "PGD at", "training.methods.1.name: ", True),
-    ("data.name", "letters", "data.name: ", True),
-    ("model.name", "resnet", "model.name: ", True),
+    ("data.name", "letters", "data: ", True),
+    ("data.name", "cifar10", "data.cache: missing key", True),
+    ("data.cache", "cache", "data.cache: unknown key", True),
+    ("data.train_samples", "all", "data.train_samples: ", True),
+    ("data", PUBLISHED | {"train_samples": "most"}, "data.train_samples: ", True),
+    ("data", PUBLISHED | {"train_samples": 1}, "data.train_samples: ", True),
+    ("data", PUBLISHED | {"cache": ""}, "data.cache: ", True),
+    ("data", FOLDER | {"size": 0}, "data.size: ", True),
+    ("data", FOLDER | {"colour": "cmyk"}, "data.colour: ", True),
+    ("data", FOLDER | {"cache": "cache"}, "data.cache: unknown key", True),
+    ("data", NPZ | {"size": 8}, "data.size: unknown key", True),
+    ("subsample", DROP, "subsample: missing key", True),
+    ("subsample", 0, "subsample: ", True),
+    ("subsample", 1.01, "subsample: ", True),
+    ("subsample", "0.02", "subsample: ", True),
+    ("model.name", "resnet", "model.name: no such network", True),
+    ("model.name", DROP, "model.name: missing key", True),
+    ("model.name", 18, "model.name: no such network", True),
+    ("model.name", "resnet18", "model: resnet18 has no width", True),
+    ("model.name", "timm:resnet18", "model: timm:resnet18 has no width", True),
+    ("model", {"name": "keras:resnet18"}, "model.name: ", True),
+    ("model", {"name": "timm:hf-hub:user/net"}, "model.name: ", True),
+    ("model", {"name": "resnet18", "depth": 3}, "model.depth: unknown key", True),
     ("threat.norm", "l1", "threat.norm: ", True),
+    ("scores", "subsets", "scores: ", True),
+    ("scores.source", "web", "scores: ", True),
+    ("scores.path", "scores.npz", "scores.path: unknown key", True),
+    ("scores", {"source": "file", "path": "scores.npz"}, "scores.format: missing key", True),
+    ("scores", {"source": "file", "path": "", "format": "npz"}, "scores.path: ", True),
+    ("scores", {"source": "file", "path": "scores.npz", "format": "pickle"}, "scores.format: ", True),
     ("memorization.design", "random", "memorization.design: ", True),
     ("training.methods.1.objective", "freat", "training.methods.1: ", True),
     ("training.methods.1.objective", DROP, "training.methods.1: ", True),
@@ -233,7 +328,7 @@ def test_a_missing_file_is_refused_by_its_name(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", '{"name": }', "[1]", "null", "name"])
 def test_a_text_that_is_no_json_object_is_refused(text):
-    assert refusal(parse, Data, text, "--spec").startswith("--spec: ")
+    assert refusal(parse, Packaged, text, "--spec").startswith("--spec: ")
 
 
 def records(value):
@@ -248,7 +343,7 @@ def records(value):
 
 def test_no_record_can_be_changed():
     found = list(records(parse(Config, read("config"), "")))
-    assert len(found) == 17
+    assert len(found) == 18
     for record in found:
         name = dataclasses.fields(record)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -276,7 +371,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
     found = list(objects(schema()))
-    assert len(found) == 25  # as many records as the configuration is made of
+    assert len(found) == 32  # as many records as the configuration is made of
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])

@@ -7,14 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from bat.config import Data
-from bat.data import DataSet, Part, augment, load_source, stratified_order
+from bat.config import Npz, Packaged
+from bat.data import DataSet, Part, augment, load_source, split, stratified_order
 from bat.errors import BatError
 from bat.seeds import generator
+from bat.sources import Samples, Source
 
 
 def digits(train=600, validation=200, seed=0):
-    return load_source(Data(name="digits", train_samples=train, validation_samples=validation, split_seed=seed))
+    return load_source(
+        Packaged(name="digits", train_samples=train, validation_samples=validation, split_seed=seed), subsample=1.0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +89,55 @@ def test_a_stratified_order_is_random_within_a_class():
     assert sorted(orders[0]) == list(range(20))
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert stratified_order(torch.zeros(20, dtype=torch.int64), 0).tolist() == orders[0]
+
+
+def pool(n, seed, classes=4):
+    random = np.random.default_rng(seed)
+    labels = random.permutation(np.arange(n) % 10 * classes // 10)  # of each ten, 3, 2, 3 and 2
+    pixels = torch.arange(n)[:, None, None, None].to(torch.uint8)
+    return Samples(torch.tensor(labels), lambda rows: pixels[rows])
+
+
+def parted(train="all", validation=20, seed=0):
+    return Npz(name="npz", path="a", train_samples=train, validation_samples=validation, split_seed=seed)
+
+
+@given(st.integers(100, 255), st.integers(40, 90), st.integers(5, 10), st.floats(0.3, 1), st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_a_trial_takes_a_stratified_part_of_each_split(n, train, validation, subsample, seed):
+    for source in (
+        Source(pool(n, seed), pool(n // 2, seed + 1), tuple("abcd"), 255),
+        Source(pool(n + 60, seed), None, tuple("abcd"), 255),
+    ):
+        whole = split(source, parted(train, validation, seed), subsample=1.0)
+        trial = split(source, parted(train, validation, seed), subsample=subsample)
+        for name, part in trial.parts().items():
+            full = whole.parts()[name]
+            assert set(part.index.tolist()) <= set(full.index.tolist())
+            assert len(part) == max(2, round(subsample * len(full)))
+            counts, shares = (np.bincount(labels, minlength=4) for labels in (part.labels, full.labels))
+            # stratified: each class keeps its share, give or take one and the rounding of the whole
+            assert (np.abs(counts - subsample * shares) <= 2 + 4 * shares / shares.sum()).all()
+        train_index, validation_index = set(trial.train.index.tolist()), set(trial.validation.index.tolist())
+        assert not train_index & validation_index
+
+
+def test_the_official_test_part_is_the_test_set_with_indices_of_its_own():
+    source = Source(pool(100, 0), pool(50, 1), tuple("abcd"), 255)
+    data = split(source, parted(), subsample=1.0)
+    assert data.test.index.tolist() == list(range(50))
+    assert torch.equal(data.test.labels, source.test.labels)
+    assert sorted(data.train.index.tolist() + data.validation.index.tolist()) == list(range(100))
+    for samples in data.parts().values():
+        assert samples.pixels.flatten().tolist() == samples.index.tolist()
+        assert samples.index.tolist() == sorted(samples.index.tolist())
+
+
+def test_the_class_names_stay_but_nothing_depends_on_them():
+    data = split(Source(pool(100, 0), None, tuple("abcd"), 255), parted(60), subsample=1.0)
+    other = split(Source(pool(100, 0), None, tuple("efgh"), 255), parted(60), subsample=1.0)
+    assert data.to(torch.device("meta")).class_names == data.class_names == tuple("abcd")
+    assert data.digest() == other.digest()
 
 
 def part(n=5, channels=1, height=4, width=4, pixel_max=255):

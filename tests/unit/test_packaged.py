@@ -9,12 +9,14 @@ import pytest
 import torch
 from refusals import refusal
 
-from bat.config import Data
+from bat.config import Packaged
 from bat.data import load_source
 
 
 def mnist5k(train=1000, validation=500, seed=0):
-    return load_source(Data(name="mnist5k", train_samples=train, validation_samples=validation, split_seed=seed))
+    return load_source(
+        Packaged(name="mnist5k", train_samples=train, validation_samples=validation, split_seed=seed), subsample=1.0
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,7 @@
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from refusals import refusal
@@ -23,7 +27,7 @@ def data_set():
         )
         for n in (6, 2, 3)
     ]
-    return DataSet(*parts, classes=5)
+    return DataSet(*parts, classes=5, class_names=("a", "b", "c", "é", "日本"))
 
 
 def test_tensors_come_back_with_values_types_and_provenance(tmp_path):
@@ -51,12 +55,39 @@ def test_a_data_set_comes_back_whole(tmp_path):
     again = read_data(tmp_path / "a")
     assert again.digest() == data.digest()
     assert again.classes == 5
+    assert again.class_names == data.class_names
     for name, part in data.parts().items():
         other = again.parts()[name]
         assert other.pixel_max == 16
         for field in ("pixels", "labels", "index"):
             assert torch.equal(getattr(other, field), getattr(part, field))
             assert getattr(other, field).dtype == getattr(part, field).dtype
+
+
+def test_classes_without_names_are_named_by_their_numbers(tmp_path):
+    write_data(tmp_path / "a", dataclasses.replace(data_set(), class_names=()), provenance("data"))
+    assert read_data(tmp_path / "a").class_names == ("0", "1", "2", "3", "4")
+
+
+def anonymous():
+    """Return the memory of this process that is no file's, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel tells no memory")
+def test_a_data_set_is_mapped_into_memory_and_not_copied(tmp_path):
+    size = 200 * 2**20
+    pixels = torch.full((size // 1024, 1, 32, 32), 7, dtype=torch.uint8)
+    large, *small = (Part(pixels[:n].clone(), torch.arange(n), torch.arange(n), 255) for n in (len(pixels), 2, 3))
+    data = DataSet(large, *small, classes=2)
+    expected = data.digest()
+    write_data(tmp_path / "a", data, provenance("data"))
+    del data, large, pixels
+    before = anonymous()
+    again = read_data(tmp_path / "a")
+    assert again.digest() == expected
+    assert anonymous() - before < size / 4
 
 
 def test_writing_again_gives_the_same_bytes(tmp_path):

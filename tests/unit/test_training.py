@@ -18,7 +18,7 @@ from runs import ATTACK, CONSTANT, RECIPE, THREAT, network, run, same, samples, 
 from torch import Tensor, nn
 
 import bat.training
-from bat.config import Bat, BatMart, BatTrades, Method, Model, OneCycle, Recipe, Steps
+from bat.config import Bat, BatMart, BatTrades, Method, OneCycle, Recipe, SizedModel, Steps
 from bat.data import DataSet, Part
 from bat.errors import BatError
 from bat.evaluation import measure
@@ -390,7 +390,7 @@ def test_modes_are_restored_after_each_epoch(training: bool) -> None:
 
 
 SPEC = TrainSpec(
-    model=Model(name="mlp", width=8),
+    model=SizedModel(name="mlp", width=8),
     threat=THREAT,
     recipe=replace(RECIPE, epochs=5),
     attack=ATTACK,

@@ -15,7 +15,7 @@ from runs import ATTACK, RECIPE, THREAT, network, run, same, samples, weights
 from torch import Tensor
 
 import bat.training
-from bat.config import Method, Model
+from bat.config import Method, SizedModel
 from bat.data import DataSet
 from bat.losses import objective
 from bat.models import build
@@ -113,7 +113,7 @@ def test_label_smoothing_changes_the_loss_but_not_the_attack(method: Method) -> 
 
 
 SPEC = TrainSpec(
-    model=Model(name="mlp", width=8),
+    model=SizedModel(name="mlp", width=8),
     threat=THREAT,
     recipe=replace(RECIPE, epochs=8, ema_decay=0.5),
     attack=ATTACK,

@@ -22,7 +22,8 @@ RECIPE = {
 }
 MODEL = {"name": "mlp", "width": 32}
 THREAT = {"norm": "linf", "eps": 0.1}
-DATA = {"name": "digits", "train_samples": 300, "validation_samples": 1417, "split_seed": 0}
+DIGITS = {"name": "digits", "train_samples": 300, "validation_samples": 1417, "split_seed": 0}
+DATA = {"data": DIGITS, "subsample": 1.0}
 SUBSETS = {"model": MODEL, "subset_fraction": 0.7, "design": "balanced", "seed": 0, "recipe": RECIPE}
 SCORES = {"threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
 TRAIN = {
@@ -52,12 +53,12 @@ KILLS = 10
 def test_ten_kills_change_no_byte(tmp_path):
     at = {
         name: str(tmp_path / name)
-        for name in ("data", "shard", "best", "last", "history", "samples", "influence", "pairs")
+        for name in ("data", "listing", "shard", "best", "last", "history", "samples", "influence", "pairs")
     }
     groups = {name: str(tmp_path / f"{name}.parquet") for name in ("memorization", "validation-groups", "test-groups")}
     flags = [text for name, path in groups.items() for text in (f"--{name}", path)]
     shard = SUBSETS | {"first_model": 0, "models": 10}
-    main(["data", "--spec", json.dumps(DATA), "--out", at["data"]])
+    main(["data", "--spec", json.dumps(DATA), "--out", at["data"], "--samples", at["listing"]])
     main(["subsets", "--spec", json.dumps(shard), "--data", at["data"], "--out", at["shard"]])
     scores = ["--shards", at["shard"], "--influence", at["influence"], "--train-influence", at["pairs"]]
     main(["scores", "--spec", json.dumps(SCORES), "--data", at["data"], *flags, *scores])

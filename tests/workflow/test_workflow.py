@@ -92,6 +92,23 @@ def test_one_stage_runs_alone(tmp_path):
     assert planned(folder, f"{SMOKE}/scores/memorization.parquet") == {"data": 1, "subsets": 2, "scores": 1}
 
 
+def test_scores_from_a_file_skip_the_subset_models(finished, tmp_path):
+    folder = new_experiment(tmp_path)
+    own = pd.read_parquet(finished / SMOKE / "scores" / "memorization.parquet")
+    own[["train_index", "memorization", "label"]].to_csv(folder / "own.csv", index=False)
+    edit(folder, lambda config: config.update(scores={"source": "file", "path": "own.csv", "format": "table"}))
+    everything = planned(folder)
+    assert "subsets" not in everything
+    assert "scores" not in everything
+    assert (everything["import_scores"], everything["train"], everything["evaluate"]) == (1, 6, 6)
+    target = f"{SMOKE}/scores/memorization.parquet"
+    done = snakemake(folder, target)
+    assert done.returncode == 0, done.stderr
+    found = pd.read_parquet(folder / target)
+    pd.testing.assert_series_equal(found["memorization"], own["memorization"])
+    pd.testing.assert_series_equal(found["atypical"], own["atypical"])
+
+
 def test_editing_one_method_reruns_that_method_and_what_follows(copy):
     def change(config):
         base = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -149,7 +166,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, tmp_path):
         (lambda config: config["memorization"].update(subset_model=40), "memorization.subset_model: unknown key"),
         (lambda config: config["memorization"].update(subset_fraction=1.0), "memorization.subset_fraction"),
         (lambda config: config["memorization"].update(subset_models=2, models_per_shard=1), "take at least 4"),
-        (lambda config: config["data"].update(name="letters"), "data.name"),
+        (lambda config: config["data"].update(name="letters"), "data: "),
         (lambda config: config["training"].update(seeds="0"), "training.seeds"),
         (lambda config: config["training"].update(methods=[{"name": "a", "objective": "b"}]), "training.methods.0"),
     ],

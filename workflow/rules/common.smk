@@ -16,6 +16,18 @@ except BatError as error:
     sys.exit(2)
 
 RESULTS = f"results/{config['experiment']}"
+if "cache" in config["data"]:
+    CACHE = Path(config["data"]["cache"]).expanduser()
+    # of all experiments with this cache
+    RECEIPT = str(CACHE / f"{config['data']['name']}.json")
+    SOURCE = [RECEIPT]
+elif "path" in config["data"]:
+    # a change of these makes the data anew; of what is missing, stage data tells
+    path = Path(config["data"]["path"]).expanduser()
+    files = [path / "train", path / "test"] if path.is_dir() else [path]
+    SOURCE = [str(file) for file in files if file.exists()]
+else:
+    SOURCE = []
 METHODS = {
     method.name: asdict(method)
     for method in bat.config.expand(parsed.training.methods, parsed.training.sweeps)

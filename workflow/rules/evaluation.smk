@@ -11,7 +11,7 @@ IMAGES = (
 rule evaluate:
     input:
         data=rules.data.output.data,
-        test_groups=rules.scores.output.test_groups,
+        test_groups=SCORES.test_groups,
         best=rules.train.output.best,
         last=rules.train.output.last,
     output:

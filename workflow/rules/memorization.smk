@@ -1,27 +1,4 @@
-"""Stage 1: the data, models on random subsets, and the scores estimated from them."""
-
-
-rule data:
-    output:
-        data=f"{RESULTS}/data/data.safetensors",
-    log:
-        f"{RESULTS}/logs/data.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/data.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=grows(2000),
-        runtime=grows(30),
-    params:
-        spec=spec("data", *config["data"]),
-    shell:
-        "python -m bat data"
-        " --spec {params.spec:q}"
-        " --out {output.data:q}"
-        " --log {log:q}"
-        " --threads {threads}"
+"""Stage 1: models on random subsets, and the scores estimated from them."""
 
 
 rule subsets:

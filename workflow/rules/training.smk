@@ -4,9 +4,9 @@
 rule train:
     input:
         data=rules.data.output.data,
-        memorization=rules.scores.output.memorization,
-        validation_groups=rules.scores.output.validation_groups,
-        test_groups=rules.scores.output.test_groups,
+        memorization=SCORES.memorization,
+        validation_groups=SCORES.validation_groups,
+        test_groups=SCORES.test_groups,
     output:
         best=f"{RESULTS}/models/{{method}}/seed-{{seed}}/best.safetensors",
         last=f"{RESULTS}/models/{{method}}/seed-{{seed}}/last.safetensors",

@@ -1,15 +1,19 @@
-"""Networks. Normalisation is their first layer, so that attacks see pixels in [0, 1]."""
+"""A network and how it is built. Normalisation is its first layer, so that attacks see pixels in [0, 1]."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bat.config import Model
+from bat.config import LibraryModel, Model, SizedModel
 from bat.data import Part
+from bat.models.library import library_body
+from bat.models.residual import preact_resnet18, resnet, wide_resnet
+from bat.models.small import mlp, small_cnn
 
 
 class Network(nn.Module):
@@ -41,15 +45,17 @@ class Network(nn.Module):
 def build(model: Model, train: Part, *, classes: int, seed: int) -> Network:
     """Build a network for the images of ``train``, normalised by their pixel statistics.
 
-    Its initial weights depend on ``seed`` alone; the global random state is left as it was.
+    Its initial weights depend on ``seed`` alone, and none are trained; the global random state is left as it was.
+
+    Raises:
+        BatError: a network of another library that is not there, or does not take such images.
     """
     images = train.images()
     mean = images.mean(dim=(0, 2, 3))
     # a channel without any contrast must not divide by 0
     std = images.std(dim=(0, 2, 3)).clamp(min=1e-3)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        body, width = _BODIES[model.name](images.shape[1:], model.width)
+    with seeded(seed, torch.device("cpu")):
+        body, width = _body(model, images.shape[1:])
         network = Network(body, width, classes, mean.cpu(), std.cpu())
     return network.to(images.device)
 
@@ -82,6 +88,21 @@ def for_attacks(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Let what draws from torch's global random state (initial weights, dropout) depend on ``seed`` alone.
+
+    The state of the CPU and of ``device`` is left as it was found.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # not torch.manual_seed, which seeds all GPUs
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     """Put ``model`` in training or evaluation mode, and each module back in the mode it was found in."""
     found = [(module, module.training) for module in model.modules()]
@@ -106,25 +127,18 @@ def running_statistics_kept(model: nn.Module) -> Iterator[None]:
             module.track_running_stats = True
 
 
-def _small_cnn(shape: torch.Size, width: int) -> tuple[nn.Module, int]:
-    channels, height, side = shape
-
-    def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-
-    layers = block(channels, width, 1) + block(width, 2 * width, 2) + block(2 * width, 4 * width, 2)
-    # ceil(ceil(h / 2) / 2): what two convolutions of stride 2 leave
-    area = -(-height // 4) * -(-side // 4)
-    return nn.Sequential(*layers, nn.Flatten()), 4 * width * area
+def _body(model: Model, shape: torch.Size) -> tuple[nn.Module, int]:
+    if isinstance(model, SizedModel):
+        return {"small_cnn": small_cnn, "mlp": mlp}[model.name](shape, model.width)
+    if isinstance(model, LibraryModel):
+        return library_body(model.name, shape)
+    return _FIXED[model.name](shape[0])
 
 
-def _mlp(shape: torch.Size, width: int) -> tuple[nn.Module, int]:
-    layers = [nn.Flatten(), nn.Linear(shape.numel(), width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
-    return nn.Sequential(*layers), width
-
-
-_BODIES: dict[str, Callable[[torch.Size, int], tuple[nn.Module, int]]] = {
-    "small_cnn": _small_cnn,
-    "mlp": _mlp,
+_FIXED: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
+    "resnet18": partial(resnet, 18),
+    "preact_resnet18": preact_resnet18,
+    "resnet50": partial(resnet, 50),
+    "wrn_28_10": partial(wide_resnet, 28, 10),
+    "wrn_34_10": partial(wide_resnet, 34, 10),
 }
