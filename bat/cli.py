@@ -202,12 +202,10 @@ def _parser() -> argparse.ArgumentParser:
         "Say what an experiment will cost on this machine, from a few timed steps: jobs, hours, memory, disk.",
         {},
     )
-    plan.add_argument(
-        "--config",
-        default="config/config.yaml",
-        help="a complete configuration (default: config/config.yaml)",
-    )
+    base = "config/config.yaml"
+    plan.add_argument("--base", default=base, help=f"a complete configuration (default: {base})")
     plan.add_argument("--configfile", nargs="+", default=[], help="files that change it, as for snakemake")
+    plan.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="further changes, as for snakemake")
     plan.add_argument("--standard-error", type=float, help="also say how many subset models this one takes")
     for stage in (evaluate, attack):
         stage.add_argument("--images", help="also write the strongest adversarial images found, safetensors")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bat.config import Config
+from bat.config import Config, share
 from bat.data import DataSet, Part
 from bat.errors import BatError
 from bat.seeds import generator
@@ -82,8 +82,7 @@ def random_data(config: Config) -> DataSet:
         )
     source = SOURCES[name]
     validation = config.data.validation_samples
-    # a word in place of a number asks for all
-    train = wanted if isinstance(wanted, int) else source.pool - validation
+    train = source.pool - validation if wanted == "all" else wanted
     test = source.pool - train - validation if source.test is None else source.test
     if train + validation > source.pool or test < 1:
         raise BatError(
@@ -91,11 +90,9 @@ def random_data(config: Config) -> DataSet:
             f"of {name}: lower them"
         )
     random = generator("plan")
-    # a trial takes a part of each split
-    subsample = getattr(config, "subsample", 1.0)
 
     def part(samples: int) -> Part:
-        count = min(samples, max(2, round(subsample * samples)))
+        count = share(samples, config.subsample)
         pixels = torch.randint(256, (count, *source.shape), dtype=torch.uint8, generator=random)
         labels = torch.randint(source.classes, (count,), generator=random)
         return Part(pixels, labels, torch.arange(count), pixel_max=255)

@@ -1,7 +1,7 @@
 """Configuration files and JSON to records, and the records' schema."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -29,12 +29,16 @@ def parse(record: type[T], value: Mapping[str, Any] | str, where: str) -> T:
         raise BatError(f"{where}: {_first_line(error, plain)}") from error
 
 
-def load(path: str, *more: str) -> Config:
-    """Read and check a complete configuration file (YAML), changed by the files ``more`` as Snakemake does."""
+def load(path: str, *more: str, settings: Sequence[str] = ()) -> Config:
+    """Read and check a complete configuration file (YAML).
+
+    The files ``more`` and then ``settings``, each KEY=VALUE with a value in YAML, change it as Snakemake's --configfile
+    and --config do.
+    """
     value = _read(path)
-    for changes in more:
-        value = merged(value, _read(changes))
-    return parse(Config, value, ", ".join((path, *more)))
+    for changes in (*map(_read, more), *map(_setting, settings)):
+        value = merged(value, changes)
+    return parse(Config, value, ", ".join((path, *more, *settings)))
 
 
 def merged(value: Any, changes: Any) -> Any:
@@ -42,6 +46,18 @@ def merged(value: Any, changes: Any) -> Any:
     if not isinstance(value, Mapping) or not isinstance(changes, Mapping):
         return changes
     return {**value, **{key: merged(value.get(key), changed) for key, changed in changes.items()}}
+
+
+def _setting(text: str) -> dict[str, Any]:
+    import yaml
+
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BatError(f"--config {text}: give KEY=VALUE")
+    try:
+        return {key: yaml.safe_load(value)}
+    except yaml.YAMLError as error:
+        raise BatError(f"--config {text}: the value is no YAML ({' '.join(str(error).split())})") from error
 
 
 def _read(path: str) -> Any:

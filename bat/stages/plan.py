@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
-from bat.config import Config, expand, load
+from bat.config import Config, FileScores, expand, load
 from bat.data import DataSet
 from bat.errors import BatError
 from bat.journal import Journal
 from bat.models import build
 from bat.plan import Stage, data_path, disk, models_for, random_data, size, table, worst_standard_error
+from bat.specs import DataSpec
 from bat.stages.inputs import device_named
 from bat.tensors import read_data, read_tensors
 from bat.timing import STANDING, evaluation_seconds, first_step, method_seconds, subset_seconds
@@ -22,13 +23,15 @@ FIGURES = 4
 """Jobs of the workflow that draw."""
 
 
-def plan(journal: Journal, *, config: str, configfile: list[str], standard_error: float | None, device: str) -> None:
+def plan(
+    journal: Journal, *, base: str, configfile: list[str], config: list[str], standard_error: float | None, device: str
+) -> None:
     """Print the jobs, hours, memory and disk of an experiment, and the standard error that its subset models give."""
     if standard_error is not None and not 0 < standard_error < 1:
         raise BatError(f"--standard-error is {standard_error}: give a number between 0 and 1")
     threads = int(os.environ["OMP_NUM_THREADS"])
     torch.set_num_threads(threads)
-    experiment, where = load(config, *configfile), device_named(device)
+    experiment, where = load(base, *configfile, settings=config), device_named(device)
     data, origin = _data(experiment)
     data = data.to(where)
     first_step(experiment, data)
@@ -36,14 +39,7 @@ def plan(journal: Journal, *, config: str, configfile: list[str], standard_error
     start = time.process_time()
 
     methods = expand(experiment.training.methods, experiment.training.sweeps)
-    journal.line("timing subset models")
-    models_per_shard = experiment.memorization.models_per_shard
-    shards = experiment.memorization.subset_models // models_per_shard
-    stages = [
-        Stage("data", 1, start),
-        Stage("subsets", shards, start + models_per_shard * subset_seconds(experiment, data)),
-        Stage("scores", 1, start),
-    ]
+    stages = [Stage("data", 1, start), *_scoring(journal, experiment, data, start)]
     seeds = len(experiment.training.seeds)
     for method in journal.bar(methods, len(methods), "methods"):
         stages.append(Stage(f"train {method.name}", seeds, start + method_seconds(experiment, data, method)))
@@ -63,7 +59,7 @@ def plan(journal: Journal, *, config: str, configfile: list[str], standard_error
         "",
         *table(stages, threads=threads, unit="CPU" if where.type == "cpu" else "GPU"),
         "",
-        f"data, scores, summary and figures: start-up alone ({start:.1f} s a job)",
+        f"data, scores, summary, figures: start-up alone ({start:.1f} s a job)",
         f"evaluate: both checkpoints; {STANDING:.0%} of the test samples taken to stand under an attack; seconds: "
         + ", ".join(f"{name} {seconds:.3g}" for name, seconds in attacks.items()),
         f"peak memory of a job: {_memory(where)}",
@@ -73,12 +69,25 @@ def plan(journal: Journal, *, config: str, configfile: list[str], standard_error
     print("\n".join(lines))  # noqa: T201
 
 
+def _scoring(journal: Journal, config: Config, data: DataSet, start: float) -> list[Stage]:
+    """Return the jobs that the scores take; a job starts in ``start`` seconds."""
+    if isinstance(config.scores, FileScores):
+        return [Stage("import_scores", 1, start)]
+    journal.line("timing subset models")
+    plan = config.memorization
+    shards = plan.subset_models // plan.models_per_shard
+    return [
+        Stage("subsets", shards, start + plan.models_per_shard * subset_seconds(config, data)),
+        Stage("scores", 1, start),
+    ]
+
+
 def _data(config: Config) -> tuple[DataSet, str]:
     """Return the data set where the workflow has written it, else random images of its shape, and which it is."""
     path = data_path(config)
     if Path(path).exists():
-        spec = read_tensors(path, "data")[1]["spec"]
-        if asdict(config.data).items() <= spec.items():
+        wanted = DataSpec(data=config.data, subsample=config.subsample)
+        if read_tensors(path, "data")[1]["spec"] == asdict(wanted):
             return read_data(path), path
     return random_data(config), "random images in its place"
 
@@ -101,6 +110,8 @@ def _memory(where: torch.device) -> str:
 
 
 def _precision(config: Config, wanted: float | None) -> list[str]:
+    if isinstance(config.scores, FileScores):
+        return []
     plan = config.memorization
     models, fraction = plan.subset_models, plan.subset_fraction
     lines = [

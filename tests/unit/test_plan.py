@@ -1,5 +1,6 @@
 """The plan of an experiment: formulas by hand, and its predictions by a clock that counts images instead of seconds."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from snakemake.utils import update_config
 from bat import plan, timing, training
 from bat.attacks.ensemble import STANDARD
 from bat.cli import main
-from bat.config import Data, EvaluationPgd, load
+from bat.config import EvaluationPgd, Packaged, load
 from bat.config.reading import merged
 from bat.data import load_source
 from bat.losses import objective
@@ -75,9 +76,9 @@ def test_a_config_file_that_changes_another():
     assert [attack.name for attack in SMOKE.evaluation.ensemble] == ["apgd_ce", "apgd_t", "fab_t", "square"]
 
 
-def like(name, train_samples, validation_samples):
+def like(name, train_samples, validation_samples, subsample=1.0):
     data = SimpleNamespace(name=name, train_samples=train_samples, validation_samples=validation_samples)
-    return SimpleNamespace(experiment="it", data=data)
+    return SimpleNamespace(experiment="it", data=data, subsample=subsample)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,7 @@ def like(name, train_samples, validation_samples):
     [
         (like("digits", 600, 200), (600, 200, 997), (1, 8, 8), 10),
         (like("cifar100", 900, 100), (900, 100, 10_000), (3, 32, 32), 100),
+        (like("cifar100", "all", 5_000, 0.01), (450, 50, 100), (3, 32, 32), 100),
         (like("mnist5k", "all", 500), (4_500, 500, None), (1, 28, 28), 10),
     ],
 )
@@ -100,8 +102,8 @@ def test_random_data_has_the_size_of_the_real(config, counts, shape, classes):
 
 
 def test_random_data_of_digits_is_as_large_as_digits():
-    real = load_source(Data(name="digits", train_samples=600, validation_samples=200, split_seed=0))
-    drawn = plan.random_data(like("digits", 600, 200))
+    data = Packaged(name="digits", train_samples=600, validation_samples=200, split_seed=0)
+    real, drawn = load_source(data, subsample=1.0), plan.random_data(like("digits", 600, 200))
     assert [part.pixels.shape for part in drawn.parts().values()] == [p.pixels.shape for p in real.parts().values()]
     assert drawn.classes == real.classes
 
@@ -279,11 +281,21 @@ def test_plan_prints_jobs_and_precision(folder, capsys):
 
 
 def test_plan_takes_the_data_set_that_is_on_disk(folder, capsys):
-    write = ["data", "--out", "results/smoke/data/data.safetensors", "--spec"]
-    main([*write, '{"name": "digits", "train_samples": 200, "validation_samples": 50, "split_seed": 0}'])
-    assert "digits (results/smoke/data/data.safetensors)" in planned(capsys)
-    main([*write, '{"name": "digits", "train_samples": 100, "validation_samples": 50, "split_seed": 0}'])
-    assert "200 train" in planned(capsys)  # that is of another config
+    data = {"name": "digits", "train_samples": 200, "validation_samples": 50, "split_seed": 0}
+    where = folder / "results/smoke/data"
+    for split_seed, origin in ((0, "results/smoke/data/data.safetensors"), (1, "random images in its place")):
+        spec = json.dumps({"data": data | {"split_seed": split_seed}, "subsample": 1.0})
+        main(["data", "--spec", spec, "--out", f"{where}/data.safetensors", "--samples", f"{where}/samples.parquet"])
+        assert f"digits ({origin})" in planned(capsys)
+
+
+def test_plan_of_a_trial_and_of_scores_from_a_file(folder, capsys):
+    scores = "scores={source: file, path: scores.npz, format: npz}"
+    text = planned(capsys, "--config", "subsample=0.5", scores, "--standard-error", "0.1")
+    assert "100 train, 25 validation, 774 test images" in text
+    assert "import_scores" in text
+    assert "subsets  " not in text
+    assert "standard error" not in text
 
 
 @pytest.mark.parametrize(
@@ -292,6 +304,9 @@ def test_plan_takes_the_data_set_that_is_on_disk(folder, capsys):
         (["--standard-error", "2"], "give a number between 0 and 1"),
         (["--configfile", "config/none.yaml"], "config/none.yaml: cannot be read"),
         (["--configfile", "config/wrong.yaml"], "config/config.yaml, config/wrong.yaml: memorization.subset_model:"),
+        (["--config", "subsample"], "--config subsample: give KEY=VALUE"),
+        (["--config", "subsample=[0"], "--config subsample=[0: the value is no YAML"),
+        (["--config", "subsample=2"], "subsample: input should be less than or equal to 1"),
         (["--device", "abacus"], "no such device"),
     ],
 )

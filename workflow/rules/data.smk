@@ -41,8 +41,8 @@ rule data:
     # decodes that many image files at once
     threads: 4
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=grows(4000),
+        runtime=grows(60),
     params:
         spec=spec("data", data=config["data"], subsample=config["subsample"]),
     shell:

@@ -21,8 +21,8 @@ if config["scores"]["source"] == "file":
             "../../environment.yml"
         threads: 1
         resources:
-            mem_mb=8000,
-            runtime=60,
+            mem_mb=grows(8000),
+            runtime=grows(60),
         params:
             spec=spec("memorization", "threshold", format=config["scores"]["format"]),
         shell:
