@@ -34,22 +34,24 @@ def plan(
     experiment, where = load(base, *configfile, settings=config), device_named(device)
     data, origin = _data(experiment)
     data = data.to(where)
-    first_step(experiment, data)
-    # what this process took until here, each job takes: start, imports, reading, and what torch sets up when first used
-    start = time.process_time()
-
     methods = expand(experiment.training.methods, experiment.training.sweeps)
-    stages = [Stage("data", 1, start), *_scoring(journal, experiment, data, start)]
-    seeds = len(experiment.training.seeds)
-    for method in journal.bar(methods, len(methods), "methods"):
-        stages.append(Stage(f"train {method.name}", seeds, start + method_seconds(experiment, data, method)))
-    journal.line("timing attacks")
-    attacks = evaluation_seconds(experiment, data)
+    jobs = len(methods) * len(experiment.training.seeds)
+    with journal.work():
+        first_step(experiment, data)
+        # what this process took until here, each job takes: start, imports, reading, what torch sets up at its first use
+        start = time.process_time()
+        stages = [Stage("data", 1, start), *_scoring(journal, experiment, data, start)]
+        for method in journal.bar(methods, len(methods), "methods"):
+            seconds = start + method_seconds(experiment, data, method)
+            stages.append(Stage(f"train {method.name}", len(experiment.training.seeds), seconds))
+        journal.line("timing attacks")
+        attacks = evaluation_seconds(experiment, data)
     stages += [
-        Stage("evaluate", seeds * len(methods), start + 2 * sum(attacks.values())),
+        Stage("evaluate", jobs, start + 2 * sum(attacks.values())),
         Stage("summary", 1, start),
         Stage("figures", FIGURES, start),
     ]
+    on_cpu = where.type == "cpu"
     weights = build(experiment.model, data.train, classes=data.classes, seed=0).state_dict().values()
     parameters = sum(tensor.numel() for tensor in weights)
     stored = disk(experiment, data, methods=len(methods), weights=sum(tensor.nbytes for tensor in weights))
@@ -57,7 +59,7 @@ def plan(
         _described(experiment, data, origin),
         f"{experiment.model.name}, {parameters:,} weights, on {where}, {threads} thread{'s'[: threads > 1]}",
         "",
-        *table(stages, threads=threads, unit="CPU" if where.type == "cpu" else "GPU"),
+        *table(stages, threads=threads if on_cpu else 1, unit="CPU" if on_cpu else "GPU"),
         "",
         f"data, scores, summary, figures: start-up alone ({start:.1f} s a job)",
         f"evaluate: both checkpoints; {STANDING:.0%} of the test samples taken to stand under an attack; seconds: "
