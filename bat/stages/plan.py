@@ -38,7 +38,7 @@ def plan(
     jobs = len(methods) * len(experiment.training.seeds)
     with journal.work():
         first_step(experiment, data)
-        # what this process took until here, each job takes: start, imports, reading, what torch sets up at its first use
+        # what this process took until here each job takes: start, imports, reading, the first use of torch
         start = time.process_time()
         stages = [Stage("data", 1, start), *_scoring(journal, experiment, data, start)]
         for method in journal.bar(methods, len(methods), "methods"):
