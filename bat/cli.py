@@ -150,6 +150,31 @@ def _parser() -> argparse.ArgumentParser:
             "samples": "a row an epoch and atypical training sample, Parquet",
         },
     )
+    train.add_argument("--harmful", help="harmful.parquet, for runs without harmful or benign samples")
+    add(
+        stages,
+        "harmful",
+        "findings:harmful",
+        "Divide the atypical training samples into harmful and benign ones.",
+        spec | {"out": "harmful.parquet"},
+        {"samples": "samples.parquet of each seed of one method, from stage train"},
+    )
+    add(
+        stages,
+        "robust-scores",
+        "findings:robust_scores",
+        "Estimate memorization and influence under attack, from subset models trained adversarially.",
+        spec
+        | data
+        | {"memorization": scores["memorization"]}
+        | groups
+        | {
+            "robust-memorization": "memorization of robust correctness, Parquet",
+            "robust-influence": "influence on robust correctness, Parquet",
+            "robust-effects": "effect of each atypical sample on typical test samples, Parquet",
+        },
+        {"shards": "the shards of stage subsets, trained adversarially"},
+    )
     evaluate = add(
         stages,
         "evaluate",

@@ -69,7 +69,13 @@ def subset_seconds(config: Config, data: DataSet) -> float:
 def method_seconds(config: Config, data: DataSet, method: Method) -> float:
     """Return the seconds of training one method with one seed, the measurement after each epoch included."""
     recipe, seed = config.training.recipe, config.training.seeds[0]
-    given = {"method": method, "seed": seed, "recipe": replace(recipe, learning_rate=_GENTLE), "early_stop": 0}
+    given = {
+        "method": method,
+        "seed": seed,
+        "recipe": replace(recipe, learning_rate=_GENTLE),
+        "early_stop": 0,
+        "without": None,
+    }
     # the rest by name, so that a key that training learns later is handed on
     names = [field.name for field in fields(TrainSpec) if field.name not in given]
     rest: dict[str, Any] = {

@@ -195,7 +195,9 @@ def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
         recipe=stage.recipe,
         attack=stage.attack,
         attack_bn=stage.attack_bn,
+        measure_every=1,
         early_stop=0,
+        without=None,
         method=method,
         seed=0,
     )
