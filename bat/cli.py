@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "data",
         "data:data",
         "Read a data set and split it.",
-        spec | {"out": "the data set, safetensors", "samples": "a row a sample: split, index, class, file; Parquet"},
+        spec | {"out": "the data set, safetensors", "files": "a row a sample: split, index, class, file; Parquet"},
     )
     subsets = add(
         stages,
@@ -125,12 +125,30 @@ def _parser() -> argparse.ArgumentParser:
         spec | data | scores | {"influence": "influence.parquet", "train-influence": "train_influence.parquet"},
         {"shards": "the shards of stage subsets"},
     )
+    add(
+        stages,
+        "import-scores",
+        "released:import_scores",
+        "Write the tables of stage scores from a file of scores, without any subset model.",
+        spec
+        | data
+        | {"file": "the scores: npz, Parquet or CSV"}
+        | scores
+        | {"influence": "influence.parquet", "train-influence": "train_influence.parquet"},
+    )
     train = add(
         stages,
         "train",
         "training:train",
         "Train one method with one seed.",
-        spec | data | scores | models | {"history": "a row an epoch, Parquet"},
+        spec
+        | data
+        | scores
+        | models
+        | {
+            "history": "a row an epoch, Parquet",
+            "samples": "a row an epoch and atypical training sample, Parquet",
+        },
     )
     evaluate = add(
         stages,
@@ -163,14 +181,16 @@ def _parser() -> argparse.ArgumentParser:
         "Attack a model of your own on images of your own.",
         {
             "model": "module:function, a function that returns a torch.nn.Module from images in [0, 1] to logits; "
-            "or, with --architecture, a safetensors file of weights",
+            "or a TorchScript file; or, with --architecture, a safetensors file of weights",
             "data": "npz file: x (n, c, h, w), uint8 or floats in [0, 1]; y (n,) integers",
             "norm": "linf or l2",
             "out": "results, a row an image, Parquet",
             "flags": "signs that the result may be too high, Parquet",
         },
     )
-    attack.add_argument("--architecture", help="a network of this package, NAME:WIDTH, as in small_cnn:16")
+    attack.add_argument(
+        "--architecture", help="a network of the config, as in resnet18 or small_cnn:16 (a width after the colon)"
+    )
     attack.add_argument("--eps", type=float, required=True, help="largest perturbation, for pixels in [0, 1]")
     attack.add_argument("--ensemble", default="standard", help="fast or standard (default: AutoAttack's standard)")
     attack.add_argument("--batch-size", type=int, default=256, help="images in one forward pass (default: 256)")

@@ -17,7 +17,7 @@ from bat.attacks.gradient import cross_entropy
 from bat.attacks.pgd import pgd
 from bat.config import Attack, EvaluationPgd, Pgd, Threat
 from bat.data import DataSet, Part
-from bat.models import mode
+from bat.models import for_attacks, mode
 from bat.seeds import derive_seed, uniform
 from bat.statistics import bootstrap_interval, wilson
 
@@ -41,7 +41,8 @@ def attackable(model: nn.Module) -> Iterator[None]:
     """Put ``model`` in evaluation mode with its parameters out of the graph, and restore both."""
     found = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     with mode(model, training=False):
-        model.requires_grad_(False)
+        for parameter, _ in found:
+            parameter.requires_grad_(False)
         try:
             yield
         finally:
@@ -152,8 +153,9 @@ def measure(
     """
     row = {}
     with attackable(model):
+        fast = for_attacks(model)
         for name, part in data.parts().items():
-            columns = [_losses(model, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
+            columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
             values = torch.cat(columns, dim=1).double()
             everything = torch.ones(len(part), dtype=torch.bool, device=values.device)
             groups = {"all": everything, "typical": ~atypical[name], "atypical": atypical[name]}
@@ -238,12 +240,14 @@ def summary(samples: pd.DataFrame, *, confidence: float, bootstrap: int, seed: i
 _MEASURED = ("clean_loss", "clean_accuracy", "pgd_loss", "pgd_accuracy")
 
 
-def _losses(model: nn.Module, part: Part, rows: Tensor, threat: Threat, attack: Pgd, seed: int) -> Tensor:
-    """Return the values of ``_MEASURED`` for each sample: (4, n)."""
+def _losses(
+    model: nn.Module, fast: nn.Module, part: Part, rows: Tensor, threat: Threat, attack: Pgd, seed: int
+) -> Tensor:
+    """Return the values of ``_MEASURED`` for each sample: (4, n). fast: the model for the attack's passes."""
     x, labels = part.images(rows), part.labels[rows]
     random = uniform(derive_seed(seed, "history"), part.index[rows], tuple(x.shape[1:]))
     x_adv = pgd(
-        model,
+        fast,
         x,
         labels,
         loss=cross_entropy,

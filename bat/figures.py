@@ -48,7 +48,7 @@ def save(figure: Figure, paths: Sequence[str]) -> None:
 
 @matplotlib.rc_context(_STYLE)
 def memorization(table: pd.DataFrame, *, threshold: float, models: int) -> Figure:
-    """Draw the histogram of memorization. table: as in scores/memorization.parquet; models: K behind it."""
+    """Draw the histogram of memorization. table: as in scores/memorization.parquet; models: K, 0 for a file."""
     scores = table["memorization"].dropna()
     atypical = int(table["atypical"].sum())
     figure = Figure(figsize=(5, 3), layout="constrained")
@@ -64,8 +64,7 @@ def memorization(table: pd.DataFrame, *, threshold: float, models: int) -> Figur
         ylim=(0.5, None),
         xlabel="memorization",
         ylabel="training samples",
-        title=f"{len(scores)} training samples, {models} subset models: {atypical} atypical "
-        f"({atypical / len(table):.1%})",
+        title=f"{len(scores)} training samples, {_behind(models)}: {atypical} atypical ({atypical / len(table):.1%})",
     )
     axes.legend()
     return figure
@@ -85,7 +84,8 @@ def gallery(
     """Draw the most memorized training samples, each beside those of its class that influence it most.
 
     image: gives that of a row of ``table``, (c, h, w) in [0, 1]; table: as in scores/memorization.parquet; pairs: as in
-    scores/train_influence.parquet; models: K behind both.
+    scores/train_influence.parquet; models: K behind both, 0 for scores
+    from a file.
     """
     place = {index: row for row, index in enumerate(table["train_index"])}
     chosen = table.sort_values("memorization", ascending=False, kind="stable").head(rows)
@@ -105,7 +105,8 @@ def gallery(
         mine = mine.sort_values("influence", ascending=False, kind="stable").head(neighbours)
         first = grid[line, left]
         _image(first, image(place[sample["train_index"]]))
-        interval = f"[{sample['ci_low']:.2f}, {sample['ci_high']:.2f}]"
+        known = np.isfinite(sample["ci_low"])
+        interval = f"[{sample['ci_low']:.2f}, {sample['ci_high']:.2f}]" if known else "no interval"
         first.set_title(f"{sample['memorization']:.2f}\n{interval}", fontweight="bold", fontsize=7.5)
         name = class_names[sample["label"]]
         name = name if len(name) <= 16 else f"{name[:15]}…"
@@ -127,10 +128,11 @@ def gallery(
             star = "*" if pair["significant"] else ""
             axes.set_title(f"\n{pair['influence']:.2f} ± {pair['standard_error']:.2f}{star}", fontsize=7.5)
         if mine.empty:
-            grid[line, left + 1].text(0, 0.5, "no influence\nover the threshold", va="center", fontsize=8)
+            reason = "no influence\nover the threshold" if models else "no influence\nin the file"
+            grid[line, left + 1].text(0, 0.5, reason, va="center", fontsize=8)
     figure.suptitle(
         f"Bold: the {len(chosen)} most memorized training samples: class, memorization, interval. Beside: samples\n"
-        f"of its class that influence it most (± standard error; * significant). {models} subset models.",
+        f"of its class that influence it most (± standard error; * significant). {_behind(models).capitalize()}.",
         fontsize=9,
     )
     return figure
@@ -230,6 +232,10 @@ def tradeoff(summary: pd.DataFrame, by_seed: pd.DataFrame, *, tier: str, threat:
         fontsize=9,
     )
     return figure
+
+
+def _behind(models: int) -> str:
+    return f"{models} subset models" if models else "scores from a file"
 
 
 def _image(axes: Axes, image: NDArray[np.float32]) -> None:

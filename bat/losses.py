@@ -5,6 +5,7 @@ A loss sees one batch and returns tensors: it never crafts an attack, changes th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,44 +13,130 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bat.attacks.gradient import InnerLoss, cross_entropy
-from bat.config import Bat, Method, Natural, PgdAt
+from bat.config import Bat, BatMart, BatTrades, Gairat, Mart, Method, Natural, PgdAt, Trades
 from bat.models import Network
 
 
-class Terms(NamedTuple):
-    """What a batch's loss is made of, each a scalar tensor.
+@dataclass(frozen=True)
+class Batch:
+    """What a loss sees of n samples.
 
-    ``loss`` is what the optimizer minimises; the others are detached and go to the history: the discrimination
-    loss, the number of harmful samples in the batch and the sum of their weights.
+    clean, x: (n, c, h, w) in [0, 1], the images and what is trained on, adversarial where the objective has an inner
+    loss. labels: (n,); atypical: (n,) bool. right: (n,), the share of the attack's steps that started at a point that
+    is still classified correctly; empty without an attack. progress: the fraction of training that is done.
+    """
+
+    clean: Tensor
+    x: Tensor
+    labels: Tensor
+    atypical: Tensor
+    right: Tensor
+    progress: float
+    label_smoothing: float
+
+
+class Terms(NamedTuple):
+    """What a batch's loss is made of.
+
+    ``loss`` is what the optimizer minimises, a scalar. The others are detached. Scalars for the history: the
+    discrimination loss, the number of harmful samples in the batch and the sum of their weights. For the record of
+    samples: logits (n, classes) of ``Batch.x``, and the weights (n,) of the samples in the loss.
     """
 
     loss: Tensor
     discrimination: Tensor
     harmful: Tensor
     harmful_weight: Tensor
+    logits: Tensor
+    weight: Tensor
 
 
-OuterLoss = Callable[[Network, Tensor, Tensor, Tensor], Terms]
-"""(model, x, labels, atypical) -> terms. x: (n, c, h, w), adversarial where the objective has an inner loss."""
+class Passed(NamedTuple):
+    """Each sample's loss (n,), and features (n, d) and logits (n, classes) of ``Batch.x``."""
+
+    losses: Tensor
+    features: Tensor
+    logits: Tensor
+
+
+OuterLoss = Callable[[Network, Batch], Terms]
+SampleLosses = Callable[[Network, Batch], Passed]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """An outer loss with the inner loss that its adversarial examples maximise; None: clean images."""
+    """An outer loss, and how its adversarial examples are made.
+
+    inner: what the attack maximises; None: clean images. from_clean: the attack starts beside the clean image, and
+    the target of ``inner`` is the logarithm of its predicted probabilities (TRADES); else it starts anywhere in the
+    ball, and the target is the label. eps_factor: multiplies eps and step size. awp: gamma of adversarial weight
+    perturbation, 0 for none.
+    """
 
     inner: InnerLoss | None
     outer: OuterLoss
+    from_clean: bool = False
+    eps_factor: float = 1.0
+    awp: float = 0.0
 
 
 def objective(method: Method) -> Objective:
     """Return the objective that a method of the configuration names."""
+    if isinstance(method, Natural):
+        return Objective(None, _mean_cross_entropy)
+    near = isinstance(method, Trades | BatTrades)
+    inner = kl_divergence if near else cross_entropy
+    return Objective(inner, _outer(method), near, method.eps_factor, method.awp)
+
+
+def _outer(method: PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart) -> OuterLoss:
     match method:
-        case Natural():
-            return Objective(None, _mean_cross_entropy)
         case PgdAt():
-            return Objective(cross_entropy, _mean_cross_entropy)
+            return _mean_cross_entropy
+        case Gairat():
+            return _gairat(method)
+        case Trades():
+            return partial(_mean, sample_losses=_trades(method.beta))
+        case Mart():
+            return partial(_mean, sample_losses=_mart(method.factor))
         case Bat():
-            return Objective(cross_entropy, _bat(method))
+            return _bat(method, _cross_entropies)
+        case BatTrades():
+            return _bat(method, _trades(method.trades_beta))
+        case BatMart():
+            return _bat(method, _mart(method.mart_factor))
+
+
+def kl_divergence(logits: Tensor, log_p: Tensor) -> Tensor:
+    """Return KL(p || softmax(logits)) of each sample (n,). log_p: (n, classes), logarithms of probabilities."""
+    return F.kl_div(F.log_softmax(logits, dim=1), log_p, reduction="none", log_target=True).sum(1)
+
+
+def boosted_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
+    """Return MART's -log p_y - log(1 - max over k other than y of p_k) of each sample (n,).
+
+    Label smoothing changes the first term, the cross-entropy.
+    """
+    rival = logits.scatter(1, labels[:, None], -torch.inf).argmax(1, keepdim=True)
+    # 1 - p_k as a sum of the others: the difference would be 0 where p_k is near 1
+    others = logits.scatter(1, rival, -torch.inf).logsumexp(1)
+    smoothed = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    return smoothed + logits.logsumexp(1) - others
+
+
+def gairat_weights(right: Tensor, *, offset: float) -> Tensor:
+    """Return GAIRAT's weights, of mean 1 over the batch: (n,) proportional to (1 + tanh(offset + 5 (1 - 2 right))) / 2.
+
+    right: (n,), kappa / K, the share of the attack's steps that started at a point still classified correctly.
+    """
+    # (1 + tanh z) / 2 is sigmoid(2 z); through logarithms, so that all of a batch may be tiny
+    return len(right) * F.logsigmoid(2 * (offset + 5 * (1 - 2 * right))).softmax(0)
+
+
+def wrong_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return q (n,): the highest probability of a wrong class where a sample is misclassified, 0 elsewhere."""
+    # of a misclassified sample the highest probability is a wrong class's
+    return torch.where(logits.argmax(1) != labels, F.softmax(logits, dim=1).amax(1), 0)
 
 
 def harmful_samples(logits: Tensor, labels: Tensor, atypical: Tensor) -> Tensor:
@@ -64,14 +151,13 @@ def bat_weights(logits: Tensor, labels: Tensor, atypical: Tensor, *, alpha: floa
     """Return BAT's sample weights w: (n,), detached.
 
     w_i = exp(-alpha q_i), q_i the highest probability of a wrong class, where sample i is harmful; 1 elsewhere. This is
-    the project's reading of Xu et al. 2021.
+    the project's reading of Xu et al. 2021. An infinite alpha leaves harmful samples out.
 
     logits: (n, classes) of adversarial examples; labels: (n,); atypical: (n,) bool.
     """
     logits = logits.detach()
     harmful = harmful_samples(logits, labels, atypical)
-    # of a misclassified sample the highest probability is a wrong class's
-    return torch.where(harmful, torch.exp(-alpha * F.softmax(logits, dim=1).amax(1)), 1)
+    return torch.where(harmful, torch.exp(-alpha * wrong_probability(logits, labels)), 1)
 
 
 def discrimination_loss(features: Tensor, labels: Tensor, harmful: Tensor, *, temperature: float) -> Tensor:
@@ -94,25 +180,83 @@ def discrimination_loss(features: Tensor, labels: Tensor, harmful: Tensor, *, te
     return torch.where(pairs, loss, 0).sum() / pairs.sum().clamp(min=1)
 
 
-def _mean_cross_entropy(model: Network, x: Tensor, labels: Tensor, atypical: Tensor) -> Terms:
-    zero = torch.zeros((), device=x.device)
-    return Terms(F.cross_entropy(model(x), labels), zero, zero, zero)
+def _cross_entropies(model: Network, batch: Batch) -> Passed:
+    features = model.features(batch.x)
+    logits = model.head(features)
+    losses = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=batch.label_smoothing)
+    return Passed(losses, features, logits)
 
 
-def _bat(method: Bat) -> OuterLoss:
-    alpha = method.alpha if method.reweighting else 0.0
+def _trades(beta: float) -> SampleLosses:
+    """CE(f(x), y) + beta KL(p(x) || p(x')) (Zhang et al. 2019)."""
+
+    def losses(model: Network, batch: Batch) -> Passed:
+        clean = model(batch.clean)
+        features = model.features(batch.x)
+        logits = model.head(features)
+        smoothed = F.cross_entropy(clean, batch.labels, reduction="none", label_smoothing=batch.label_smoothing)
+        return Passed(smoothed + beta * kl_divergence(logits, F.log_softmax(clean, dim=1)), features, logits)
+
+    return losses
+
+
+def _mart(factor: float) -> SampleLosses:
+    """BCE(x') + lambda KL(p(x) || p(x')) (1 - p_y(x)) (Wang et al. 2020); no factor is held constant."""
+
+    def losses(model: Network, batch: Batch) -> Passed:
+        log_p = F.log_softmax(model(batch.clean), dim=1)
+        features = model.features(batch.x)
+        logits = model.head(features)
+        error = 1 - log_p.gather(1, batch.labels[:, None])[:, 0].exp()
+        boosted = boosted_cross_entropy(logits, batch.labels, label_smoothing=batch.label_smoothing)
+        return Passed(boosted + factor * kl_divergence(logits, log_p) * error, features, logits)
+
+    return losses
+
+
+def _terms(loss: Tensor, logits: Tensor, weight: Tensor) -> Terms:
+    zero = torch.zeros((), device=loss.device)
+    return Terms(loss, zero, zero, zero, logits.detach(), weight)
+
+
+def _mean_cross_entropy(model: Network, batch: Batch) -> Terms:
+    logits = model(batch.x)
+    loss = F.cross_entropy(logits, batch.labels, label_smoothing=batch.label_smoothing)
+    return _terms(loss, logits, torch.ones_like(loss).expand(len(logits)))
+
+
+def _mean(model: Network, batch: Batch, *, sample_losses: SampleLosses) -> Terms:
+    losses, _, logits = sample_losses(model, batch)
+    return _terms(losses.mean(), logits, torch.ones_like(losses))
+
+
+def _gairat(method: Gairat) -> OuterLoss:
+    def outer(model: Network, batch: Batch) -> Terms:
+        if batch.progress < method.burn_in:
+            return _mean_cross_entropy(model, batch)
+        losses, _, logits = _cross_entropies(model, batch)
+        weights = gairat_weights(batch.right, offset=method.offset)
+        return _terms((weights * losses).mean(), logits, weights)
+
+    return outer
+
+
+def _bat(method: Bat | BatTrades | BatMart, sample_losses: SampleLosses) -> OuterLoss:
+    alpha = float(method.alpha) if method.reweighting else 0.0
     beta = method.beta if method.discrimination else 0.0
 
-    def outer(model: Network, x: Tensor, labels: Tensor, atypical: Tensor) -> Terms:
-        features = model.features(x)
-        logits = model.head(features)
-        weights = bat_weights(logits, labels, atypical, alpha=alpha)
-        loss = (weights * cross_entropy(logits, labels)).sum() / weights.sum()
-        harmful = harmful_samples(logits, labels, atypical)
-        discrimination = torch.zeros((), device=x.device)
+    def outer(model: Network, batch: Batch) -> Terms:
+        losses, features, logits = sample_losses(model, batch)
+        weights = bat_weights(logits, batch.labels, batch.atypical, alpha=alpha)
+        # a batch of which every sample is left out has the loss 0, not NaN
+        tiny = torch.finfo(weights.dtype).tiny
+        loss = (weights * losses).sum() / weights.sum().clamp(min=tiny)
+        harmful = harmful_samples(logits, batch.labels, batch.atypical)
+        discrimination = torch.zeros((), device=loss.device)
         if beta:
-            discrimination = discrimination_loss(features, labels, harmful, temperature=method.temperature)
+            discrimination = discrimination_loss(features, batch.labels, harmful, temperature=method.temperature)
             loss = loss + beta * discrimination
-        return Terms(loss, discrimination.detach(), harmful.sum(), weights[harmful].sum())
+        scalars = (discrimination.detach(), harmful.sum(), (weights * harmful).sum())
+        return Terms(loss, *scalars, logits.detach(), weights)
 
     return outer

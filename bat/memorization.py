@@ -179,18 +179,26 @@ def influence_table(
 
 
 def group_table(
-    correct: Bools, index: Counts, labels: Counts, pairs: pd.DataFrame, *, threshold: float
+    correct: Bools,
+    index: Counts,
+    labels: Counts,
+    pairs: pd.DataFrame,
+    memorization: pd.DataFrame,
+    *,
+    threshold: float,
 ) -> pd.DataFrame:
     """Return a row a target: is it atypical, and which atypical training sample influences it most.
 
     A target is atypical when one of ``pairs`` (of ``influence_table``) has it, is significant and passes the threshold.
-    ``max_influence`` is missing where the target's class has no atypical training sample.
-    correct: (models, t); index, labels: (t,).
+    ``max_influence``, and ``memorization``, that of the training sample behind it, are missing where the target's class
+    has no atypical training sample.
+    correct: (models, t); index, labels: (t,); memorization: of ``memorization_table``.
     """
     ascending = pairs.sort_values("influence", kind="stable", na_position="first")
     strongest = ascending.drop_duplicates("target_index", keep="last")
     strongest = strongest.set_index("target_index").reindex(index)
     chosen = pairs[pairs["significant"] & (pairs["influence"] > threshold)]
+    source = strongest["train_index"].astype("Int64")
     return pd.DataFrame(
         {
             "target_index": index,
@@ -198,7 +206,8 @@ def group_table(
             "accuracy": correct.mean(0),
             "models": len(correct),
             "max_influence": strongest["influence"].to_numpy(),
-            "max_influence_train_index": strongest["train_index"].astype("Int64").to_numpy(),
+            "max_influence_train_index": source.to_numpy(),
+            "memorization": source.map(memorization.set_index("train_index")["memorization"]).to_numpy(np.float64),
             "atypical": np.isin(index, chosen["target_index"]),
         }
     )

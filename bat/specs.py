@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from bat.config import STRICT, Data, Ensemble, EvaluationPgd, Method, Model, Pgd, Recipe, Threat
+from bat.config import STRICT, Data, Ensemble, EvaluationPgd, Method, Model, Pgd, Recipe, ScoresFormat, Threat
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -38,6 +38,14 @@ class ScoresSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImportScoresSpec:
+    """What imported scores depend on, besides the file and the data."""
+
+    format: ScoresFormat
+    threshold: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainSpec:
     """What one trained model depends on, besides the data and the scores."""
 
@@ -46,6 +54,7 @@ class TrainSpec:
     recipe: Recipe
     attack: Pgd
     attack_bn: Literal["eval", "train"]
+    early_stop: int
     method: Method
     seed: int
 

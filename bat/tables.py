@@ -28,12 +28,13 @@ _GROUP = [
     ("models", pa.int64()),
     ("max_influence", pa.float64()),
     ("max_influence_train_index", pa.int64()),
+    ("memorization", pa.float64()),
     ("atypical", pa.bool_()),
 ]
 _ACCURACY = [("accuracy", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64())]
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "samples": pa.schema(
+    "files": pa.schema(
         [
             ("split", pa.string()),
             ("index", pa.int64()),
@@ -81,6 +82,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("label", pa.int64()),
             ("atypical", pa.bool_()),
             ("max_influence", pa.float64()),
+            ("memorization", pa.float64()),
             ("predicted", pa.int64()),
             ("clean_correct", pa.bool_()),
             ("pgd_correct", pa.bool_()),
@@ -130,6 +132,19 @@ SCHEMAS: dict[str, pa.Schema] = {
             *_ACCURACY,
             ("seed_deviation", pa.float64()),
             ("tier", pa.string()),
+        ]
+    ),
+    # a row an epoch and atypical training sample
+    "training_samples": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("epoch", pa.int64()),
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("memorization", pa.float64()),
+            ("wrong_probability", pa.float64()),
+            ("weight", pa.float64()),
         ]
     ),
     "history": pa.schema(

@@ -1,24 +1,39 @@
 """The one training loop, for subset models and adversarial training alike."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bat.attacks.ball import random_start
-from bat.attacks.gradient import InnerLoss
+from bat.attacks.ball import near_start, random_start
 from bat.attacks.pgd import pgd
+from bat.awp import backward
 from bat.config import OneCycle, Pgd, Recipe, Steps, Threat
 from bat.data import DataSet, Part, augment
 from bat.errors import BatError
 from bat.evaluation import measure
-from bat.losses import Objective, objective
-from bat.models import Network, build, mode
+from bat.losses import Batch, Objective, objective, wrong_probability
+from bat.models import Network, build, for_attacks, mode, seeded
 from bat.seeds import derive_seed, generator
 from bat.specs import TrainSpec
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one epoch of training saw of each training sample, in the order of the training set.
+
+    wrong_probability: (n,), the highest probability of a wrong class at the point trained on where the sample was
+    misclassified there, else 0. weight: (n,), its weight in the loss, 1 for methods without weights.
+    """
+
+    wrong_probability: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,7 @@ class Epoch:
     discrimination_loss: float
     harmful: int
     harmful_weight: float
+    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -72,9 +88,15 @@ def fit(
     device = train.labels.device
     if atypical is None:
         atypical = torch.zeros(len(train), dtype=torch.bool, device=device)
+    learner, average = model, None
+    if recipe.ema_decay:
+        lerp = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+        # a copy learns, and the caller's network is the average
+        learner, average = copy.deepcopy(model), AveragedModel(model, multi_avg_fn=lerp, use_buffers=True)
+        average.module = model
     batches = -(-len(train) // recipe.batch_size)
     optimizer = torch.optim.SGD(
-        model.parameters(),
+        learner.parameters(),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
@@ -88,32 +110,50 @@ def fit(
             generator(seed, purpose, epoch, device=device) for purpose in ("order", "augment", "start")
         )
         learning_rate = float(scheduler.get_last_lr()[0])
-        seen = []
-        with mode(model, training=True):
+        seen, logits, weight = [], [], []
+        with mode(learner, training=True), seeded(derive_seed(seed, "layers", epoch), device):
             order = torch.randperm(len(train), generator=order_random, device=device)
             splits = order.tensor_split(batches)
-            for rows in splits:
+            for number, rows in enumerate(splits):
                 x, labels = train.images(rows), train.labels[rows]
                 if recipe.crop_padding or recipe.flip:
                     x = augment(x, crop_padding=recipe.crop_padding, flip=recipe.flip, random=augment_random)
+                batch = Batch(
+                    clean=x,
+                    x=x,
+                    labels=labels,
+                    atypical=atypical[rows],
+                    right=x.new_empty(0),
+                    progress=((epoch - 1) * batches + number) / total,
+                    label_smoothing=recipe.label_smoothing,
+                )
                 if objective.inner and inner:
-                    x = _adversarial(model, x, labels, objective.inner, inner, start_random)
-                terms = objective.outer(model, x, labels, atypical[rows])
+                    batch = _attacked(learner, batch, objective, inner, start_random)
                 optimizer.zero_grad()
-                terms.loss.backward()  # type: ignore[no-untyped-call]
+                terms = backward(learner, batch, objective)
                 optimizer.step()
                 scheduler.step()
-                # one small tensor a batch, read once an epoch: a GPU never waits
-                seen.append(torch.stack([term.detach().float() for term in terms]))
+                if average:
+                    average.update_parameters(learner)
+                # read once an epoch: a GPU never waits
+                seen.append(torch.stack([term.detach().float() for term in terms[:4]]))
+                logits.append(terms.logits)
+                weight.append(terms.weight)
+        samples = _samples(order, train.labels, torch.cat(logits), torch.cat(weight))
         counts = torch.tensor([len(rows) for rows in splits])
-        yield _epoch(epoch, learning_rate, torch.stack(seen).double().cpu(), counts, what)
+        yield _epoch(epoch, learning_rate, torch.stack(seen).double().cpu(), counts, samples, what)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model: a row an epoch, and the weights of the best and the last epoch."""
+    """A trained model: a row an epoch, and the weights of the best and the last epoch.
+
+    samples: a row an epoch and atypical training sample, with columns epoch, train_index, label, wrong_probability
+    and weight.
+    """
 
     history: pd.DataFrame
+    samples: pd.DataFrame
     best_epoch: int
     best: dict[str, Tensor]
     last: dict[str, Tensor]
@@ -128,8 +168,9 @@ def train(
     """Train one method with one seed, and measure it after each epoch on all splits.
 
     The best epoch is the first with the highest accuracy on the validation samples, under PGD where the method
-    trains on adversarial examples and clean where it does not: test samples choose nothing. atypical: for each
-    split (n,) bool. ``watch`` wraps the epochs, for a progress bar.
+    trains on adversarial examples and clean where it does not: test samples choose nothing. Training stops after
+    ``spec.early_stop`` epochs without a better one, 0 for never. atypical: for each split (n,) bool. ``watch`` wraps
+    the epochs, for a progress bar.
     """
     goal = objective(spec.method)
     model = build(spec.model, data.train, classes=data.classes, seed=derive_seed(spec.seed, "weights"))
@@ -145,16 +186,35 @@ def train(
         inner=Inner(spec.threat, spec.attack, spec.attack_bn),
     )
     rows: list[dict[str, float]] = []
+    samples: list[pd.DataFrame] = []
+    rare = data.train.take(atypical["train"].nonzero().flatten())
     best_row: dict[str, float] = {criterion: -1.0}
     best: dict[str, Tensor] = {}
     for epoch in watch(epochs):
-        row = asdict(epoch) | measure(model, data, atypical, threat=spec.threat, attack=spec.attack, seed=spec.seed)
+        row = {name: value for name, value in vars(epoch).items() if name != "samples"}
+        row |= measure(model, data, atypical, threat=spec.threat, attack=spec.attack, seed=spec.seed)
         rows.append(row)
+        samples.append(_rows(epoch, rare, atypical["train"]))
         if row[criterion] > best_row[criterion]:
             best_row, best = row, _weights(model)
+        if spec.early_stop and epoch.epoch - best_row["epoch"] >= spec.early_stop:
+            break
     history = pd.DataFrame(rows)
     best_epoch = int(best_row["epoch"])
-    return Trained(history.assign(best=history["epoch"] == best_epoch), best_epoch, best, _weights(model))
+    history = history.assign(best=history["epoch"] == best_epoch)
+    return Trained(history, pd.concat(samples, ignore_index=True), best_epoch, best, _weights(model))
+
+
+def _rows(epoch: Epoch, rare: Part, atypical: Tensor) -> pd.DataFrame:
+    """Return what the epoch saw of the atypical training samples. rare: these samples; atypical: (n,) bool."""
+    columns = {
+        "train_index": rare.index,
+        "label": rare.labels,
+        "wrong_probability": epoch.samples.wrong_probability[atypical].double(),
+        "weight": epoch.samples.weight[atypical].double(),
+    }
+    table = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+    return table.assign(epoch=epoch.epoch)
 
 
 def _weights(model: Network) -> dict[str, Tensor]:
@@ -171,26 +231,45 @@ def learning_rate_factor(schedule: Steps | OneCycle, done: int, total: int) -> f
     return (done + 1) / (peak + 1) if done < peak else (total - done) / (total - peak)
 
 
-def _adversarial(
-    model: Network, x: Tensor, labels: Tensor, loss: InnerLoss, inner: Inner, random: torch.Generator
-) -> Tensor:
-    threat, attack = inner.threat, inner.attack
+def _attacked(model: Network, batch: Batch, objective: Objective, inner: Inner, random: torch.Generator) -> Batch:
+    """Return the batch with adversarial examples of its images, and the share of steps at which each was right."""
+    if objective.inner is None:
+        raise ValueError("this objective has no inner loss: there is nothing to attack")
+    threat, attack, x = inner.threat, inner.attack, batch.clean
+    eps = objective.eps_factor * threat.eps
+    # drawn alike for all objectives, so that their starts go together
     uniform = torch.rand(x.shape, generator=random, device=x.device)
+    right = torch.zeros(len(x), device=x.device)
     with mode(model, training=inner.attack_bn == "train"):
-        return pgd(
-            model,
+        fast = for_attacks(model)
+        if objective.from_clean:
+            start = near_start(x, uniform)
+            with torch.no_grad():
+                target = F.log_softmax(fast(x), dim=1)
+        else:
+            start, target = random_start(x, uniform, norm=threat.norm, eps=eps), batch.labels
+        x_adv = pgd(
+            fast,
             x,
-            labels,
-            loss=loss,
+            target,
+            loss=objective.inner,
             norm=threat.norm,
-            eps=threat.eps,
-            step_size=attack.step_size,
+            eps=eps,
+            step_size=objective.eps_factor * attack.step_size,
             steps=attack.steps,
-            start=random_start(x, uniform, norm=threat.norm, eps=threat.eps),
+            start=start,
+            watch=lambda logits: right.add_(logits.argmax(1) == batch.labels),
         )
+    return replace(batch, x=x_adv, right=right / attack.steps)
 
 
-def _epoch(epoch: int, learning_rate: float, seen: Tensor, counts: Tensor, what: str) -> Epoch:
+def _samples(order: Tensor, labels: Tensor, logits: Tensor, weight: Tensor) -> Samples:
+    """Put an epoch's values, which are in the order of training, in that of the training set."""
+    place = order.argsort()
+    return Samples(wrong_probability(logits, labels[order])[place], weight[place])
+
+
+def _epoch(epoch: int, learning_rate: float, seen: Tensor, counts: Tensor, samples: Samples, what: str) -> Epoch:
     """Sum up an epoch. seen: (batches, 4), the terms of each batch."""
     loss, discrimination, harmful, weight = seen.unbind(1)
     if not loss.isfinite().all():
@@ -208,4 +287,5 @@ def _epoch(epoch: int, learning_rate: float, seen: Tensor, counts: Tensor, what:
         discrimination_loss=float((discrimination * share).sum()),
         harmful=number,
         harmful_weight=float(weight.sum()) / number if number else float("nan"),
+        samples=samples,
     )

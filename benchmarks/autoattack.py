@@ -7,6 +7,7 @@ list: samples that stand after it, by either; share of images on which they diff
 """
 
 import argparse
+import sys
 import time
 from dataclasses import replace
 
@@ -24,17 +25,18 @@ from bat.seeds import derive_seed
 from bat.training import Inner, fit
 
 NAMES = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "square": "square"}
-THREATS = [
-    Threat(norm="linf", eps=0.1),
-    Threat(norm="linf", eps=0.15),
-    Threat(norm="l2", eps=0.5),
-]
+THREATS = {
+    "digits": [Threat(norm="linf", eps=0.1), Threat(norm="linf", eps=0.15), Threat(norm="l2", eps=0.5)],
+    "mnist5k": [Threat(norm="linf", eps=0.15), Threat(norm="l2", eps=1.5)],
+}
 METHODS: dict[str, Method] = {
     "natural": Natural(name="natural", objective="natural"),
-    "pgd_at": PgdAt(name="pgd_at", objective="pgd_at"),
+    "pgd_at": PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0),
     "bat": Bat(
         name="bat",
         objective="bat",
+        eps_factor=1.0,
+        awp=0.0,
         reweighting=True,
         alpha=1.0,
         discrimination=True,
@@ -44,10 +46,10 @@ METHODS: dict[str, Method] = {
 }
 
 
-def trained(method: Method, data: DataSet, epochs: int) -> Network:
+def trained(method: Method, data: DataSet, width: int, epochs: int) -> Network:
     """Train a model by the default config, for fewer epochs; BAT takes a tenth of the samples for atypical."""
     config = load("config/config.yaml")
-    model = build(config.model, data.train, classes=data.classes, seed=derive_seed(0, "weights"))
+    model = build(replace(config.model, width=width), data.train, classes=data.classes, seed=derive_seed(0, "weights"))
     recipe = replace(config.training.recipe, epochs=epochs)
     for _ in fit(
         model,
@@ -63,21 +65,24 @@ def trained(method: Method, data: DataSet, epochs: int) -> Network:
     return model.eval()
 
 
-def ours(model: Network, part: Part, threat: Threat, attack: Attack) -> np.ndarray:
+def ours(model: Network, part: Part, threat: Threat, attack: Attack, batch_size: int) -> np.ndarray:
     """Return which samples stand after one attack of this package."""
     # one step, one restart: the least that evaluate() can do beside the ensemble
     pgd = EvaluationPgd(name="pgd", steps=1, step_size=threat.eps, restarts=1)
-    found = evaluate(model, part, torch.arange(len(part)), threat=threat, pgd_attack=pgd, ensemble=(attack,), seed=0)
-    return (found["margin"] > 0).numpy()
+    found = [
+        evaluate(model, part, rows, threat=threat, pgd_attack=pgd, ensemble=(attack,), seed=0)["margin"] > 0
+        for rows in torch.split(torch.arange(len(part)), batch_size)
+    ]
+    return torch.cat(found).numpy()
 
 
-def theirs(model: Network, part: Part, threat: Threat, attack: Attack) -> np.ndarray:
+def theirs(model: Network, part: Part, threat: Threat, attack: Attack, batch_size: int) -> np.ndarray:
     """Return which samples stand after one attack of pyautoattack with the standard's settings."""
     norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
     adversary = AutoAttack(model, norm=norm, eps=threat.eps, seed=0, version="standard")
     adversary.attacks_to_run = [NAMES[attack.name]]
     x, labels = part.images(), part.labels
-    x_adv = adversary.run_standard_evaluation(x, labels, batch_size=len(part))
+    x_adv = adversary.run_standard_evaluation(x, labels, batch_size=batch_size)
     x_adv = x_adv[0] if isinstance(x_adv, tuple) else x_adv
     with torch.no_grad():
         return (model(x_adv).argmax(1) == labels).numpy()
@@ -87,18 +92,21 @@ def main() -> None:
     """Compare attack by attack, each on the points that stood after those before it, by its own account."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--data", default="digits", choices=["digits", "mnist5k"])
+    parser.add_argument("--width", type=int, default=16, help="channels of small_cnn's first convolution")
+    parser.add_argument("--batch-size", type=int, default=250, help="images in one pass, for both")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--attacks", nargs="+", default=list(NAMES), choices=NAMES)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = load_source(load("config/config.yaml").data, subsample=1.0)
+    data = load_source(replace(load("config/config.yaml").data, name=options.data), subsample=1.0)
     images = data.test.take(torch.arange(options.images))
     attacks = [attack for attack in STANDARD if attack.name in options.attacks]
     for name in options.methods:
-        model = trained(METHODS[name], data, options.epochs)
-        for threat in THREATS:
-            print(f"\n{name}, {threat.norm} {threat.eps:g}, {len(images)} images")
+        model = trained(METHODS[name], data, options.width, options.epochs)
+        for threat in THREATS[options.data]:
+            print(f"\n{options.data}, {name}, {threat.norm} {threat.eps:g}, {len(images)} images")
             print(f"{'after':10}{'ours':>7}{'theirs':>8}{'differ':>9}{'ours s':>9}{'theirs s':>10}{'ratio':>8}")
             standing = {run: np.ones(len(images), dtype=bool) for run in (ours, theirs)}
             total = dict.fromkeys(standing, 0.0)
@@ -108,11 +116,12 @@ def main() -> None:
                     rows = torch.tensor(np.flatnonzero(stands))
                     start = time.process_time()
                     if len(rows):
-                        stands[rows] = run(model, images.take(rows), threat, attack)
+                        stands[rows] = run(model, images.take(rows), threat, attack, options.batch_size)
                     seconds[run] = time.process_time() - start
                     total[run] += seconds[run]
                 line(attack.name, standing, seconds)
             line("all", standing, total)
+            sys.stdout.flush()
 
 
 def line(name: str, standing: dict, seconds: dict) -> None:

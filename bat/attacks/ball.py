@@ -39,7 +39,20 @@ def random_start(x: Tensor, uniform: Tensor, *, norm: str, eps: float) -> Tensor
     if norm == "linf":
         delta = (2 * uniform - 1) * eps
     else:
-        # the normal quantile of uniform numbers; the clamp keeps its ends finite
-        delta = torch.special.ndtri(uniform.clamp(1e-7, 1 - 1e-7))
+        delta = _normal(uniform)
         delta = delta * (eps / size(delta, norm))
     return project(x + delta, x, norm=norm, eps=eps)
+
+
+def near_start(x: Tensor, uniform: Tensor) -> Tensor:
+    """Return x + 0.001 N(0, 1), where TRADES starts (Zhang et al. 2019): the gradient at x itself is 0.
+
+    uniform: like x, in [0, 1). Not projected: only the steps of an attack are.
+    """
+    return x + 0.001 * _normal(uniform)
+
+
+def _normal(uniform: Tensor) -> Tensor:
+    """Return the normal quantiles of uniform numbers; the clamp keeps its ends finite."""
+    quantiles: Tensor = torch.special.ndtri(uniform.clamp(1e-7, 1 - 1e-7))
+    return quantiles

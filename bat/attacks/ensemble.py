@@ -13,6 +13,7 @@ from bat.attacks.gradient import cross_entropy, label_margin, targeted_dlr, targ
 from bat.attacks.pgd import pgd
 from bat.attacks.square import square
 from bat.config import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Square, Threat
+from bat.models import for_attacks
 from bat.seeds import derive_seed, uniform
 
 STANDARD: tuple[Attack, ...] = (
@@ -77,7 +78,7 @@ def run(
 
     x: (n, c, h, w) in [0, 1]; logits: (n, classes) of x; labels, index: (n,). A sample's randomness depends on (seed,
     its index, attack, restart, rank of the target) alone. Each restart and target runs on the samples that stood under
-    those before.
+    those before. What an attack found counts only if ``model`` itself, not its faster form, gets it wrong.
 
     Raises:
         ValueError: the attack left the eps ball or [0, 1].
@@ -85,6 +86,7 @@ def run(
     # the classes of each sample from the most to the least likely, without its label
     classes = logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
     margin, x_adv = margins(logits, labels), x.clone()
+    fast = for_attacks(model)
     for restart, rank in _attempts(attack, classes.shape[1]):
         rows = (margin > 0).nonzero().flatten()
         if not len(rows):
@@ -95,7 +97,7 @@ def run(
         if restart or not isinstance(attack, FabT):  # the first restart of FAB begins at the image itself
             random = uniform(own_seed, index[rows], tuple(x.shape[1:]))
             start = random_start(start, random, norm=threat.norm, eps=threat.eps)
-        found = _attempt(attack, model, x[rows], target, index[rows], threat, own_seed, start, logits.shape[1])
+        found = _attempt(attack, fast, x[rows], target, index[rows], threat, own_seed, start, logits.shape[1])
         check_allowed(found, x[rows], threat)
         with torch.no_grad():
             found_margin = margins(model(found), labels[rows])

@@ -5,11 +5,27 @@ No key has a default here: an experimental choice lives in ``config/``.
 """
 
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
-from bat.config.data import Cached, Data, ImageFolder, Model, Npz, Packaged, Published, share
+from bat.config.data import Cached, Data, ImageFolder, Npz, Packaged, Published, share
 from bat.config.experiment import Config, Evaluation, Memorization, Training, subset_size
+from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import load, parse, schema
+from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
-from bat.config.training import Bat, Method, Natural, OneCycle, PgdAt, Recipe, Steps
+from bat.config.sweeps import Sweep, expand
+from bat.config.training import (
+    Bat,
+    BatMart,
+    BatTrades,
+    Gairat,
+    Mart,
+    Method,
+    Natural,
+    OneCycle,
+    PgdAt,
+    Recipe,
+    Steps,
+    Trades,
+)
 
 __all__ = [
     "NAME",
@@ -18,6 +34,8 @@ __all__ = [
     "ApgdT",
     "Attack",
     "Bat",
+    "BatMart",
+    "BatTrades",
     "Cached",
     "Config",
     "Data",
@@ -25,7 +43,12 @@ __all__ = [
     "Evaluation",
     "EvaluationPgd",
     "FabT",
+    "FileScores",
+    "FixedModel",
+    "Gairat",
     "ImageFolder",
+    "LibraryModel",
+    "Mart",
     "Memorization",
     "Method",
     "Model",
@@ -37,10 +60,17 @@ __all__ = [
     "PgdAt",
     "Published",
     "Recipe",
+    "Scores",
+    "ScoresFormat",
+    "SizedModel",
     "Square",
     "Steps",
+    "SubsetScores",
+    "Sweep",
     "Threat",
+    "Trades",
     "Training",
+    "expand",
     "load",
     "parse",
     "schema",

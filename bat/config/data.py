@@ -1,4 +1,4 @@
-"""Data sets and networks."""
+"""Data sets."""
 
 from typing import Annotated, Literal
 
@@ -88,13 +88,3 @@ Data = Annotated[Packaged | Published | ImageFolder | Npz, Field(discriminator="
 def share(samples: int, subsample: float) -> int:
     """Return how many of the samples of a split a trial takes."""
     return min(samples, max(2, round(subsample * samples)))
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Model:
-    """The network."""
-
-    name: Literal["small_cnn", "mlp"] = Field(
-        description="small_cnn (three convolutions with batch normalisation) or mlp (two hidden layers)."
-    )
-    width: int = Field(ge=1, description="Channels of the first convolution, or units of a hidden layer.")

@@ -7,8 +7,11 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
-from bat.config.data import Data, Model, share
+from bat.config.data import Data, share
+from bat.config.model import Model
+from bat.config.scores import Scores
 from bat.config.strict import LARGEST, NAME, STRICT
+from bat.config.sweeps import Sweep, expand
 from bat.config.training import Method, Recipe
 
 
@@ -42,7 +45,11 @@ class Training:
     recipe: Recipe = Field(description="How weights are optimised.")
     attack: Pgd = Field(description="The attack in training, and the one behind the history and the best epoch.")
     attack_bn: Literal["eval", "train"] = Field(description="Mode of batch normalisation while training attacks run.")
+    early_stop: int = Field(
+        ge=0, description="Stop after so many epochs without a better validation accuracy; 0 for never."
+    )
     methods: tuple[Method, ...] = Field(min_length=1, description="The methods to train.")
+    sweeps: tuple[Sweep, ...] = Field(description="Further methods: one key of a method over several values.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -56,6 +63,7 @@ class Evaluation:
         description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
         "AutoAttack), or a list of attacks, each run on the samples that still stand."
     )
+    images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
     confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of accuracies.")
     bootstrap: int = Field(ge=100, description="Resamples of seeds and test samples behind the intervals.")
 
@@ -71,6 +79,7 @@ class Config:
     )
     model: Model = Field(description="The network, for stage 1 and stage 2 alike.")
     threat: Threat = Field(description="What an adversary may change.")
+    scores: Scores = Field(description="Where the scores of stage 1 come from.")
     memorization: Memorization = Field(description="Stage 1: subset models and scores.")
     training: Training = Field(description="Stage 2: methods.")
     evaluation: Evaluation = Field(description="Stage 3: attacks on every model.")
@@ -85,9 +94,7 @@ class Config:
             )
         if self.data.train_samples != "all":  # then the number is known only when the data has been read
             self._scores_each_sample(share(self.data.train_samples, self.subsample))
-        names = [method.name for method in self.training.methods]
-        if len(set(names)) < len(names):
-            raise ValueError(f"training.methods has a name twice: {', '.join(names)}")
+        expand(self.training.methods, self.training.sweeps)
         ensemble = self.evaluation.ensemble
         attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
         if len(set(attacks)) < len(attacks):

@@ -51,7 +51,7 @@ def _first_line(error: ValidationError, value: Any) -> str:
     unknown = "unexpected_keyword_argument"
     # a misspelt key is missing, too: its wrong spelling says more
     first = next((problem for problem in problems if problem["type"] == unknown), problems[0])
-    place = _place(first["loc"], value)
+    place = _place(first["loc"], value, missing=first["type"] == "missing")
     message = first["msg"].removeprefix("Value error, ")
     hints = {
         unknown: "unknown key: remove it or mend its spelling",
@@ -62,13 +62,16 @@ def _first_line(error: ValidationError, value: Any) -> str:
     return f"{place + ': ' if place else ''}{text}{more}"
 
 
-def _place(location: tuple[int | str, ...], value: Any) -> str:
-    """Join a location, without the tags that pydantic puts in for the members of a union."""
+def _place(location: tuple[int | str, ...], value: Any, *, missing: bool) -> str:
+    """Join a location, without the tags that pydantic puts in for the members of a union.
+
+    What is not in ``value`` is a tag, unless it is the last part and ``missing``.
+    """
     path = []
     for position, part in enumerate(location):
         known = part in value if isinstance(value, dict) else isinstance(part, int)
         if known:
             value = value[part]
-        if known or (position == len(location) - 1 and isinstance(value, dict)):
+        if known or (missing and position == len(location) - 1):
             path.append(str(part))
     return ".".join(path)

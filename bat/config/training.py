@@ -41,35 +41,112 @@ class Recipe:
     )
     crop_padding: int = Field(ge=0, description="Random crop after zero padding by so many pixels; 0 for none.")
     flip: bool = Field(description="Mirror each image left to right with probability 1/2.")
+    label_smoothing: float = Field(
+        ge=0, lt=1, description="Share of each cross-entropy's target that is spread over all classes; 0 for none."
+    )
+    ema_decay: float = Field(
+        ge=0, lt=1, description="Decay a step of the moving average of weights that is measured and saved; 0 for none."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Natural:
-    """Training on clean images."""
+class _Named:
+    """What every method has."""
 
     name: str = Field(pattern=NAME, description="Name of the method in paths, tables and figures.")
-    objective: Literal["natural"] = Field(description="Cross-entropy on clean images.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PgdAt:
-    """Adversarial training (Madry et al. 2018)."""
+class _Adversarial(_Named):
+    """What every method on adversarial examples has."""
 
-    name: str = Field(pattern=NAME, description="Name of the method in paths, tables and figures.")
-    objective: Literal["pgd_at"] = Field(description="Cross-entropy on PGD adversarial examples.")
+    eps_factor: float = Field(gt=0, description="Trains at so many times the threat's eps and the attack's step_size.")
+    awp: float = Field(
+        ge=0, description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class Bat:
-    """Benign adversarial training (Xu et al. 2021)."""
+class _Benign(_Adversarial):
+    """The two parts of BAT."""
 
-    name: str = Field(pattern=NAME, description="Name of the method in paths, tables and figures.")
-    objective: Literal["bat"] = Field(description="Reweighted cross-entropy plus a discrimination loss, under PGD.")
     reweighting: bool = Field(description="Give harmful atypical samples a lower weight.")
-    alpha: float = Field(ge=0, description="Weight of a harmful sample is exp(-alpha * its highest wrong probability).")
+    alpha: Annotated[float, Field(ge=0)] | Literal["inf"] = Field(
+        description="Weight of a harmful sample is exp(-alpha * its highest wrong probability); inf leaves it out."
+    )
     discrimination: bool = Field(description="Add the discrimination loss.")
     beta: float = Field(ge=0, description="Factor of the discrimination loss.")
     temperature: float = Field(gt=0, description="Temperature of the discrimination loss.")
 
 
-Method = Annotated[Natural | PgdAt | Bat, Field(discriminator="objective")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Natural(_Named):
+    """Training on clean images."""
+
+    objective: Literal["natural"] = Field(description="Cross-entropy on clean images.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PgdAt(_Adversarial):
+    """Adversarial training (Madry et al. 2018)."""
+
+    objective: Literal["pgd_at"] = Field(description="Cross-entropy on PGD adversarial examples.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Trades(_Adversarial):
+    """TRADES (Zhang et al. 2019)."""
+
+    objective: Literal["trades"] = Field(
+        description="Clean cross-entropy plus the divergence of clean from adversarial predictions."
+    )
+    beta: float = Field(ge=0, description="Factor of the divergence (beta of TRADES).")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Mart(_Adversarial):
+    """MART (Wang et al. 2020)."""
+
+    objective: Literal["mart"] = Field(
+        description="Boosted adversarial cross-entropy plus the divergence, weighted by clean error."
+    )
+    factor: float = Field(ge=0, description="Factor of the weighted divergence (lambda of MART).")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Gairat(_Adversarial):
+    """Geometry-aware instance-reweighted adversarial training (Zhang et al. 2021)."""
+
+    objective: Literal["gairat"] = Field(
+        description="Adversarial cross-entropy, weighted by how few PGD steps break a sample."
+    )
+    offset: float = Field(description="Lambda of GAIRAT: lower for weights that differ more.")
+    burn_in: float = Field(ge=0, le=1, description="Fraction of training with equal weights, at its start.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Bat(_Benign):
+    """Benign adversarial training (Xu et al. 2021)."""
+
+    objective: Literal["bat"] = Field(description="Reweighted cross-entropy plus a discrimination loss, under PGD.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BatTrades(_Benign):
+    """Benign adversarial training on top of TRADES."""
+
+    objective: Literal["bat_trades"] = Field(description="BAT with the sample losses and the attack of TRADES.")
+    trades_beta: float = Field(ge=0, description="Factor of the divergence in the sample losses (beta of TRADES).")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BatMart(_Benign):
+    """Benign adversarial training on top of MART."""
+
+    objective: Literal["bat_mart"] = Field(description="BAT with the sample losses of MART.")
+    mart_factor: float = Field(ge=0, description="Factor of the divergence in the sample losses (lambda of MART).")
+
+
+Method = Annotated[
+    Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart, Field(discriminator="objective")
+]

@@ -5,8 +5,10 @@ import importlib
 import os
 import shutil
 import sys
+import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +54,11 @@ def attack(
     plan = parse(AttackSpec, spec, "command line")
     where = device_named(device)
     part = _read_images(data).to(where)
-    network = (_load(model) if architecture is None else _read_weights(model, architecture, part)).to(where)
+    if architecture is not None:
+        network = _read_weights(model, architecture, part)
+    else:
+        network = _read_script(model) if Path(model).is_file() else _load(model)
+    network = network.to(where)
     _check_outputs(model, network, part)
     weights = hashlib.sha256()
     for name, tensor in network.state_dict().items():
@@ -64,7 +70,7 @@ def attack(
     if images:
         write_tensors(images, {"x_adv": strongest}, provenance("images", **about))
     write_table(flags, "flags", flagged.assign(**this), provenance("flags", **about))
-    rows = table.assign(**this, atypical=None, max_influence=None)
+    rows = table.assign(**this, atypical=None, max_influence=None, memorization=None)
     write_table(out, "per_sample", rows, provenance("per_sample", **about))
     shutil.rmtree(folder)
     clean, pgd_right, robust = (100 * table[f"{name}_correct"].mean() for name in ("clean", "pgd", "robust"))
@@ -72,6 +78,22 @@ def attack(
         f"{len(table)} images, {norm} {eps:g}: clean {clean:.2f} %, PGD-20 {pgd_right:.2f} %, "
         f"{table['tier'].iloc[0]} {robust:.2f} %"
     )
+
+
+def _read_script(path: str) -> nn.Module:
+    """Read a TorchScript file. Its code runs in TorchScript's own interpreter: no Python, and nothing is unpickled."""
+    try:
+        with warnings.catch_warnings():
+            # torch would rather have torch.export's files, which are unpickled when they are read
+            warnings.simplefilter("ignore", FutureWarning)
+            network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BatError(
+            f"{path}: no TorchScript file ({reason}): write one with torch.jit.save, give safetensors weights with "
+            "--architecture, or give module:function (also for torch.export, whose files are unpickled)"
+        ) from error
+    return network
 
 
 def _load(entry: str) -> nn.Module:
@@ -97,8 +119,11 @@ def _read_weights(path: str, architecture: str, part: Part) -> nn.Module:
 
     The file may be any safetensors file with the network's tensors, pixel statistics ``mean`` and ``std`` among them.
     """
+    record: dict[str, Any] = {"name": architecture}
     name, _, width = architecture.partition(":")
-    plan = parse(Model, f'{{"name": "{name}", "width": {width or "null"}}}', "--architecture NAME:WIDTH")
+    if name not in ("torchvision", "timm"):  # whose names hold a colon
+        record = {"name": name} | ({"width": int(width) if width.isdecimal() else width} if width else {})
+    plan: Model = parse(Model, record, "--architecture NAME or NAME:WIDTH")  # type: ignore[arg-type]  # a union
     try:
         weights = load_file(path)
         classes = len(weights["head.bias"])

@@ -55,7 +55,9 @@ def evaluate(
         tables.append(table.assign(**this))
         found_flags.append(flagged.assign(**this))
     result = pd.concat(tables, ignore_index=True)
-    result = result.merge(groups[["test_index", "atypical", "max_influence"]], on="test_index", how="left")
+    result = result.merge(
+        groups[["test_index", "atypical", "max_influence", "memorization"]], on="test_index", how="left"
+    )
     if images:
         write_tensors(images, strongest, provenance("images", **about))
     write_table(flags, "flags", pd.concat(found_flags, ignore_index=True), provenance("flags", **about))

@@ -119,7 +119,7 @@ def scores(
                 target_labels=labels[name],
                 false_discovery_rate=plan.false_discovery_rate,
             )
-            groups = group_table(correct[name], index[name], labels[name], pairs, threshold=plan.threshold)
+            groups = group_table(correct[name], index[name], labels[name], pairs, scores, threshold=plan.threshold)
             found = int(groups["atypical"].sum())
             journal.line(f"{found} of {len(groups)} {name} samples are atypical, from {len(pairs)} pairs")
             if not found:

@@ -24,26 +24,31 @@ def train(
     best: str,
     last: str,
     history: str,
+    samples: str,
     device: str,
 ) -> None:
-    """Train one method with one seed; write the weights of its best and last epoch, and its history."""
+    """Train one method with one seed; write the weights of best and last epoch, history and record of samples."""
     plan = parse(TrainSpec, spec, "--spec")
-    samples, digest = read_data(data, device)
-    atypical = {}
+    dataset, digest = read_data(data, device)
+    atypical, tables = {}, {}
     for name, path, column in (
         ("train", memorization, "train_index"),
         ("validation", validation_groups, "validation_index"),
         ("test", test_groups, "test_index"),
     ):
-        table = read_table(path, "memorization" if name == "train" else f"{name}_groups")
-        part = samples.parts()[name]
+        table = tables[name] = read_table(path, "memorization" if name == "train" else f"{name}_groups")
+        part = dataset.parts()[name]
         check_labels(path, table, column, part.index.cpu().numpy(), part.labels.cpu().numpy())
-        atypical[name] = tensor(table["atypical"].to_numpy(), samples)
+        atypical[name] = tensor(table["atypical"].to_numpy(), dataset)
     with journal.work():
-        trained = training.train(plan, samples, atypical, lambda each: journal.bar(each, plan.recipe.epochs, "epochs"))
+        trained = training.train(plan, dataset, atypical, lambda each: journal.bar(each, plan.recipe.epochs, "epochs"))
     facts: dict[str, Any] = {"spec": json.loads(spec), "data": digest}
-    table = trained.history.assign(method=plan.method.name, seed=plan.seed)
-    journal.line(f"best epoch {trained.best_epoch} of {plan.recipe.epochs}")
+    this: dict[str, Any] = {"method": plan.method.name, "seed": plan.seed}
+    epochs = len(trained.history)
+    journal.line(f"best epoch {trained.best_epoch} of {epochs}" + (": stopped early" * (epochs < plan.recipe.epochs)))
     write_tensors(best, trained.best, provenance("model", **facts, epoch=trained.best_epoch))
-    write_tensors(last, trained.last, provenance("model", **facts, epoch=plan.recipe.epochs))
-    write_table(history, "history", table, provenance("history", **facts))
+    write_tensors(last, trained.last, provenance("model", **facts, epoch=epochs))
+    write_table(history, "history", trained.history.assign(**this), provenance("history", **facts))
+    scores = tables["train"][["train_index", "memorization"]]
+    rows = trained.samples.merge(scores, on="train_index", how="left").assign(**this)
+    write_table(samples, "training_samples", rows, provenance("training_samples", **facts))

@@ -1,21 +1,28 @@
 """Small networks trained on digits for a second or two, for attacks to work on."""
 
-from bat.config import Model, Natural, OneCycle, Packaged, Pgd, PgdAt, Recipe, Threat
+from typing import Literal
+
+import torch
+from methods import BAT, NATURAL, PGD_AT
+
+from bat.config import OneCycle, Packaged, Pgd, Recipe, SizedModel, Threat
 from bat.data import Part, load_source
 from bat.losses import objective
 from bat.models import Network, build
 from bat.training import Inner, fit
 
-METHODS = {
-    "natural": Natural(name="natural", objective="natural"),
-    "pgd_at": PgdAt(name="pgd_at", objective="pgd_at"),
-}
+METHODS = {"natural": NATURAL, "pgd_at": PGD_AT, "bat": BAT}
 
 
-def trained(method: str, *, name: str, width: int, epochs: int) -> tuple[Network, Part]:
-    """Return a network trained with one of ``METHODS``, and the digits' test samples."""
-    data = load_source(Packaged(name="digits", train_samples=600, validation_samples=200, split_seed=0), subsample=1.0)
-    model = build(Model(name=name, width=width), data.train, classes=10, seed=0)
+def trained(
+    method: str, *, name: str, width: int, epochs: int, data: Literal["digits", "mnist5k"] = "digits"
+) -> tuple[Network, Part]:
+    """Return a network trained with one of ``METHODS``, and the test samples of the data set.
+
+    BAT takes each tenth sample for atypical.
+    """
+    source = load_source(Packaged(name=data, train_samples=600, validation_samples=200, split_seed=0), subsample=1.0)
+    model = build(SizedModel(name=name, width=width), source.train, classes=10, seed=0)
     recipe = Recipe(
         epochs=epochs,
         batch_size=100,
@@ -25,9 +32,12 @@ def trained(method: str, *, name: str, width: int, epochs: int) -> tuple[Network
         schedule=OneCycle(name="one_cycle", warmup=0.3),
         crop_padding=0,
         flip=False,
+        label_smoothing=0.0,
+        ema_decay=0.0,
     )
     inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=3, step_size=0.05), "eval")
     goal = objective(METHODS[method])
-    for _ in fit(model, data.train, objective=goal, recipe=recipe, seed=0, what="digits", inner=inner):
+    atypical = torch.arange(len(source.train)) % 10 == 0
+    for _ in fit(model, source.train, objective=goal, recipe=recipe, seed=0, what=data, atypical=atypical, inner=inner):
         pass
-    return model, data.test
+    return model, source.test

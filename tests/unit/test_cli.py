@@ -1,5 +1,6 @@
 """The stages, called in this process on a tiny experiment; their errors: one line, exit status 2, nothing written."""
 
+import importlib
 import json
 import shutil
 import sys
@@ -13,7 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bat.cli import main
+from bat.config import Model, parse
+from bat.data import Part
 from bat.files import KEY, provenance
+from bat.models import build
+from bat.stages.attack import _read_weights
 from bat.tables import SCHEMAS, write_table
 from bat.tensors import read_data, read_tensors, write_tensors
 
@@ -27,12 +32,14 @@ RECIPE = {
     "schedule": {"name": "one_cycle", "warmup": 0.3},
     "crop_padding": 0,
     "flip": False,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
 }
 DIGITS = {"name": "digits", "train_samples": 120, "validation_samples": 60, "split_seed": 0}
 
 
 def digits(**changed):
-    return {"spec": {"data": DIGITS | changed, "subsample": 1.0}, "samples": "samples.parquet"}
+    return {"spec": {"data": DIGITS | changed, "subsample": 1.0}, "files": "files.parquet"}
 
 
 SUBSETS = {
@@ -48,6 +55,8 @@ THREAT = {"norm": "linf", "eps": 0.05}
 BAT = {
     "name": "bat",
     "objective": "bat",
+    "eps_factor": 1.0,
+    "awp": 0.0,
     "reweighting": True,
     "alpha": 1.0,
     "discrimination": True,
@@ -60,6 +69,7 @@ TRAIN = {
     "recipe": RECIPE,
     "attack": {"steps": 2, "step_size": 0.03},
     "attack_bn": "eval",
+    "early_stop": 0,
     "method": BAT,
     "seed": 3,
 }
@@ -97,6 +107,7 @@ def scores(*shards, **changed):
 def training(**changed):
     inputs = {name: f"{name}.parquet" for name in ("memorization", "validation_groups", "test_groups")}
     outputs = {"best": "best.safetensors", "last": "last.safetensors", "history": "history.parquet"}
+    outputs |= {"samples": "training_samples.parquet"}
     return {"spec": TRAIN, "data": "data.safetensors"} | inputs | outputs | changed
 
 
@@ -173,6 +184,29 @@ def test_history_names_the_best_epoch_once(experiment):
     assert chosen == history["validation_all_pgd_accuracy"].max()
 
 
+def test_the_record_of_samples_has_the_atypical_ones_with_their_scores(experiment):
+    scores = pd.read_parquet(experiment / "memorization.parquet").query("atypical")
+    table = pd.read_parquet(experiment / "training_samples.parquet")
+    assert table["epoch"].tolist() == [epoch for epoch in range(1, 13) for _ in range(len(scores))]
+    for _, rows in table.groupby("epoch"):
+        assert rows["train_index"].tolist() == scores["train_index"].tolist()
+        assert rows["label"].tolist() == scores["label"].tolist()
+        assert rows["memorization"].tolist() == scores["memorization"].tolist()
+    assert (table["method"] == "bat").all()
+    assert (table["seed"] == 3).all()
+    np.testing.assert_allclose(table["weight"], np.exp(-table["wrong_probability"]), rtol=1e-6)
+    history = pd.read_parquet(experiment / "history.parquet")
+    assert (table["wrong_probability"] > 0).groupby(table["epoch"]).sum().tolist() == history["harmful"].tolist()
+
+
+def test_a_run_that_stops_early_says_so(copy):
+    stops = TRAIN | {"early_stop": 1, "recipe": RECIPE | {"learning_rate": 1e-9}}
+    call("train", copy, **training(spec=stops), log="train.log")
+    assert "best epoch 1 of 2: stopped early" in (copy / "train.log").read_text()
+    assert pd.read_parquet(copy / "history.parquet")["epoch"].tolist() == [1, 2]
+    assert read_tensors(copy / "last.safetensors", "model")[1]["epoch"] == 2
+
+
 def test_one_process_and_two_shards_train_the_same_models(experiment, tmp_path):
     whole = shard(0) | {"spec": SUBSETS | {"first_model": 0, "models": 20}}
     shutil.copy(experiment / "data.safetensors", tmp_path)
@@ -183,7 +217,8 @@ def test_one_process_and_two_shards_train_the_same_models(experiment, tmp_path):
 
 
 def test_a_repeated_stage_writes_the_same_bytes(copy):
-    written = ["best.safetensors", "last.safetensors", "history.parquet", "per_sample.parquet"]
+    written = ["best.safetensors", "last.safetensors", "history.parquet", "training_samples.parquet"]
+    written += ["per_sample.parquet"]
     before = {name: (copy / name).read_bytes() for name in written}
     call("train", copy, **training())
     call("evaluate", copy, **evaluation())
@@ -376,14 +411,14 @@ def test_an_image_outside_the_ball_is_found(with_images, capsys):
 MODULE = """
 import torch
 
-from bat.config import Model
+from bat.config import SizedModel
 from bat.models import build
 from bat.tensors import read_data, read_tensors
 
 
 def model():
     data = read_data("data.safetensors")
-    network = build(Model(name="mlp", width=16), data.train, classes=10, seed=0)
+    network = build(SizedModel(name="mlp", width=16), data.train, classes=10, seed=0)
     network.load_state_dict(read_tensors("last.safetensors", "model")[0])
     return network.eval()
 
@@ -438,12 +473,42 @@ def test_weights_and_an_architecture_are_a_model_too(own):
     )
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_torchscript_file_is_a_model_too(own):
+    attack()
+    by_entry = pd.read_parquet("own.parquet")
+    sys.path.insert(0, ".")
+    network = importlib.import_module("own_model").model()
+    sys.path.pop(0)
+    torch.jit.save(torch.jit.trace(network, torch.zeros(2, 1, 8, 8)), "script.pt")
+    attack("script.pt")
+    found = pd.read_parquet("own.parquet")
+    pd.testing.assert_series_equal(found["predicted"], by_entry["predicted"])
+    assert (found["robust_correct"] != by_entry["robust_correct"]).sum() <= 2
+
+
+@pytest.mark.parametrize("name", ["resnet18", "torchvision:shufflenet_v2_x0_5"])
+def test_weights_of_networks_without_a_width_are_read(name, tmp_path):
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    part = Part(pixels, torch.arange(4), torch.arange(4), 255)
+    network = build(parse(Model, {"name": name}, "here"), part, classes=7, seed=3).eval()
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    found = _read_weights(str(tmp_path / "weights.safetensors"), name, part)
+    with torch.no_grad():
+        assert torch.equal(found(part.images()), network(part.images()))
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"entry": "images.npz"}, "images.npz: no TorchScript file"),
         ({"entry": "last.safetensors", "architecture": "mlp:8"}, "not the weights of mlp:8"),
-        ({"entry": "last.safetensors", "architecture": "mlp"}, "--architecture NAME:WIDTH: width"),
-        ({"entry": "last.safetensors", "architecture": "vit:16"}, "--architecture NAME:WIDTH: name"),
+        ({"entry": "last.safetensors", "architecture": "mlp"}, "--architecture NAME or NAME:WIDTH: width"),
+        ({"entry": "last.safetensors", "architecture": "vit:16"}, "--architecture NAME or NAME:WIDTH: name"),
+        ({"entry": "last.safetensors", "architecture": "mlp:wide"}, "--architecture NAME or NAME:WIDTH: width"),
+        ({"entry": "last.safetensors", "architecture": "resnet18:16"}, "resnet18 has no width"),
+        ({"entry": "last.safetensors", "architecture": "resnet18"}, "not the weights of resnet18"),
+        ({"entry": "last.safetensors", "architecture": "torchvision:vgg"}, "no such network"),
         ({"entry": "images.npz", "architecture": "mlp:16"}, "not the weights of mlp:16"),
         ({"entry": "own_model:none"}, "give module:function"),
         ({"entry": "no_such_module:model"}, "give module:function"),

@@ -15,7 +15,9 @@ from snakemake.utils import update_config
 from bat.config import (
     Bat,
     Config,
+    FixedModel,
     ImageFolder,
+    LibraryModel,
     Natural,
     Npz,
     OneCycle,
@@ -83,6 +85,20 @@ def test_smoke_changes_the_default_and_nothing_is_lost_in_the_merge():
     assert (smoke.experiment, smoke.training.seeds, smoke.training.recipe.epochs) == ("smoke", (0, 1), 3)
     assert smoke.training.methods == default.training.methods
     assert smoke.training.recipe.schedule == default.training.recipe.schedule
+
+
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"])
+def test_a_network_of_fixed_size_stands_alone_or_takes_an_inherited_width_away(name):
+    expected = FixedModel(name=name)
+    assert parse(Config, edited("model", {"name": name}), "").model == expected
+    assert parse(Config, edited("model", {"name": name, "width": None}), "").model == expected
+    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+
+
+@pytest.mark.parametrize("name", ["torchvision:vgg11_bn", "timm:resnet18.a1_in1k", "timm:vit_tiny_patch16_224"])
+def test_networks_of_libraries_are_named_with_their_library(name):
+    assert parse(Config, edited("model", {"name": name}), "").model == LibraryModel(name=name)
+    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
 
 
 def test_unions_become_the_record_that_their_name_says():
@@ -176,8 +192,21 @@ WRONG = [
     ("subsample", 0, "subsample: ", True),
     ("subsample", 1.01, "subsample: ", True),
     ("subsample", "0.02", "subsample: ", True),
-    ("model.name", "resnet", "model.name: ", True),
+    ("model.name", "resnet", "model.name: no such network", True),
+    ("model.name", DROP, "model.name: missing key", True),
+    ("model.name", 18, "model.name: no such network", True),
+    ("model.name", "resnet18", "model: resnet18 has no width", True),
+    ("model.name", "timm:resnet18", "model: timm:resnet18 has no width", True),
+    ("model", {"name": "keras:resnet18"}, "model.name: ", True),
+    ("model", {"name": "timm:hf-hub:user/net"}, "model.name: ", True),
+    ("model", {"name": "resnet18", "depth": 3}, "model.depth: unknown key", True),
     ("threat.norm", "l1", "threat.norm: ", True),
+    ("scores", "subsets", "scores: ", True),
+    ("scores.source", "web", "scores: ", True),
+    ("scores.path", "scores.npz", "scores.path: unknown key", True),
+    ("scores", {"source": "file", "path": "scores.npz"}, "scores.format: missing key", True),
+    ("scores", {"source": "file", "path": "", "format": "npz"}, "scores.path: ", True),
+    ("scores", {"source": "file", "path": "scores.npz", "format": "pickle"}, "scores.format: ", True),
     ("memorization.design", "random", "memorization.design: ", True),
     ("training.methods.1.objective", "freat", "training.methods.1: ", True),
     ("training.methods.1.objective", DROP, "training.methods.1: ", True),
@@ -207,6 +236,26 @@ WRONG = [
     ("memorization.models_per_shard", 60, "memorization.subset_models is 200", False),
     ("memorization.models_per_shard", 400, "memorization.subset_models is 200", False),
     ("training.methods.1.name", "bat", "training.methods has a name twice", False),
+    ("training.sweeps", [{"method": "bat", "key": "alpha", "values": []}], "training.sweeps.0.values: ", True),
+    ("training.sweeps", [{"method": "bat", "key": "alpha"}], "training.sweeps.0.values: missing key", True),
+    ("training.sweeps", [{"method": "bat", "key": "alpha", "values": [[1]]}], "training.sweeps.0.values.0: ", True),
+    (
+        "training.sweeps",
+        [{"method": "bat", "key": "lr", "values": [1]}],
+        "training.sweeps: method bat, key lr: ",
+        False,
+    ),
+    ("training.sweeps", [{"method": "bat", "key": "awp", "values": [-1]}], "training.sweeps: method bat, key ", False),
+    ("training.methods.2.alpha", "infinite", "training.methods.2.alpha: ", True),
+    ("training.methods.2.alpha", -1, "training.methods.2.alpha: ", True),
+    ("training.methods.1.awp", -0.1, "training.methods.1.awp: ", True),
+    ("training.methods.1.awp", DROP, "training.methods.1.awp: missing key", True),
+    ("training.methods.1.eps_factor", 0, "training.methods.1.eps_factor: ", True),
+    ("training.methods.0.awp", 0.0, "training.methods.0.awp: unknown key", True),
+    ("training.recipe.ema_decay", 1, "training.recipe.ema_decay: ", True),
+    ("training.recipe.label_smoothing", 1, "training.recipe.label_smoothing: ", True),
+    ("memorization.recipe.ema_decay", DROP, "memorization.recipe.ema_decay: missing key", True),
+    ("training.early_stop", -1, "training.early_stop: ", True),
     ("training.seeds", [0, 1, 0], "training.seeds has a seed twice", False),
 ]
 
@@ -294,7 +343,7 @@ def records(value):
 
 def test_no_record_can_be_changed():
     found = list(records(parse(Config, read("config"), "")))
-    assert len(found) == 17
+    assert len(found) == 18
     for record in found:
         name = dataclasses.fields(record)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -322,7 +371,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
     found = list(objects(schema()))
-    assert len(found) == 22  # as many records as the configuration is made of
+    assert len(found) == 32  # as many records as the configuration is made of
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import trained
 from torch import Tensor, nn
 
 from bat.attacks.ensemble import STANDARD, TIERS, margins, members, run, tier
@@ -140,6 +141,24 @@ def test_results_do_not_depend_on_batch_size_and_order(norm: Any) -> None:
         same(whole, {name: torch.cat([batch[name] for batch in batches]) for name in whole})
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
     same(whole, results(InDouble(), part, threat, ensemble, rows=order), order)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_in_float32_another_batch_size_differs_only_at_ties(norm: Any) -> None:
+    model, test = trained("pgd_at", name="small_cnn", width=4, epochs=4)
+    part = test.take(torch.arange(500))
+    threat = Threat(norm=norm, eps=0.1 if norm == "linf" else 0.5)
+    ensemble = (replace(STANDARD[0], steps=10), replace(STANDARD[2], steps=4, targets=1), short_square(15))
+    whole = results(model, part, threat, ensemble)
+    assert 50 < (whole["broken_by"] >= 0).sum() < 450
+    for size in (7, 1):
+        rows = torch.arange(500)[: 500 if size == 7 else 30]
+        batches = [results(model, part, threat, ensemble, rows=some) for some in rows.split(size)]
+        found = {name: torch.cat([batch[name] for batch in batches]) for name in whole}
+        differs = (found["broken_by"] >= 0) != (whole["broken_by"][rows] >= 0)
+        ties = torch.minimum(found["margin"].abs(), whole["margin"][rows].abs()) < 1e-4
+        assert not (differs & ~ties).any()
+        assert differs.sum() <= 2
 
 
 def test_the_same_call_gives_the_same_bytes() -> None:

@@ -1,7 +1,6 @@
 """Losses against their formulas in method.md, section 2, written as loops in float64."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,24 +8,39 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from methods import (
+    ADVERSARIAL,
+    BAT,
+    BAT_MART,
+    BAT_TRADES,
+    GAIRAT,
+    MART,
+    METHODS,
+    NATURAL,
+    TRADES,
+    but,
+)
+from runs import batch_of
 from torch import Tensor
 
 from bat.attacks.gradient import cross_entropy
-from bat.config import Bat, Method, Model, Natural, Pgd, PgdAt, Recipe, Steps, Threat
-from bat.data import Part
-from bat.losses import bat_weights, discrimination_loss, objective
-from bat.models import Network, build
-from bat.training import Inner, fit
+from bat.config import Bat, BatMart, BatTrades, Gairat, Mart, Method, Trades
+from bat.losses import (
+    Batch,
+    bat_weights,
+    discrimination_loss,
+    gairat_weights,
+    kl_divergence,
+    objective,
+    wrong_probability,
+)
 
 torch.set_num_threads(1)
 
-NATURAL = Natural(name="natural", objective="natural")
-PGD_AT = PgdAt(name="pgd_at", objective="pgd_at")
-
 
 def bat(**changes: Any) -> Bat:
-    values = {"reweighting": True, "alpha": 1.5, "discrimination": True, "beta": 0.2, "temperature": 0.1}
-    return Bat(name="bat", objective="bat", **(values | changes))
+    method: Bat = but(BAT, alpha=1.5, **changes) if "alpha" not in changes else but(BAT, **changes)
+    return method
 
 
 @st.composite
@@ -194,152 +208,240 @@ class Logits(torch.nn.Module):
         return self.head(self.features(x))
 
 
+def brute_force_kl(p: list[float], q: list[float]) -> float:
+    return sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True))
+
+
+def brute_force_cross_entropy(p: list[float], label: int, smoothing: float) -> float:
+    spread = sum(-math.log(value) for value in p) / len(p)
+    return -(1 - smoothing) * math.log(p[label]) + smoothing * spread
+
+
+def brute_force_losses(method: Any, clean: Tensor, logits: Tensor, labels: Tensor, smoothing: float) -> list[float]:
+    """Each sample's loss."""
+    beta = vars(method).get("trades_beta", vars(method).get("beta"))
+    factor = vars(method).get("mart_factor", vars(method).get("factor"))
+    losses = []
+    for row, adversarial, label in zip(clean.tolist(), logits.tolist(), labels.tolist(), strict=True):
+        p, q = softmax(row), softmax(adversarial)
+        if "trades" in method.objective:
+            losses.append(brute_force_cross_entropy(p, label, smoothing) + beta * brute_force_kl(p, q))
+        elif "mart" in method.objective:
+            rival = max(value for k, value in enumerate(q) if k != label)
+            boosted = brute_force_cross_entropy(q, label, smoothing) - math.log(1 - rival)
+            losses.append(boosted + factor * brute_force_kl(p, q) * (1 - p[label]))
+        else:
+            losses.append(brute_force_cross_entropy(q, label, smoothing))
+    return losses
+
+
 def brute_force_outer(
-    method: Method, logits: Tensor, features: Tensor, labels: Tensor, atypical: Tensor
-) -> list[float]:
-    """The four terms: loss, discrimination loss, harmful samples and their weight."""
-    losses = [-math.log(softmax(row)[label]) for row, label in zip(logits.tolist(), labels.tolist(), strict=True)]
-    if not isinstance(method, Bat):
-        return [sum(losses) / len(losses), 0, 0, 0]
+    method: Any, clean: Tensor, logits: Tensor, features: Tensor, batch: Batch
+) -> tuple[list[float], list[float]]:
+    """The four scalars (loss, discrimination loss, harmful samples and their weight) and the samples' weights."""
+    labels, atypical = batch.labels, batch.atypical
+    losses = brute_force_losses(method, clean, logits, labels, batch.label_smoothing)
+    weights = [1.0] * len(losses)
+    if isinstance(method, Gairat) and batch.progress >= method.burn_in:
+        weights = [(1 + math.tanh(method.offset + 5 * (1 - 2 * right))) / 2 for right in batch.right.tolist()]
+        weights = [len(weights) * w / sum(weights) for w in weights]
+    if not isinstance(method, Bat | BatTrades | BatMart):
+        return [sum(w * v for w, v in zip(weights, losses, strict=True)) / len(losses), 0, 0, 0], weights
     harmful = brute_force_harmful(logits, labels, atypical)
-    alpha = method.alpha if method.reweighting else 0
-    weights = brute_force_weights(logits, labels, atypical, alpha)
-    loss = sum(w * value for w, value in zip(weights, losses, strict=True)) / sum(weights)
+    if method.reweighting and method.alpha == "inf":
+        weights = [0.0 if bad else 1.0 for bad in harmful]
+    elif method.reweighting:
+        weights = brute_force_weights(logits, labels, atypical, float(method.alpha))
+    loss = sum(w * value for w, value in zip(weights, losses, strict=True)) / (sum(weights) or 1)
     pull = 0.0
     if method.discrimination and method.beta:
         pull = brute_force_discrimination(features, labels, torch.tensor(harmful), method.temperature)
     weight = sum(w for w, bad in zip(weights, harmful, strict=True) if bad)
-    return [loss + method.beta * pull, pull, sum(harmful), weight]
+    return [loss + method.beta * pull, pull, sum(harmful), weight], weights
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        NATURAL,
-        PGD_AT,
-        bat(),
-        bat(alpha=3.0, beta=1.0, temperature=0.7),
-        bat(reweighting=False),
-        bat(discrimination=False),
-        bat(reweighting=False, discrimination=False),
-        bat(alpha=0.0),
-        bat(beta=0.0),
-    ],
-    ids=lambda method: f"{method.name}-{vars(method).get('reweighting')}-{vars(method).get('discrimination')}",
-)
-@given(batch=batches())
-@settings(deadline=None, max_examples=40)
-def test_terms_of_each_method_equal_their_formulas(method: Method, batch: tuple[Tensor, ...]) -> None:
+VARIANTS = [
+    *METHODS,
+    bat(),
+    bat(alpha=3.0, beta=1.0, temperature=0.7),
+    bat(alpha="inf"),
+    bat(reweighting=False),
+    bat(discrimination=False),
+    bat(reweighting=False, discrimination=False),
+    bat(alpha=0.0),
+    bat(beta=0.0),
+    but(TRADES, beta=0.5),
+    but(MART, factor=0.0),
+    but(GAIRAT, offset=2.0, burn_in=0.0),
+    but(GAIRAT, burn_in=1.0),
+    but(BAT_TRADES, trades_beta=2.0, alpha=2.0, discrimination=False),
+    but(BAT_MART, alpha="inf", beta=0.5),
+]
+
+
+@pytest.mark.parametrize("method", VARIANTS, ids=lambda method: method.name)
+@given(batch=batches(), seed=st.integers(0, 99), smoothing=st.sampled_from([0.0, 0.1]), progress=st.floats(0, 0.99))
+@settings(deadline=None, max_examples=30)
+def test_terms_of_each_method_equal_their_formulas(
+    method: Method, batch: tuple[Tensor, ...], seed: int, smoothing: float, progress: float
+) -> None:
     logits, features, labels, atypical = batch
     model = Logits(logits.shape[1], features.shape[1])
-    terms = objective(method).outer(model, features, labels, atypical)
+    random = torch.Generator().manual_seed(seed)
+    clean = torch.randn(features.shape, generator=random, dtype=torch.float64)
+    right = torch.randint(6, labels.shape, generator=random) / torch.tensor(5.0, dtype=torch.float64)
+    seen = batch_of(features, labels, atypical, clean=clean, right=right, progress=progress, label_smoothing=smoothing)
+    terms = objective(method).outer(model, seen)
     with torch.no_grad():
-        expected = brute_force_outer(method, model(features), features, labels, atypical)
-    for found, value in zip(terms, expected, strict=True):
+        scalars, weights = brute_force_outer(method, model(clean), model(features), features, seen)
+    for found, value in zip(terms, scalars, strict=False):
         assert float(found.detach()) == pytest.approx(value, rel=2e-10, abs=1e-10)
-    assert [term.requires_grad for term in terms] == [True, False, False, False]
+    np.testing.assert_allclose(terms.weight, weights, rtol=1e-10, atol=1e-12)
+    assert torch.equal(terms.logits, model(features).detach())
+    assert [term.requires_grad for term in terms] == [True, False, False, False, False, False]
 
 
-@pytest.mark.parametrize("method", [bat(), bat(discrimination=False), bat(reweighting=False), PGD_AT])
-def test_gradients_of_outer_losses_are_those_of_constant_weights(method: Method) -> None:
+def sample_losses(method: Any, clean: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Each sample's loss, written as it stands in the papers."""
+    p, q, at = clean.softmax(1), logits.softmax(1), torch.arange(len(labels))
+    kl = (p * (p / q).log()).sum(1)
+    if "trades" in method.objective:
+        return -p[at, labels].log() + vars(method).get("trades_beta", method.beta) * kl
+    if "mart" in method.objective:
+        factor = method.factor if isinstance(method, Mart) else method.mart_factor
+        rival = q.scatter(1, labels[:, None], 0).amax(1)
+        return -q[at, labels].log() - (1 - rival).log() + factor * kl * (1 - p[at, labels])
+    return -q[at, labels].log()
+
+
+@pytest.mark.parametrize("method", [*ADVERSARIAL, bat(discrimination=False), bat(reweighting=False)])
+def test_gradients_of_outer_losses_are_those_of_constant_weights(method: Any) -> None:
     random = torch.Generator().manual_seed(0)
     features = torch.randn(8, 4, generator=random, dtype=torch.float64)
+    clean = features + 0.3 * torch.randn(8, 4, generator=random, dtype=torch.float64)
+    right = torch.arange(8, dtype=torch.float64) / 8
     labels, atypical = torch.arange(8) % 3, torch.arange(8) % 2 == 0
     model = Logits(3, 4)
-    outer = objective(method).outer
     with torch.no_grad():
         logits = model(features)
         harmful = torch.tensor(brute_force_harmful(logits, labels, atypical))
         weights = torch.ones(8, dtype=torch.float64)
-        if isinstance(method, Bat) and method.reweighting:
+        if getattr(method, "reweighting", False):
             weights = torch.tensor(brute_force_weights(logits, labels, atypical, method.alpha), dtype=torch.float64)
+        if isinstance(method, Gairat):
+            weights = (1 + torch.tanh(method.offset + 5 * (1 - 2 * right))) / 2
     assert 0 < harmful.sum() < 8
 
-    def reference(x: Tensor, matrix: Tensor) -> Tensor:
+    def reference(x: Tensor, clean: Tensor, matrix: Tensor) -> Tensor:
         """The loss with weights and harmful samples held constant."""
-        value = (weights * cross_entropy(x @ matrix, labels)).sum() / weights.sum()
-        if isinstance(method, Bat) and method.discrimination:
+        value = (weights * sample_losses(method, clean @ matrix, x @ matrix, labels)).sum() / weights.sum()
+        if getattr(method, "discrimination", False):
             value = value + method.beta * discrimination_loss(x, labels, harmful, temperature=method.temperature)
         return value
 
-    inputs = (features.clone().requires_grad_(True), model.matrix.detach().clone().requires_grad_(True))
+    inputs = tuple(tensor.detach().clone().requires_grad_(True) for tensor in (features, clean, model.matrix))
     assert torch.autograd.gradcheck(reference, inputs, atol=1e-7)
-    expected = torch.autograd.grad(reference(*inputs), inputs)
-    x = features.clone().requires_grad_(True)
-    found = torch.autograd.grad(outer(model, x, labels, atypical).loss, (x, model.matrix))
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    expected = torch.autograd.grad(reference(*inputs), inputs, materialize_grads=True)
+    x, natural = (tensor.clone().requires_grad_(True) for tensor in (features, clean))
+    loss = objective(method).outer(model, batch_of(x, labels, atypical, clean=natural, right=right)).loss
+    found = torch.autograd.grad(loss, (x, natural, model.matrix), materialize_grads=True)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
-def test_a_method_without_an_inner_problem_is_the_natural_one_alone() -> None:
-    assert objective(NATURAL).inner is None
-    assert objective(PGD_AT).inner is cross_entropy
-    assert objective(bat()).inner is cross_entropy
+@pytest.mark.parametrize("method", [TRADES, MART, GAIRAT, BAT_TRADES, BAT_MART], ids=lambda method: method.name)
+def test_outer_losses_pass_gradcheck(method: Any) -> None:
+    random = torch.Generator().manual_seed(1)
+    features, clean = torch.randn(2, 6, 4, generator=random, dtype=torch.float64).unbind()
+    labels, atypical = torch.arange(6) % 3, torch.arange(6) % 2 == 0
+    if isinstance(method, BatTrades | BatMart):
+        method = but(method, alpha=0.0)  # else the weights follow the logits without a gradient
+    model, goal = Logits(3, 4), objective(method)
+
+    def loss(x: Tensor, clean: Tensor) -> Tensor:
+        return goal.outer(model, batch_of(x, labels, atypical, clean=clean, right=x.new_full((6,), 0.5))).loss
+
+    assert torch.autograd.gradcheck(loss, (features.requires_grad_(True), clean.requires_grad_(True)), atol=1e-7)
 
 
-# -- limits of BAT in training
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e4])
+def test_losses_and_gradients_stay_finite_whatever_the_logits(method: Method, size: float) -> None:
+    x = (size * torch.randn(12, 5, generator=torch.Generator().manual_seed(3))).requires_grad_(True)
+    model = Logits(4, 5).float()
+    labels, rare = torch.arange(12) % 4, torch.ones(12, dtype=torch.bool)
+    loss = objective(method).outer(model, batch_of(x, labels, rare, clean=x.detach().flip(0))).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert x.grad.isfinite().all()
 
 
-@pytest.fixture(scope="module")
-def part() -> Part:
-    random = torch.Generator().manual_seed(0)
-    labels = torch.arange(60) % 3
-    pixels = torch.randint(0, 17, (60, 1, 4, 4), generator=random) + 4 * labels[:, None, None, None]
-    return Part(pixels.clamp(max=16).to(torch.uint8), labels, torch.arange(60), pixel_max=16)
+def test_a_batch_of_harmful_samples_alone_is_left_out_whole_by_an_infinite_alpha() -> None:
+    model = Logits(3, 4)
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    labels = (model(x).argmax(1) + 1) % 3
+    terms = objective(bat(alpha="inf", beta=0.0)).outer(model, batch_of(x, labels, torch.ones(5, dtype=torch.bool)))
+    terms.loss.backward()
+    assert float(terms.loss.detach()) == 0
+    assert torch.equal(x.grad, torch.zeros_like(x))
+    assert int(terms.harmful) == 5
 
 
-def trained(part: Part, method: Method, atypical: Tensor, network: str) -> tuple[dict[str, Tensor], list[Any]]:
-    model: Network = build(Model(name=network, width=4), part, classes=3, seed=1)  # type: ignore[arg-type]
-    recipe = Recipe(
-        epochs=3,
-        batch_size=16,
-        learning_rate=0.1,
-        momentum=0.9,
-        weight_decay=5e-4,
-        schedule=Steps(name="steps", milestones=(0.5,), factor=0.1),
-        crop_padding=1,
-        flip=True,
-    )
-    inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=2, step_size=0.05), "eval")
-    epochs: Iterator[Any] = fit(
-        model,
-        part,
-        objective=objective(method),
-        recipe=recipe,
-        seed=2,
-        what="limit",
-        atypical=atypical,
-        inner=inner,
-    )
-    history = list(epochs)
-    return model.state_dict(), history
-
-
-ALL = torch.ones(60, dtype=torch.bool)
-NONE = torch.zeros(60, dtype=torch.bool)
-
-
-@pytest.mark.parametrize("network", ["mlp", "small_cnn"])
-@pytest.mark.parametrize(
-    ("method", "atypical"),
-    [
-        (bat(alpha=0.0, beta=0.0), ALL),
-        (bat(reweighting=False, discrimination=False), ALL),
-        (bat(beta=0.0), NONE),
-    ],
-    ids=["alpha and beta 0", "both switched off", "nothing atypical"],
+@given(
+    right=st.lists(st.integers(0, 10), min_size=1, max_size=8),
+    offset=st.floats(-40, 5, allow_subnormal=False),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_bat_without_its_parts_trains_the_weights_of_pgd_at(
-    part: Part, method: Bat, atypical: Tensor, network: str
+@settings(deadline=None, max_examples=60)
+def test_gairat_weights_have_mean_1_and_fall_with_the_steps_survived(
+    right: list[int], offset: float, dtype: torch.dtype
 ) -> None:
-    reference, _ = trained(part, PGD_AT, NONE, network)
-    found, _ = trained(part, method, atypical, network)
-    for name, tensor in reference.items():
-        assert torch.equal(found[name], tensor), name
+    share = torch.tensor(right, dtype=dtype) / 10
+    weights = gairat_weights(share, offset=offset)
+    assert float(weights.mean()) == pytest.approx(1, rel=1e-5)
+    by_steps = weights[share.argsort()]
+    assert (by_steps.diff() <= 1e-6).all()
 
 
-@pytest.mark.parametrize("method", [bat(beta=0.0), bat(alpha=0.0), bat(reweighting=False), bat(discrimination=False)])
-def test_each_part_of_bat_alone_changes_the_weights(part: Part, method: Bat) -> None:
-    reference, _ = trained(part, PGD_AT, ALL, "mlp")
-    found, history = trained(part, method, ALL, "mlp")
-    assert not torch.equal(found["head.weight"], reference["head.weight"])
-    assert history[0].harmful > 0
+@given(batch=batches())
+@settings(deadline=None, max_examples=60)
+def test_the_wrong_probability_is_0_where_right_and_the_highest_wrong_one_elsewhere(batch: tuple[Tensor, ...]) -> None:
+    logits, _, labels, _ = batch
+    expected = []
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        p = softmax(row)
+        wrong = max(range(len(row)), key=row.__getitem__) != label
+        expected.append(max(value for k, value in enumerate(p) if k != label) if wrong else 0.0)
+    np.testing.assert_allclose(wrong_probability(logits, labels), expected, rtol=1e-10)
+
+
+# -- inner losses
+
+
+@given(batch=batches(), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_the_divergence_equals_its_formula_and_is_least_at_the_target(batch: tuple[Tensor, ...], seed: int) -> None:
+    logits = batch[0]
+    clean = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = kl_divergence(logits, clean.log_softmax(1))
+    expected = [brute_force_kl(softmax(p), softmax(q)) for p, q in zip(clean.tolist(), logits.tolist(), strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    assert (found >= -1e-12).all()
+    np.testing.assert_allclose(kl_divergence(clean, clean.log_softmax(1)), 0, atol=1e-12)
+
+
+def test_the_divergence_passes_gradcheck_in_both_arguments() -> None:
+    random = torch.Generator().manual_seed(0)
+    logits, clean = torch.randn(2, 5, 4, generator=random, dtype=torch.float64).unbind()
+    inputs = (logits.requires_grad_(True), clean.requires_grad_(True))
+    assert torch.autograd.gradcheck(lambda q, p: kl_divergence(q, p.log_softmax(1)), inputs, atol=1e-8)
+
+
+def test_each_method_attacks_its_own_objective() -> None:
+    assert objective(NATURAL).inner is None
+    for method in ADVERSARIAL:
+        goal, near = objective(method), isinstance(method, Trades | BatTrades)
+        assert goal.inner is (kl_divergence if near else cross_entropy)
+        assert goal.from_clean == near
+        assert (goal.eps_factor, goal.awp) == (1.0, 0.0)
+        changed = objective(but(method, eps_factor=0.5, awp=0.01))
+        assert (changed.eps_factor, changed.awp) == (0.5, 0.01)

@@ -294,12 +294,13 @@ def test_without_atypical_samples_there_are_no_pairs_and_no_atypical_targets():
     pairs = influence_table(**case, false_discovery_rate=0.1)
     assert len(pairs) == 0
     assert pairs["significant"].dtype == bool
-    groups = group_table(case["correct"], case["target_index"], case["target_labels"], pairs, threshold=0.1)
+    scores = pd.DataFrame({"train_index": [], "memorization": []})
+    groups = group_table(case["correct"], case["target_index"], case["target_labels"], pairs, scores, threshold=0.1)
     assert groups["target_index"].tolist() == [4, 6, 9]
     assert groups["label"].tolist() == [0, 1, 1]
     assert groups["accuracy"].tolist() == [1, 1, 1]
     assert groups["models"].tolist() == [40, 40, 40]
-    assert groups[["max_influence", "max_influence_train_index"]].isna().all(axis=None)
+    assert groups[["max_influence", "max_influence_train_index", "memorization"]].isna().all(axis=None)
     assert not groups["atypical"].any()
 
 
@@ -307,10 +308,13 @@ def pair(train, target, influence, significant):
     return {"train_index": train, "target_index": target, "influence": influence, "significant": significant}
 
 
+SCORES = pd.DataFrame({"train_index": [9, 2, 1, 3], "memorization": [0.9, 0.2, 0.1, 0.3]})
+
+
 def groups_of(pairs, targets, threshold=0.15):
     table = pd.DataFrame([pair(*row) for row in pairs])
     correct = np.ones((2, len(targets)), dtype=bool)
-    groups = group_table(correct, np.array(targets), np.zeros(len(targets), int), table, threshold=threshold)
+    groups = group_table(correct, np.array(targets), np.zeros(len(targets), int), table, SCORES, threshold=threshold)
     return groups.set_index("target_index")
 
 
@@ -336,6 +340,7 @@ def test_max_influence_is_that_of_the_strongest_pair_and_missing_without_one():
     assert groups.index.tolist() == [8, 6, 7]
     assert groups["max_influence"].tolist() == pytest.approx([-0.1, math.nan, 0.4], nan_ok=True)
     assert groups["max_influence_train_index"].astype(float).tolist() == pytest.approx([2, math.nan, 2], nan_ok=True)
+    assert groups["memorization"].tolist() == pytest.approx([0.2, math.nan, 0.2], nan_ok=True)
 
 
 def test_a_pair_without_an_estimate_does_not_hide_the_strongest():
@@ -348,7 +353,8 @@ def test_group_table_equals_loops_over_an_influence_table():
     case = example()
     case["target_labels"] = np.where(case["target_labels"] == 2, 9, case["target_labels"])  # a class without sources
     pairs = influence_table(**case, false_discovery_rate=0.5)
-    groups = group_table(case["correct"], case["target_index"], case["target_labels"], pairs, threshold=0.35)
+    scores = pd.DataFrame({"train_index": case["train_index"], "memorization": np.arange(len(case["train_index"])) / 7})
+    groups = group_table(case["correct"], case["target_index"], case["target_labels"], pairs, scores, threshold=0.35)
     for j, row in enumerate(groups.itertuples()):
         mine = [p for p in pairs.itertuples() if p.target_index == row.target_index]
         assert row.target_index == case["target_index"][j]

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from bat.config import Model
+from bat.config import SizedModel
 from bat.data import Part
-from bat.models import build, mode
+from bat.models import build, for_attacks, mode
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 7, 9), (2, 5, 4), (3, 1, 1), (1, 2, 3)]
 NAMES = ["small_cnn", "mlp"]
@@ -18,7 +18,7 @@ def part(shape=(1, 8, 8), n=12, seed=0, pixel_max=16):
 
 
 def network(name="small_cnn", width=4, samples=None, classes=3, seed=0):
-    return build(Model(name=name, width=width), samples or part(), classes=classes, seed=seed)
+    return build(SizedModel(name=name, width=width), samples or part(), classes=classes, seed=seed)
 
 
 def expected_parameters(name, shape, w, classes):
@@ -139,3 +139,32 @@ def test_modes_can_be_nested():
             assert set(modes(model).values()) == {True}
         assert set(modes(model).values()) == {False}
     assert modes(model) == found
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "mlp"])
+def test_the_form_for_attacks_has_the_same_outputs_and_gradients(name: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    part = Part(
+        torch.randint(0, 256, (9, 3, 8, 8), generator=random).to(torch.uint8), torch.zeros(9), torch.arange(9), 255
+    )
+    model = build(SizedModel(name=name, width=6), part, classes=4, seed=0).double()
+    with mode(model, training=True):
+        model(part.images().double())  # running statistics that are not 0 and 1
+    x = part.images().double().requires_grad_()
+    expected = model.eval()(x)
+    fast = for_attacks(model)
+    found = fast(x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for logits in (found, expected):
+        assert logits.requires_grad
+    gradients = [torch.autograd.grad(logits.square().sum(), x)[0] for logits in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fast.modules())
+
+
+def test_a_network_in_training_mode_or_of_another_kind_is_attacked_itself() -> None:
+    part = Part(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(2), torch.arange(2), 255)
+    model = build(SizedModel(name="small_cnn", width=2), part, classes=2, seed=0)
+    assert for_attacks(model.train()) is model
+    other = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1)).eval()
+    assert for_attacks(other) is other

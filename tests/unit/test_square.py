@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bat.attacks.ball import size
 from bat.attacks.square import bumps, share, square
-from bat.config import Model
+from bat.config import SizedModel
 from bat.data import Part
 from bat.evaluation import attackable, correct
 from bat.models import Network, build
@@ -423,7 +423,7 @@ def digits() -> dict[str, tuple[Network, Part]]:
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("training", [False, True])
 def test_square_leaves_everything_as_found(digits: dict[str, tuple[Network, Part]], norm: str, training: bool) -> None:
-    model = build(Model(name="small_cnn", width=4), digits["natural"][1], classes=10, seed=0).train(training)
+    model = build(SizedModel(name="small_cnn", width=4), digits["natural"][1], classes=10, seed=0).train(training)
     for module in model.modules() if training else ():
         if isinstance(module, nn.BatchNorm2d):
             # running statistics that move are the caller's choice of mode, not the attack's doing

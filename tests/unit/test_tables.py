@@ -35,7 +35,7 @@ VALUES = {
     pa.string(): st.text(max_size=4),
     pa.binary(): st.binary(max_size=4),
 }
-NULLABLE = {"max_influence", "max_influence_train_index", "broken_by", "discrimination_loss"}
+NULLABLE = {"max_influence", "memorization", "max_influence_train_index", "broken_by", "discrimination_loss"}
 
 
 def columns(name, rows):

@@ -17,6 +17,8 @@ RECIPE = {
     "schedule": {"name": "one_cycle", "warmup": 0.3},
     "crop_padding": 0,
     "flip": False,
+    "label_smoothing": 0.0,
+    "ema_decay": 0.0,
 }
 MODEL = {"name": "mlp", "width": 32}
 THREAT = {"norm": "linf", "eps": 0.1}
@@ -30,7 +32,8 @@ TRAIN = {
     "recipe": RECIPE,
     "attack": {"steps": 3, "step_size": 0.05},
     "attack_bn": "eval",
-    "method": {"name": "pgd_at", "objective": "pgd_at"},
+    "early_stop": 0,
+    "method": {"name": "pgd_at", "objective": "pgd_at", "eps_factor": 1.0, "awp": 0.0},
     "seed": 0,
 }
 EVALUATE = {
@@ -50,17 +53,31 @@ KILLS = 10
 def test_ten_kills_change_no_byte(tmp_path):
     at = {
         name: str(tmp_path / name)
-        for name in ("data", "samples", "shard", "best", "last", "history", "influence", "pairs")
+        for name in ("data", "files", "shard", "best", "last", "history", "samples", "influence", "pairs")
     }
     groups = {name: str(tmp_path / f"{name}.parquet") for name in ("memorization", "validation-groups", "test-groups")}
     flags = [text for name, path in groups.items() for text in (f"--{name}", path)]
     shard = SUBSETS | {"first_model": 0, "models": 10}
-    main(["data", "--spec", json.dumps(DATA), "--out", at["data"], "--samples", at["samples"]])
+    main(["data", "--spec", json.dumps(DATA), "--out", at["data"], "--files", at["files"]])
     main(["subsets", "--spec", json.dumps(shard), "--data", at["data"], "--out", at["shard"]])
     scores = ["--shards", at["shard"], "--influence", at["influence"], "--train-influence", at["pairs"]]
     main(["scores", "--spec", json.dumps(SCORES), "--data", at["data"], *flags, *scores])
     models = ["--best", at["best"], "--last", at["last"]]
-    main(["train", "--spec", json.dumps(TRAIN), "--data", at["data"], *flags, *models, "--history", at["history"]])
+    main(
+        [
+            "train",
+            "--spec",
+            json.dumps(TRAIN),
+            "--data",
+            at["data"],
+            *flags,
+            *models,
+            "--history",
+            at["history"],
+            "--samples",
+            at["samples"],
+        ]
+    )
     evaluate = ["evaluate", "--spec", json.dumps(EVALUATE), "--data", at["data"], *flags[-2:], *models]
 
     def run(name):

@@ -74,6 +74,7 @@ def test_everything_is_there_and_opens(finished):
     results = finished / SMOKE
     for name in ("memorization", "influence", "train_influence", "test_groups", "validation_groups"):
         assert list(pd.read_parquet(results / "scores" / f"{name}.parquet")) == SCHEMAS[name].names
+    assert (results / "evaluation" / "bat" / "seed-1" / "images.safetensors").exists()  # as the config asks
     summary = pd.read_parquet(results / "evaluation" / "summary.parquet")
     assert set(summary["method"]) == {"natural", "pgd_at", "bat"}
     assert (summary["seeds"] == 2).all()
@@ -89,6 +90,23 @@ def test_a_second_run_has_nothing_to_do(copy):
 def test_one_stage_runs_alone(tmp_path):
     folder = new_experiment(tmp_path)
     assert planned(folder, f"{SMOKE}/scores/memorization.parquet") == {"data": 1, "subsets": 2, "scores": 1}
+
+
+def test_scores_from_a_file_skip_the_subset_models(finished, tmp_path):
+    folder = new_experiment(tmp_path)
+    own = pd.read_parquet(finished / SMOKE / "scores" / "memorization.parquet")
+    own[["train_index", "memorization", "label"]].to_csv(folder / "own.csv", index=False)
+    edit(folder, lambda config: config.update(scores={"source": "file", "path": "own.csv", "format": "table"}))
+    everything = planned(folder)
+    assert "subsets" not in everything
+    assert "scores" not in everything
+    assert (everything["import_scores"], everything["train"], everything["evaluate"]) == (1, 6, 6)
+    target = f"{SMOKE}/scores/memorization.parquet"
+    done = snakemake(folder, target)
+    assert done.returncode == 0, done.stderr
+    found = pd.read_parquet(folder / target)
+    pd.testing.assert_series_equal(found["memorization"], own["memorization"])
+    pd.testing.assert_series_equal(found["atypical"], own["atypical"])
 
 
 def test_editing_one_method_reruns_that_method_and_what_follows(copy):

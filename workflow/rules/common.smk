@@ -3,13 +3,14 @@
 import hashlib
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import bat.config
 from bat.errors import BatError
 
 try:
-    bat.config.parse(bat.config.Config, config, "config")
+    parsed = bat.config.parse(bat.config.Config, config, "config")
 except BatError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
@@ -27,7 +28,10 @@ elif "path" in config["data"]:
     SOURCE = [str(file) for file in files if file.exists()]
 else:
     SOURCE = []
-METHODS = {method["name"]: method for method in config["training"]["methods"]}
+METHODS = {
+    method.name: asdict(method)
+    for method in bat.config.expand(parsed.training.methods, parsed.training.sweeps)
+}
 SEEDS = config["training"]["seeds"]
 MODELS_PER_SHARD = config["memorization"]["models_per_shard"]
 SHARDS = [

@@ -1,13 +1,21 @@
 """Stage 3: every model under attack on every test sample, and the summary over seeds."""
 
+# the adversarial images are an output only where the config asks for them
+IMAGES = (
+    {"images": f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/images.safetensors"}
+    if config["evaluation"]["images"]
+    else {}
+)
+
 
 rule evaluate:
     input:
         data=rules.data.output.data,
-        test_groups=rules.scores.output.test_groups,
+        test_groups=SCORES.test_groups,
         best=rules.train.output.best,
         last=rules.train.output.last,
     output:
+        **IMAGES,
         samples=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/per_sample.parquet",
         flags=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/flags.parquet",
     log:
@@ -30,6 +38,7 @@ rule evaluate:
             model=config["model"],
             threat=config["threat"],
         ),
+        images=lambda wildcards, output: f"--images {output.images}" if IMAGES else "",
     shell:
         "python -m bat evaluate"
         " --spec {params.spec:q}"
@@ -39,6 +48,7 @@ rule evaluate:
         " --last {input.last:q}"
         " --out {output.samples:q}"
         " --flags {output.flags:q}"
+        " {params.images}"
         " --log {log:q}"
         " --threads {threads}"
 

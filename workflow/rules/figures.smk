@@ -3,7 +3,7 @@
 
 rule figure_memorization:
     input:
-        memorization=rules.scores.output.memorization,
+        memorization=SCORES.memorization,
     output:
         pdf=f"{RESULTS}/figures/memorization.pdf",
         svg=report(
@@ -32,8 +32,8 @@ rule figure_memorization:
 rule figure_gallery:
     input:
         data=rules.data.output.data,
-        memorization=rules.scores.output.memorization,
-        train_influence=rules.scores.output.train_influence,
+        memorization=SCORES.memorization,
+        train_influence=SCORES.train_influence,
     output:
         pdf=f"{RESULTS}/figures/gallery.pdf",
         svg=report(
@@ -64,7 +64,7 @@ rule figure_gallery:
 rule figure_curves:
     input:
         histories=expand(rules.train.output.history, method=METHODS, seed=SEEDS),
-        test_groups=rules.scores.output.test_groups,
+        test_groups=SCORES.test_groups,
     output:
         pdf=f"{RESULTS}/figures/curves.pdf",
         svg=report(

@@ -4,13 +4,14 @@
 rule train:
     input:
         data=rules.data.output.data,
-        memorization=rules.scores.output.memorization,
-        validation_groups=rules.scores.output.validation_groups,
-        test_groups=rules.scores.output.test_groups,
+        memorization=SCORES.memorization,
+        validation_groups=SCORES.validation_groups,
+        test_groups=SCORES.test_groups,
     output:
         best=f"{RESULTS}/models/{{method}}/seed-{{seed}}/best.safetensors",
         last=f"{RESULTS}/models/{{method}}/seed-{{seed}}/last.safetensors",
         history=f"{RESULTS}/models/{{method}}/seed-{{seed}}/history.parquet",
+        samples=f"{RESULTS}/models/{{method}}/seed-{{seed}}/samples.parquet",
     log:
         f"{RESULTS}/logs/train/{{method}}/seed-{{seed}}.log",
     benchmark:
@@ -27,6 +28,7 @@ rule train:
             "recipe",
             "attack",
             "attack_bn",
+            "early_stop",
             model=config["model"],
             threat=config["threat"],
             method=METHODS[wildcards.method],
@@ -42,5 +44,6 @@ rule train:
         " --best {output.best:q}"
         " --last {output.last:q}"
         " --history {output.history:q}"
+        " --samples {output.samples:q}"
         " --log {log:q}"
         " --threads {threads}"

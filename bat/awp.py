@@ -1,0 +1,51 @@
+"""The gradient of an outer loss, at the weights themselves or under adversarial weight perturbation."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from bat.losses import Batch, Objective, Terms
+from bat.models import Network, running_statistics_kept
+
+
+def backward(model: Network, batch: Batch, objective: Objective) -> Terms:
+    """Leave the gradient of the batch's loss in the parameters, which hold none before, and return the loss's terms.
+
+    With ``objective.awp`` both are those at perturbed weights (Wu et al. 2020): each tensor with more than one
+    dimension (no biases, no normalisation) is moved by gamma times its norm along its gradient of the same loss on the
+    same batch, and put back. The running statistics of batch normalisation are moved once, by the pass at the
+    perturbed weights, as in the authors' code; the pass before it leaves them alone.
+    """
+    if not objective.awp:
+        terms = objective.outer(model, batch)
+        terms.loss.backward()  # type: ignore[no-untyped-call]
+        return terms
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    with running_statistics_kept(model):
+        loss = objective.outer(model, batch).loss
+    gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+    with perturbed(weights, gradients, gamma=objective.awp):
+        terms = objective.outer(model, batch)
+        terms.loss.backward()  # type: ignore[no-untyped-call]
+    return terms
+
+
+@contextmanager
+def perturbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], *, gamma: float) -> Iterator[None]:
+    """Move each weight tensor by gamma times its norm along its gradient, and put it back to the bit.
+
+    A tensor whose gradient is 0 stays where it is.
+    """
+    found = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight, gradient in zip(weights, gradients, strict=True):
+            length = gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
+            weight.add_(gradient * (gamma * weight.norm() / length))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, before in zip(weights, found, strict=True):
+                weight.copy_(before)

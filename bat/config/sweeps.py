@@ -1,0 +1,63 @@
+"""Sweeps: one key of a method over several values, each a method of its own."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from bat.config.strict import NAME, STRICT
+from bat.config.training import Method
+
+Value = bool | float | str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Sweep:
+    """One key of one method over several values."""
+
+    method: str = Field(pattern=NAME, description="Name of the method in methods that is varied.")
+    key: str = Field(description="Key of that method that is varied.")
+    values: Annotated[tuple[Value, ...], Field(min_length=1)] = Field(
+        description="Its values; the one that the method itself has is left out."
+    )
+
+
+def expand(methods: Sequence[Method], sweeps: Sequence[Sweep]) -> tuple[Method, ...]:
+    """Return ``methods`` and those of ``sweeps``.
+
+    Method trades, key beta, value 0.5 is named trades_beta_0_5; a value of -2 ends a name in _minus_2.
+
+    A value that the method itself has makes no further method: the method stands for it.
+
+    Raises:
+        ValueError: a method or key does not exist, a value is wrong for the key, or two methods have one name.
+    """
+    expanded = [*methods, *(method for sweep in sweeps for method in _swept(methods, sweep))]
+    names = [method.name for method in expanded]
+    if len(set(names)) < len(names):
+        raise ValueError(f"training.methods has a name twice, sweeps included: {', '.join(names)}")
+    return tuple(expanded)
+
+
+def _swept(methods: Sequence[Method], sweep: Sweep) -> Iterator[Method]:
+    where = f"training.sweeps: method {sweep.method}, key {sweep.key}"
+    base = next((method for method in methods if method.name == sweep.method), None)
+    if base is None:
+        raise ValueError(f"{where}: no such method: take one of {', '.join(method.name for method in methods)}")
+    keys = [field.name for field in fields(base) if field.name not in ("name", "objective")]
+    if sweep.key not in keys:
+        raise ValueError(f"{where}: no such key: {base.name} has {', '.join(keys) or 'none'}")
+    for value in sweep.values:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        suffix = re.sub(r"[^a-z0-9]+", "_", re.sub("^-", "minus_", text.lower()))
+        name = f"{base.name}_{sweep.key}_{suffix}"
+        try:
+            changed: dict[str, Any] = {"name": name, sweep.key: value}
+            varied = replace(base, **changed)
+        except ValidationError as error:
+            raise ValueError(f"{where}, value {text}: {error.errors()[0]['msg']}") from error
+        if getattr(varied, sweep.key) != getattr(base, sweep.key):
+            yield varied

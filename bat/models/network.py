@@ -1,0 +1,144 @@
+"""A network and how it is built. Normalisation is its first layer, so that attacks see pixels in [0, 1]."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from bat.config import LibraryModel, Model, SizedModel
+from bat.data import Part
+from bat.models.library import library_body
+from bat.models.residual import preact_resnet18, resnet, wide_resnet
+from bat.models.small import mlp, small_cnn
+
+
+class Network(nn.Module):
+    """A classifier in two halves: ``features`` and a linear ``head``.
+
+    mean, std: (c,) of the training pixels, kept with the weights.
+    """
+
+    def __init__(self, body: nn.Module, width: int, classes: int, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
+        self.mean: Tensor
+        self.std: Tensor
+        self.body = body
+        self.head = nn.Linear(width, classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the penultimate features (n, d) of images x: (n, c, h, w) in [0, 1]."""
+        features: Tensor = self.body((x - self.mean) / self.std)
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, classes) of images x: (n, c, h, w) in [0, 1]."""
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
+def build(model: Model, train: Part, *, classes: int, seed: int) -> Network:
+    """Build a network for the images of ``train``, normalised by their pixel statistics.
+
+    Its initial weights depend on ``seed`` alone, and none are trained; the global random state is left as it was.
+
+    Raises:
+        BatError: a network of another library that is not there, or does not take such images.
+    """
+    images = train.images()
+    mean = images.mean(dim=(0, 2, 3))
+    # a channel without any contrast must not divide by 0
+    std = images.std(dim=(0, 2, 3)).clamp(min=1e-3)
+    with seeded(seed, torch.device("cpu")):
+        body, width = _body(model, images.shape[1:])
+        network = Network(body, width, classes, mean.cpu(), std.cpu())
+    return network.to(images.device)
+
+
+class _Normalise(nn.Module):
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def for_attacks(model: nn.Module) -> nn.Module:
+    """Return a faster model for the many passes of an attack, with the outputs of ``model`` up to rounding.
+
+    Where batch normalisation in evaluation mode follows a convolution in a sequence, the two become one convolution,
+    which spares a quarter of the time of a gradient on a CPU. Weights are those of this moment. Any model but a
+    ``Network`` in evaluation mode is returned itself.
+    """
+    if not isinstance(model, Network) or not isinstance(model.body, nn.Sequential) or model.training:
+        return model
+    layers: list[nn.Module] = []
+    for layer in model.body:
+        if isinstance(layer, nn.BatchNorm2d) and layers and isinstance(layers[-1], nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+        else:
+            layers.append(layer)
+    return nn.Sequential(_Normalise(model.mean, model.std), *layers, model.head)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Let what draws from torch's global random state (initial weights, dropout) depend on ``seed`` alone.
+
+    The state of the CPU and of ``device`` is left as it was found.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # not torch.manual_seed, which seeds all GPUs
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Put ``model`` in training or evaluation mode, and each module back in the mode it was found in."""
+    found = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in found:
+            module.training = was_training
+
+
+@contextmanager
+def running_statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Let batch normalisation in training mode use a batch's statistics without moving its running ones."""
+    found = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for module in found:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in found:
+            module.track_running_stats = True
+
+
+def _body(model: Model, shape: torch.Size) -> tuple[nn.Module, int]:
+    if isinstance(model, SizedModel):
+        return {"small_cnn": small_cnn, "mlp": mlp}[model.name](shape, model.width)
+    if isinstance(model, LibraryModel):
+        return library_body(model.name, shape)
+    return _FIXED[model.name](shape[0])
+
+
+_FIXED: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
+    "resnet18": partial(resnet, 18),
+    "preact_resnet18": preact_resnet18,
+    "resnet50": partial(resnet, 50),
+    "wrn_28_10": partial(wide_resnet, 28, 10),
+    "wrn_34_10": partial(wide_resnet, 34, 10),
+}
