@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install run report test clean
+.PHONY: install run report test test-slurm clean
 
 install: $(VENV)/.installed
 
@@ -28,6 +28,11 @@ test: install
 	snakemake --lint
 	mypy
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+# a cluster of one machine, on Debian as root; no part of `make test`
+test-slurm: install
+	$(BIN)/python -m pip install --quiet --editable '.[dev,slurm]'
+	python tests/slurm/check.py
 
 clean:
 	rm -rf $(VENV)

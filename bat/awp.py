@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bat.losses import Batch, Objective, Terms
-from bat.models import Network, running_statistics_kept
+from bat.models import Network
 
 
 def backward(model: Network, batch: Batch, objective: Objective) -> Terms:
@@ -49,3 +50,16 @@ def perturbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], *, gamma: 
         with torch.no_grad():
             for weight, before in zip(weights, found, strict=True):
                 weight.copy_(before)
+
+
+@contextmanager
+def running_statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Let batch normalisation in training mode use a batch's statistics without moving its running ones."""
+    found = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for module in found:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in found:
+            module.track_running_stats = True

@@ -195,9 +195,23 @@ def _parser() -> argparse.ArgumentParser:
     attack.add_argument("--ensemble", default="standard", help="fast or standard (default: AutoAttack's standard)")
     attack.add_argument("--batch-size", type=int, default=256, help="images in one forward pass (default: 256)")
     attack.add_argument("--seed", type=int, default=0, help="seed of the attacks' random numbers (default: 0)")
+    plan = add(
+        stages,
+        "plan",
+        "plan:plan",
+        "Say what an experiment will cost on this machine, from a few timed steps: jobs, hours, memory, disk.",
+        {},
+    )
+    plan.add_argument(
+        "--config",
+        default="config/config.yaml",
+        help="a complete configuration (default: config/config.yaml)",
+    )
+    plan.add_argument("--configfile", nargs="+", default=[], help="files that change it, as for snakemake")
+    plan.add_argument("--standard-error", type=float, help="also say how many subset models this one takes")
     for stage in (evaluate, attack):
         stage.add_argument("--images", help="also write the strongest adversarial images found, safetensors")
-    for stage in (subsets, train, evaluate, verify, attack):
+    for stage in (subsets, train, evaluate, verify, attack, plan):
         stage.add_argument(
             "--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda where there is one, else cpu)"
         )

@@ -84,8 +84,7 @@ def gallery(
     """Draw the most memorized training samples, each beside those of its class that influence it most.
 
     image: gives that of a row of ``table``, (c, h, w) in [0, 1]; table: as in scores/memorization.parquet; pairs: as in
-    scores/train_influence.parquet; models: K behind both, 0 for scores
-    from a file.
+    scores/train_influence.parquet; models: K behind both, 0 for scores from a file.
     """
     place = {index: row for row, index in enumerate(table["train_index"])}
     chosen = table.sort_values("memorization", ascending=False, kind="stable").head(rows)

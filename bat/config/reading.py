@@ -29,16 +29,29 @@ def parse(record: type[T], value: Mapping[str, Any] | str, where: str) -> T:
         raise BatError(f"{where}: {_first_line(error, plain)}") from error
 
 
-def load(path: str) -> Config:
-    """Read and check a complete configuration file (YAML)."""
+def load(path: str, *more: str) -> Config:
+    """Read and check a complete configuration file (YAML), changed by the files ``more`` as Snakemake does."""
+    value = _read(path)
+    for changes in more:
+        value = merged(value, _read(changes))
+    return parse(Config, value, ", ".join((path, *more)))
+
+
+def merged(value: Any, changes: Any) -> Any:
+    """Return ``value`` with ``changes``: maps are merged, key by key and to all depths; anything else is replaced."""
+    if not isinstance(value, Mapping) or not isinstance(changes, Mapping):
+        return changes
+    return {**value, **{key: merged(value.get(key), changed) for key, changed in changes.items()}}
+
+
+def _read(path: str) -> Any:
     import yaml
 
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            value = yaml.safe_load(file)
+            return yaml.safe_load(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BatError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
-    return parse(Config, value, path)
 
 
 def schema() -> dict[str, Any]:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 from methods import ADVERSARIAL, BAT, BAT_MART, BAT_TRADES, GAIRAT, MART, METHODS, NATURAL, PGD_AT, TRADES, but
-from runs import RECIPE, batch_of, network, run, same, samples, weights
+from runs import ATTACK, RECIPE, THREAT, batch_of, network, run, same, samples, weights
 from torch import Tensor
 
+import bat.training
 from bat.attacks.gradient import cross_entropy
+from bat.attacks.pgd import pgd
 from bat.config import BatMart, BatTrades, Mart, Method, Pgd, Steps, Trades
 from bat.losses import boosted_cross_entropy, objective
 
@@ -126,16 +128,31 @@ def test_the_factor_of_eps_shrinks_the_ball_and_the_step(method: Method) -> None
     assert 0.09 <= seen[1.0] <= 0.1 + 1e-6
 
 
+@pytest.mark.parametrize("factor", [0.3, 1.0, 2.0])
+def test_the_factor_multiplies_eps_and_step_size(factor: float) -> None:
+    asked: list[tuple[float, float]] = []
+
+    def spy(*arguments: Any, **named: Any) -> Tensor:
+        asked.append((named["eps"], named["step_size"]))
+        return pgd(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bat.training, "pgd", spy)
+        run(PART, but(PGD_AT, eps_factor=factor))
+    assert set(asked) == {(factor * THREAT.eps, factor * ATTACK.step_size)}
+
+
 # -- passes of a step
 
 
 def passes(method: Method, attack: Pgd) -> Counter[str]:
-    """Count the forward and backward passes of one step."""
+    """Count the forward passes of one step, those of them that record a graph, and the backward passes."""
     model, count = network(PART, "small_cnn"), Counter[str]()
 
     def forward(_: Any, __: Any, logits: Tensor) -> None:
         count["forward"] += 1
         if logits.requires_grad:
+            count["recorded"] += 1
             logits.register_hook(lambda gradient: count.update(["backward"]))
 
     model.head.register_forward_hook(forward)  # which the form for attacks shares
@@ -152,5 +169,6 @@ def test_a_step_costs_no_more_passes_than_its_definition_needs(method: Any, awp:
     target = isinstance(method, Trades | BatTrades)  # the attack's p(x)
     if awp and method is not NATURAL:
         method, outer = but(method, awp=awp), 2 * outer
-    expected = {"forward": attack + target + outer, "backward": attack + outer}
+    graphs = attack + outer
+    expected = {"forward": graphs + target, "recorded": graphs, "backward": graphs}
     assert passes(method, Pgd(steps=steps, step_size=0.05)) == expected

@@ -62,3 +62,8 @@ def digest(*modules):
     return hashlib.sha256(
         b"".join(source.read_bytes() for source in sources)
     ).hexdigest()
+
+
+def grows(first):
+    """Return a resource that is ``first`` at the first attempt, twice that at the second, and so on."""
+    return lambda wildcards, attempt: first * attempt

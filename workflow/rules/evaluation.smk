@@ -26,8 +26,9 @@ rule evaluate:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=240,
+        gpu=0,  # a profile asks for more
+        mem_mb=grows(2000),
+        runtime=grows(240),
     params:
         spec=spec(
             "evaluation",
@@ -74,8 +75,8 @@ rule summary:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         spec=spec("evaluation", "seed", "confidence", "bootstrap"),
         code=digest("evaluation", "statistics", "tables"),

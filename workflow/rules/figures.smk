@@ -17,8 +17,8 @@ rule figure_memorization:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         code=digest("figures"),
     shell:
@@ -47,8 +47,8 @@ rule figure_gallery:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         code=digest("figures"),
     shell:
@@ -78,8 +78,8 @@ rule figure_curves:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         code=digest("figures"),
     shell:
@@ -108,8 +108,8 @@ rule figure_tradeoff:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=grows(2000),
+        runtime=grows(30),
     params:
         code=digest("figures"),
     shell:

@@ -14,8 +14,9 @@ rule subsets:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=240,
+        gpu=0,  # a profile asks for more
+        mem_mb=grows(2000),
+        runtime=grows(240),
     params:
         spec=lambda wildcards: spec(
             "memorization",
@@ -54,8 +55,8 @@ rule scores:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=grows(2000),
+        runtime=grows(60),
     params:
         spec=spec("memorization", "threshold", "false_discovery_rate", "confidence"),
     shell:

@@ -20,8 +20,9 @@ rule train:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=720,
+        gpu=0,  # a profile asks for more
+        mem_mb=grows(2000),
+        runtime=grows(720),
     params:
         spec=lambda wildcards: spec(
             "training",

@@ -1,0 +1,146 @@
+"""What an experiment will cost and what precision it will buy, before it is run: jobs, hours, disk, standard errors."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from bat.config import Config
+from bat.data import DataSet, Part
+from bat.errors import BatError
+from bat.seeds import generator
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is known of a data set that has not been read. test: None where the test samples are the pool's rest."""
+
+    pool: int
+    test: int | None
+    shape: tuple[int, int, int]
+    classes: int
+
+
+SOURCES = {
+    "digits": Source(1_797, None, (1, 8, 8), 10),
+    "mnist5k": Source(5_000, None, (1, 28, 28), 10),
+    "mnist": Source(60_000, 10_000, (1, 28, 28), 10),
+    "fashion_mnist": Source(60_000, 10_000, (1, 28, 28), 10),
+    "svhn": Source(73_257, 26_032, (3, 32, 32), 10),
+    "cifar10": Source(50_000, 10_000, (3, 32, 32), 10),
+    "cifar100": Source(50_000, 10_000, (3, 32, 32), 100),
+    "tiny_imagenet": Source(100_000, 10_000, (3, 64, 64), 200),
+}
+"""Published sizes: images that training and validation samples are drawn from, test images, (c, h, w), classes."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Jobs of one kind. seconds: of one job, start-up included."""
+
+    name: str
+    jobs: int
+    seconds: float
+
+    @property
+    def hours(self) -> float:
+        """Hours of all jobs, one after the other."""
+        return self.jobs * self.seconds / 3600
+
+
+def worst_standard_error(models: int, fraction: float) -> float:
+    """Return the largest standard error that memorization and influence can have with so many subset models.
+
+    Both are differences of two means of 0 or 1, one over fraction * models models and one over the others; the variance
+    of a mean is at most 1/4 over their number. With fraction = 0.7 this is 1.09 / sqrt(models).
+    """
+    return math.sqrt(_worst_variance_of_one(fraction) / models)
+
+
+def models_for(standard_error: float, fraction: float) -> int:
+    """Return the least number of subset models whose worst standard error is at most ``standard_error``."""
+    # 1e-9: a whole number must not become the next one by rounding
+    return math.ceil(_worst_variance_of_one(fraction) / standard_error**2 * (1 - 1e-9))
+
+
+def _worst_variance_of_one(fraction: float) -> float:
+    return 0.25 / fraction + 0.25 / (1 - fraction)
+
+
+def random_data(config: Config) -> DataSet:
+    """Return random images and labels in the numbers and the shape of a data set that is not on disk.
+
+    Raises:
+        BatError: the size of this data set is known only after it was read.
+    """
+    name, wanted = config.data.name, config.data.train_samples
+    if name not in SOURCES:
+        raise BatError(
+            f"data set {name}: how many images it has is known only after it was read: first run "
+            f"snakemake --cores 1 {data_path(config)}"
+        )
+    source = SOURCES[name]
+    validation = config.data.validation_samples
+    # a word in place of a number asks for all
+    train = wanted if isinstance(wanted, int) else source.pool - validation
+    test = source.pool - train - validation if source.test is None else source.test
+    if train + validation > source.pool or test < 1:
+        raise BatError(
+            f"data: train_samples + validation_samples is {train + validation}, too many for the {source.pool} images "
+            f"of {name}: lower them"
+        )
+    random = generator("plan")
+    # a trial takes a part of each split
+    subsample = getattr(config, "subsample", 1.0)
+
+    def part(samples: int) -> Part:
+        count = min(samples, max(2, round(subsample * samples)))
+        pixels = torch.randint(256, (count, *source.shape), dtype=torch.uint8, generator=random)
+        labels = torch.randint(source.classes, (count,), generator=random)
+        return Part(pixels, labels, torch.arange(count), pixel_max=255)
+
+    return DataSet(part(train), part(validation), part(test), source.classes)
+
+
+def data_path(config: Config) -> str:
+    """Return where the workflow writes the data set."""
+    return f"results/{config.experiment}/data/data.safetensors"
+
+
+def disk(config: Config, data: DataSet, *, methods: int, weights: int) -> dict[str, int]:
+    """Return the bytes of what an experiment leaves on disk, by kind. weights: bytes of one network."""
+    models = methods * len(config.training.seeds)
+    samples = {name: len(part) for name, part in data.parts().items()}
+    # a bit a sample: in the subset; right on each split
+    bits = 2 * samples["train"] + samples["validation"] + samples["test"]
+    epochs = config.training.recipe.epochs
+    # as measured on digits: a row of per_sample.parquet 8 bytes, of history.parquet 500, of samples.parquet 20, each
+    # file's schema 10 thousand; a fifth of the training samples atypical, as in CIFAR-100
+    tables = models * (2 * samples["test"] * 8 + epochs * 500 + 20 * epochs * samples["train"] // 5 + 30_000)
+    images = 2 * models * 4 * data.test.pixels.numel() if config.evaluation.images else 0
+    return {
+        "data": sum(part.pixels.numel() + 16 * len(part) for part in data.parts().values()),
+        "subsets": config.memorization.subset_models * bits // 8,
+        "weights": 2 * models * weights,
+        "tables": tables + 90 * sum(samples.values()),
+        "adversarial images": images,
+    }
+
+
+def table(stages: Sequence[Stage], *, threads: int, unit: str) -> list[str]:
+    """Return the lines of a table of stages with a total. Hours of ``unit`` count each thread of a CPU."""
+    rows = [f"{'stage':<24}{'jobs':>7}{'minutes a job':>16}{unit + ' hours':>14}"]
+    for stage in stages:
+        rows.append(f"{stage.name:<24}{stage.jobs:>7}{stage.seconds / 60:>16.2f}{threads * stage.hours:>14.3f}")
+    jobs, hours = sum(stage.jobs for stage in stages), threads * sum(stage.hours for stage in stages)
+    return [*rows, f"{'total':<24}{jobs:>7}{'':>16}{hours:>14.3f}"]
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as a text with three digits: 512 B, 10.2 KiB, 1.46 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"

@@ -1,0 +1,117 @@
+"""What an experiment will cost on this machine, before it is run."""
+
+import os
+import resource
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from bat.config import Config, expand, load
+from bat.data import DataSet
+from bat.errors import BatError
+from bat.journal import Journal
+from bat.models import build
+from bat.plan import Stage, data_path, disk, models_for, random_data, size, table, worst_standard_error
+from bat.stages.inputs import device_named
+from bat.tensors import read_data, read_tensors
+from bat.timing import STANDING, evaluation_seconds, first_step, method_seconds, subset_seconds
+
+FIGURES = 4
+"""Jobs of the workflow that draw."""
+
+
+def plan(journal: Journal, *, config: str, configfile: list[str], standard_error: float | None, device: str) -> None:
+    """Print the jobs, hours, memory and disk of an experiment, and the standard error that its subset models give."""
+    if standard_error is not None and not 0 < standard_error < 1:
+        raise BatError(f"--standard-error is {standard_error}: give a number between 0 and 1")
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    torch.set_num_threads(threads)
+    experiment, where = load(config, *configfile), device_named(device)
+    data, origin = _data(experiment)
+    data = data.to(where)
+    first_step(experiment, data)
+    # what this process took until here, each job takes: start, imports, reading, and what torch sets up when first used
+    start = time.process_time()
+
+    methods = expand(experiment.training.methods, experiment.training.sweeps)
+    journal.line("timing subset models")
+    models_per_shard = experiment.memorization.models_per_shard
+    shards = experiment.memorization.subset_models // models_per_shard
+    stages = [
+        Stage("data", 1, start),
+        Stage("subsets", shards, start + models_per_shard * subset_seconds(experiment, data)),
+        Stage("scores", 1, start),
+    ]
+    seeds = len(experiment.training.seeds)
+    for method in journal.bar(methods, len(methods), "methods"):
+        stages.append(Stage(f"train {method.name}", seeds, start + method_seconds(experiment, data, method)))
+    journal.line("timing attacks")
+    attacks = evaluation_seconds(experiment, data)
+    stages += [
+        Stage("evaluate", seeds * len(methods), start + 2 * sum(attacks.values())),
+        Stage("summary", 1, start),
+        Stage("figures", FIGURES, start),
+    ]
+    weights = build(experiment.model, data.train, classes=data.classes, seed=0).state_dict().values()
+    parameters = sum(tensor.numel() for tensor in weights)
+    stored = disk(experiment, data, methods=len(methods), weights=sum(tensor.nbytes for tensor in weights))
+    lines = [
+        _described(experiment, data, origin),
+        f"{experiment.model.name}, {parameters:,} weights, on {where}, {threads} thread{'s'[: threads > 1]}",
+        "",
+        *table(stages, threads=threads, unit="CPU" if where.type == "cpu" else "GPU"),
+        "",
+        f"data, scores, summary and figures: start-up alone ({start:.1f} s a job)",
+        f"evaluate: both checkpoints; {STANDING:.0%} of the test samples taken to stand under an attack; seconds: "
+        + ", ".join(f"{name} {seconds:.3g}" for name, seconds in attacks.items()),
+        f"peak memory of a job: {_memory(where)}",
+        f"disk: {size(sum(stored.values()))} ({', '.join(f'{name} {size(count)}' for name, count in stored.items())})",
+        *_precision(experiment, standard_error),
+    ]
+    print("\n".join(lines))  # noqa: T201
+
+
+def _data(config: Config) -> tuple[DataSet, str]:
+    """Return the data set where the workflow has written it, else random images of its shape, and which it is."""
+    path = data_path(config)
+    if Path(path).exists():
+        spec = read_tensors(path, "data")[1]["spec"]
+        if spec == {"data": asdict(config.data), "subsample": config.subsample}:
+            return read_data(path), path
+    return random_data(config), "random images in its place"
+
+
+def _described(config: Config, data: DataSet, origin: str) -> str:
+    channels, height, width = data.train.pixels.shape[1:]
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in data.parts().items())
+    return (
+        f"{config.experiment}: {config.data.name} ({origin}), {counts} images of {channels} x {height} x {width}, "
+        f"{data.classes} classes"
+    )
+
+
+def _memory(where: torch.device) -> str:
+    """Return the most that this process has held until here, as text."""
+    text = size(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if where.type == "cuda":
+        text += f", of the GPU {size(torch.cuda.max_memory_allocated(where))}"
+    return text
+
+
+def _precision(config: Config, wanted: float | None) -> list[str]:
+    plan = config.memorization
+    models, fraction = plan.subset_models, plan.subset_fraction
+    lines = [
+        f"standard error of memorization and influence with {models:,} models: at most "
+        f"{worst_standard_error(models, fraction):.3f}"
+    ]
+    if wanted is not None:
+        needed = models_for(wanted, fraction)
+        shards = -(-needed // plan.models_per_shard)
+        lines.append(
+            f"for a standard error of {wanted:g}: {needed:,} models, so memorization.subset_models: "
+            f"{shards * plan.models_per_shard} ({shards} shards)"
+        )
+    return lines
