@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "data",
         "data:data",
         "Read a data set and split it.",
-        spec | {"out": "the data set, safetensors", "samples": "a row a sample: split, index, class, file; Parquet"},
+        spec | {"out": "the data set, safetensors", "files": "a row a sample: split, index, class, file; Parquet"},
     )
     subsets = add(
         stages,

@@ -60,7 +60,7 @@ def harmful_table(samples: Sequence[pd.DataFrame], *, threshold: float) -> pd.Da
     rows = pd.concat(late, ignore_index=True)
     rows["wrong_share"] = (rows["wrong_probability"] > 0).astype(float)
     keys = ["train_index", "label", "memorization"]
-    table = rows.groupby(keys, as_index=False)[["wrong_probability", "wrong_share"]].mean()
+    table: pd.DataFrame = rows.groupby(keys, as_index=False)[["wrong_probability", "wrong_share"]].mean()
     return table.assign(harmful=table["wrong_probability"] > threshold)
 
 

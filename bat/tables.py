@@ -48,7 +48,7 @@ _MEMORIZATION = [
 ]
 
 SCHEMAS: dict[str, pa.Schema] = {
-    "samples": pa.schema(
+    "files": pa.schema(
         [
             ("split", pa.string()),
             ("index", pa.int64()),

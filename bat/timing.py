@@ -88,7 +88,12 @@ def method_seconds(config: Config, data: DataSet, method: Method) -> float:
         parts = {name: _first(part, max(1, round(share * len(part)))) for name, part in data.parts().items()}
         atypical = {name: torch.arange(len(part), device=part.labels.device) % 20 == 0 for name, part in parts.items()}
         seconds: list[float] = []
-        training.train(spec, DataSet(**parts, classes=data.classes), atypical, lambda epochs: timed(epochs, seconds))
+        training.train(
+            spec,
+            DataSet(**parts, classes=data.classes, class_names=data.class_names),
+            atypical,
+            lambda epochs: timed(epochs, seconds),
+        )
         return settled(seconds)
 
     return recipe.epochs * seconds_for(len(data.train), epoch)

@@ -171,10 +171,12 @@ def train(
     """Train one method with one seed, and measure it on all splits after each ``spec.measure_every`` epochs.
 
     Accuracies of other epochs are NaN in the history. The best epoch is the first with the highest accuracy on the
-    validation samples, under PGD where the method trains on adversarial examples and clean where it does not: test samples choose nothing. Training stops after
-    ``spec.early_stop`` epochs without a better one, 0 for never. atypical: for each split (n,) bool. ``watch`` wraps
-    the epochs, for a progress bar. chosen: (n,) bool, the training samples that the method takes for atypical, by
-    default those of ``atypical``; removed: (n,) bool, samples that are not trained on, but measured as all others.
+    validation samples, under PGD where the method trains on adversarial examples and clean where it does not: test
+    samples choose nothing. Training stops after ``spec.early_stop`` epochs without a better one, 0 for never.
+
+    atypical: for each split (n,) bool. ``watch`` wraps the epochs, for a progress bar. chosen: (n,) bool, the training
+    samples that the method takes for atypical, by default those of ``atypical``; removed: (n,) bool, samples that are
+    not trained on, but measured as all others.
     """
     goal = objective(spec.method)
     model = build(spec.model, data.train, classes=data.classes, seed=derive_seed(spec.seed, "weights"))

@@ -78,7 +78,7 @@ def _data(config: Config) -> tuple[DataSet, str]:
     path = data_path(config)
     if Path(path).exists():
         spec = read_tensors(path, "data")[1]["spec"]
-        if asdict(config.data).items() <= spec.items():
+        if spec == {"data": asdict(config.data), "subsample": config.subsample}:
             return read_data(path), path
     return random_data(config), "random images in its place"
 

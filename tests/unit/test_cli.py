@@ -39,7 +39,7 @@ DIGITS = {"name": "digits", "train_samples": 120, "validation_samples": 60, "spl
 
 
 def digits(**changed):
-    return {"spec": {"data": DIGITS | changed, "subsample": 1.0}, "samples": "samples.parquet"}
+    return {"spec": {"data": DIGITS | changed, "subsample": 1.0}, "files": "files.parquet"}
 
 
 SUBSETS = {

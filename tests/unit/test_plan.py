@@ -1,5 +1,6 @@
 """The plan of an experiment: formulas by hand, and its predictions by a clock that counts images instead of seconds."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from snakemake.utils import update_config
 from bat import plan, timing, training
 from bat.attacks.ensemble import STANDARD
 from bat.cli import main
-from bat.config import Data, EvaluationPgd, load
+from bat.config import EvaluationPgd, Packaged, load
 from bat.config.reading import merged
 from bat.data import load_source
 from bat.losses import objective
@@ -100,7 +101,7 @@ def test_random_data_has_the_size_of_the_real(config, counts, shape, classes):
 
 
 def test_random_data_of_digits_is_as_large_as_digits():
-    real = load_source(Data(name="digits", train_samples=600, validation_samples=200, split_seed=0))
+    real = load_source(Packaged(name="digits", train_samples=600, validation_samples=200, split_seed=0), subsample=1.0)
     drawn = plan.random_data(like("digits", 600, 200))
     assert [part.pixels.shape for part in drawn.parts().values()] == [p.pixels.shape for p in real.parts().values()]
     assert drawn.classes == real.classes
@@ -281,10 +282,14 @@ def test_plan_prints_jobs_and_precision(folder, capsys):
 
 
 def test_plan_takes_the_data_set_that_is_on_disk(folder, capsys):
-    write = ["data", "--out", "results/smoke/data/data.safetensors", "--spec"]
-    main([*write, '{"name": "digits", "train_samples": 200, "validation_samples": 50, "split_seed": 0}'])
+    def write(train_samples):
+        digits = {"name": "digits", "train_samples": train_samples, "validation_samples": 50, "split_seed": 0}
+        spec = json.dumps({"data": digits, "subsample": 1.0})
+        main(["data", "--spec", spec, "--out", "results/smoke/data/data.safetensors", "--files", "files.parquet"])
+
+    write(200)
     assert "digits (results/smoke/data/data.safetensors)" in planned(capsys)
-    main([*write, '{"name": "digits", "train_samples": 100, "validation_samples": 50, "split_seed": 0}'])
+    write(100)
     assert "200 train" in planned(capsys)  # that is of another config
 
 
