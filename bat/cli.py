@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         "data",
         "data:data",
         "Read a data set and split it.",
-        spec | {"out": "the data set, safetensors", "samples": "a row a sample: split, index, class, file; Parquet"},
+        spec | {"out": "the data set, safetensors", "files": "a row a sample: split, index, class, file; Parquet"},
     )
     subsets = add(
         stages,
@@ -149,6 +149,31 @@ def _parser() -> argparse.ArgumentParser:
             "history": "a row an epoch, Parquet",
             "samples": "a row an epoch and atypical training sample, Parquet",
         },
+    )
+    train.add_argument("--harmful", help="harmful.parquet, for runs without harmful or benign samples")
+    add(
+        stages,
+        "harmful",
+        "findings:harmful",
+        "Divide the atypical training samples into harmful and benign ones.",
+        spec | {"out": "harmful.parquet"},
+        {"samples": "samples.parquet of each seed of one method, from stage train"},
+    )
+    add(
+        stages,
+        "robust-scores",
+        "findings:robust_scores",
+        "Estimate memorization and influence under attack, from subset models trained adversarially.",
+        spec
+        | data
+        | {"memorization": scores["memorization"]}
+        | groups
+        | {
+            "robust-memorization": "memorization of robust correctness, Parquet",
+            "robust-influence": "influence on robust correctness, Parquet",
+            "robust-effects": "effect of each atypical sample on typical test samples, Parquet",
+        },
+        {"shards": "the shards of stage subsets, trained adversarially"},
     )
     evaluate = add(
         stages,

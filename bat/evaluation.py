@@ -58,6 +58,21 @@ def correct(model: nn.Module, part: Part) -> NDArray[np.bool_]:
     return torch.cat(right).cpu().numpy()
 
 
+def robustly_correct(
+    model: nn.Module, part: Part, *, threat: Threat, attack: Pgd, seed: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which samples of ``part`` the model classifies correctly, and which also under PGD: twice (n,) bool.
+
+    The random starts depend on ``seed`` and each sample's index.
+    """
+    with attackable(model):
+        fast = for_attacks(model)
+        columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
+    values = torch.cat(columns, dim=1)
+    clean, under_attack = (values[_MEASURED.index(f"{name}_accuracy")] > 0 for name in ("clean", "pgd"))
+    return clean.cpu().numpy(), under_attack.cpu().numpy()
+
+
 def evaluate(
     model: nn.Module,
     part: Part,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
+from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from bat.seeds import derive_seed
 from bat.statistics import Counts, Floats, greater_p_value, newcombe, standard_error
@@ -176,6 +176,44 @@ def influence_table(
         adjusted = false_discovery_control(table.loc[tested, "p_value"])
         significant[tested] = adjusted <= false_discovery_rate
     return table.assign(significant=significant)
+
+
+def effect_table(
+    mask: Bools, accuracy: dict[str, Floats], scores: pd.DataFrame, *, false_discovery_rate: float
+) -> pd.DataFrame:
+    """Return what having each training sample in the subset does to a model's accuracies, a row a sample.
+
+    mask: (models, n); accuracy: by metric (models,), of each model over some test samples; scores: (n) rows of
+    ``memorization_table``. For each metric: effect, the mean accuracy of models with the sample less that of those
+    without; its standard error and two-sided p-value by Welch's t-test, since models, not test samples, are what is
+    drawn; significant by Benjamini-Hochberg over the samples. A sample in or out of fewer than two models has NaN.
+    """
+    inside = mask.astype(np.float64)
+    n_in = inside.sum(0)
+    n_out = len(mask) - n_in
+    table = scores[["train_index", "label", "memorization"]].reset_index(drop=True)
+    table = table.assign(models=len(mask), n_in=n_in.astype(np.int64), n_out=n_out.astype(np.int64))
+    for metric, values in accuracy.items():
+        means, deviations = [], []
+        for weight, n in ((inside, n_in), (1 - inside, n_out)):
+            with np.errstate(invalid="ignore", divide="ignore"):
+                mean = values @ weight / n
+                # around each sample's own mean: the difference of squares would lose digits
+                spread = np.einsum("ki,ki->i", weight, (values[:, None] - mean) ** 2)
+                means.append(mean)
+                deviations.append(np.sqrt(spread / np.where(n > 1, n - 1, np.nan)))
+        test = ttest_ind_from_stats(means[0], deviations[0], n_in, means[1], deviations[1], n_out, equal_var=False)
+        p_value = np.asarray(test.pvalue)
+        known = np.isfinite(p_value)
+        significant = np.zeros(len(table), dtype=bool)
+        if known.any():
+            significant[known] = false_discovery_control(p_value[known]) <= false_discovery_rate
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error = np.hypot(deviations[0] / np.sqrt(n_in), deviations[1] / np.sqrt(n_out))
+        columns = {"effect": means[0] - means[1], "standard_error": error, "p_value": p_value}
+        columns["significant"] = significant
+        table = table.assign(**{f"{metric}_{name}": column for name, column in columns.items()})
+    return table
 
 
 def group_table(

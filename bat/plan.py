@@ -105,12 +105,13 @@ def data_path(config: Config) -> str:
     return f"results/{config.experiment}/data/data.safetensors"
 
 
-def disk(config: Config, data: DataSet, *, methods: int, weights: int) -> dict[str, int]:
-    """Return the bytes of what an experiment leaves on disk, by kind. weights: bytes of one network."""
-    models = methods * len(config.training.seeds)
+def disk(config: Config, data: DataSet, *, runs: int, weights: int) -> dict[str, int]:
+    """Return the bytes of what an experiment leaves on disk, by kind. runs: each once a seed; weights: bytes of one."""
+    models = runs * len(config.training.seeds)
     samples = {name: len(part) for name, part in data.parts().items()}
     # a bit a sample: in the subset; right on each split
-    bits = 2 * samples["train"] + samples["validation"] + samples["test"]
+    everything, subsets = sum(samples.values()), config.memorization
+    bits = samples["train"] + everything
     epochs = config.training.recipe.epochs
     # as measured on digits: a row of per_sample.parquet 8 bytes, of history.parquet 500, of samples.parquet 20, each
     # file's schema 10 thousand; a fifth of the training samples atypical, as in CIFAR-100
@@ -118,9 +119,9 @@ def disk(config: Config, data: DataSet, *, methods: int, weights: int) -> dict[s
     images = 2 * models * 4 * data.test.pixels.numel() if config.evaluation.images else 0
     return {
         "data": sum(part.pixels.numel() + 16 * len(part) for part in data.parts().values()),
-        "subsets": config.memorization.subset_models * bits // 8,
+        "subsets": subsets.subset_models * bits // 8 + subsets.robust.subset_models * (bits + everything) // 8,
         "weights": 2 * models * weights,
-        "tables": tables + 90 * sum(samples.values()),
+        "tables": tables + 90 * everything,
         "adversarial images": images,
     }
 

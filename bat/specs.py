@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from bat.config import STRICT, Data, Ensemble, EvaluationPgd, Method, Model, Pgd, Recipe, ScoresFormat, Threat
+from bat.config import STRICT, Data, Ensemble, EvaluationPgd, Method, Model, Pgd, Recipe, ScoresFormat, Threat, Without
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -13,6 +13,15 @@ class DataSpec:
 
     data: Data
     subsample: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Adversary:
+    """What makes training adversarial, and what correctness is recorded under."""
+
+    threat: Threat
+    attack: Pgd
+    attack_bn: Literal["eval", "train"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -26,6 +35,7 @@ class SubsetsSpec:
     recipe: Recipe
     first_model: int
     models: int
+    adversary: Adversary | None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -54,8 +64,10 @@ class TrainSpec:
     recipe: Recipe
     attack: Pgd
     attack_bn: Literal["eval", "train"]
+    measure_every: int
     early_stop: int
     method: Method
+    without: Without | None
     seed: int
 
 
@@ -84,3 +96,10 @@ class SummarySpec:
     seed: int
     confidence: float
     bootstrap: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class HarmfulSpec:
+    """What tells harmful from benign samples, besides the records of samples."""
+
+    threshold: float

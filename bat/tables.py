@@ -33,8 +33,22 @@ _GROUP = [
 ]
 _ACCURACY = [("accuracy", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64())]
 
+_MEMORIZATION = [
+    ("train_index", pa.int64()),
+    ("label", pa.int64()),
+    ("memorization", pa.float64()),
+    ("standard_error", pa.float64()),
+    ("ci_low", pa.float64()),
+    ("ci_high", pa.float64()),
+    ("p_in", pa.float64()),
+    ("p_out", pa.float64()),
+    ("n_in", pa.int64()),
+    ("n_out", pa.int64()),
+    ("atypical", pa.bool_()),
+]
+
 SCHEMAS: dict[str, pa.Schema] = {
-    "samples": pa.schema(
+    "files": pa.schema(
         [
             ("split", pa.string()),
             ("index", pa.int64()),
@@ -52,24 +66,16 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("correct_train", pa.binary()),
             ("correct_validation", pa.binary()),
             ("correct_test", pa.binary()),
+            # under attack; missing for models trained on clean images
+            ("robust_train", pa.binary()),
+            ("robust_validation", pa.binary()),
+            ("robust_test", pa.binary()),
         ]
     ),
-    "memorization": pa.schema(
-        [
-            ("train_index", pa.int64()),
-            ("label", pa.int64()),
-            ("memorization", pa.float64()),
-            ("standard_error", pa.float64()),
-            ("ci_low", pa.float64()),
-            ("ci_high", pa.float64()),
-            ("p_in", pa.float64()),
-            ("p_out", pa.float64()),
-            ("n_in", pa.int64()),
-            ("n_out", pa.int64()),
-            ("atypical", pa.bool_()),
-        ]
-    ),
+    "memorization": pa.schema(_MEMORIZATION),
+    "robust_memorization": pa.schema(_MEMORIZATION),
     "influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
+    "robust_influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
     "train_influence": pa.schema([_PAIR[0], ("influenced_index", pa.int64()), *_PAIR[1:]]),
     "test_groups": pa.schema([("test_index", pa.int64()), *_GROUP]),
     "validation_groups": pa.schema([("validation_index", pa.int64()), *_GROUP]),
@@ -147,12 +153,43 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("weight", pa.float64()),
         ]
     ),
+    "harmful": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("memorization", pa.float64()),
+            ("wrong_probability", pa.float64()),
+            ("wrong_share", pa.float64()),
+            ("harmful", pa.bool_()),
+        ]
+    ),
+    "robust_effects": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("memorization", pa.float64()),
+            ("models", pa.int64()),
+            ("n_in", pa.int64()),
+            ("n_out", pa.int64()),
+        ]
+        + [
+            (f"{metric}_{name}", kind)
+            for metric in ("clean", "robust")
+            for name, kind in (
+                ("effect", pa.float64()),
+                ("standard_error", pa.float64()),
+                ("p_value", pa.float64()),
+                ("significant", pa.bool_()),
+            )
+        ]
+    ),
     "history": pa.schema(
         [
             ("method", pa.string()),
             ("seed", pa.int64()),
             ("epoch", pa.int64()),
             ("best", pa.bool_()),
+            ("trained_samples", pa.int64()),
             ("learning_rate", pa.float64()),
             ("loss", pa.float64()),
             ("discrimination_loss", pa.float64()),

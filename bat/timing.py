@@ -11,13 +11,13 @@ import torch
 
 from bat import training
 from bat.attacks.ensemble import members
-from bat.config import Attack, Config, Method, Natural, subset_size
+from bat.config import Attack, Config, Method, Natural, Pgd, PgdAt, Recipe, subset_size
 from bat.data import DataSet, Part
-from bat.evaluation import correct, evaluate
+from bat.evaluation import correct, evaluate, robustly_correct
 from bat.losses import objective
 from bat.models import Network, build
 from bat.specs import TrainSpec
-from bat.training import Epoch, fit
+from bat.training import Epoch, Inner, fit
 
 T = TypeVar("T")
 
@@ -39,6 +39,10 @@ _SMALLEST = 8
 _GENTLE = 1e-6
 """A learning rate under which random labels do no harm."""
 
+_NATURAL = Natural(name="natural", objective="natural")
+_ROBUST = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)
+"""How subset models are trained."""
+
 _LOOSE = 1e-6
 """An eps under which every sample stands, so that an attack works on all."""
 
@@ -46,38 +50,50 @@ _LOOSE = 1e-6
 def first_step(config: Config, data: DataSet) -> None:
     """Train one step, so that what happens once in a process has happened."""
     model = build(config.model, data.train, classes=data.classes, seed=0)
-    next(_natural_epochs(config, model, _first(data.train, min(_SMALLEST, len(data.train)))))
+    part = _first(data.train, min(_SMALLEST, len(data.train)))
+    next(_gentle_epochs(config, model, part, _NATURAL, config.memorization.recipe, config.training.attack))
 
 
-def subset_seconds(config: Config, data: DataSet) -> float:
-    """Return the seconds that training and recording one subset model take."""
+def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
+    """Return the seconds that training and recording one subset model take; robust: adversarially, and under attack."""
     plan = config.memorization
+    attack, method = plan.robust.attack, _ROBUST if robust else _NATURAL
     size = subset_size(len(data.train), plan.subset_fraction)
     start = now()
     model = build(config.model, _first(data.train, size), classes=data.classes, seed=0)
     building = now() - start
 
     def epoch(count: int) -> float:
-        return typical_epoch(_natural_epochs(config, model, _first(data.train, count)))
+        return typical_epoch(_gentle_epochs(config, model, _first(data.train, count), method, plan.recipe, attack))
+
+    def record(count: int) -> float:
+        part = _first(data.train, count)
+        if robust:
+            return repeated(lambda: robustly_correct(model, part, threat=config.threat, attack=attack, seed=0))
+        return repeated(lambda: correct(model, part))
 
     everything = sum(len(part) for part in data.parts().values())
-    recording = seconds_for(len(data.train), lambda count: repeated(lambda: correct(model, _first(data.train, count))))
-    recording *= everything / len(data.train)
+    recording = seconds_for(len(data.train), record) * everything / len(data.train)
     return building + plan.recipe.epochs * seconds_for(size, epoch) + recording
 
 
 def method_seconds(config: Config, data: DataSet, method: Method) -> float:
-    """Return the seconds of training one method with one seed, the measurement after each epoch included."""
-    recipe, seed = config.training.recipe, config.training.seeds[0]
-    given = {"method": method, "seed": seed, "recipe": replace(recipe, learning_rate=_GENTLE), "early_stop": 0}
+    """Return the seconds of training one method with one seed, with the measurements of accuracies."""
+    stage = config.training
+    given = {
+        "method": method,
+        "seed": stage.seeds[0],
+        "recipe": replace(stage.recipe, learning_rate=_GENTLE),
+        "early_stop": 0,
+        "measure_every": 1,
+        "without": None,
+    }
     # the rest by name, so that a key that training learns later is handed on
     names = [field.name for field in fields(TrainSpec) if field.name not in given]
-    rest: dict[str, Any] = {
-        name: getattr(config.training if hasattr(config.training, name) else config, name) for name in names
-    }
+    rest: dict[str, Any] = {name: getattr(stage if hasattr(stage, name) else config, name) for name in names}
     spec = TrainSpec(**given | rest)
 
-    def epoch(count: int) -> float:
+    def measured_epoch(count: int) -> float:
         share = count / len(data.train)
         parts = {name: _first(part, max(1, round(share * len(part)))) for name, part in data.parts().items()}
         atypical = {name: torch.arange(len(part), device=part.labels.device) % 20 == 0 for name, part in parts.items()}
@@ -90,7 +106,17 @@ def method_seconds(config: Config, data: DataSet, method: Method) -> float:
         )
         return settled(seconds)
 
-    return recipe.epochs * seconds_for(len(data.train), epoch)
+    def bare_epoch(count: int) -> float:
+        model = build(config.model, data.train, classes=data.classes, seed=0)
+        part = _first(data.train, count)
+        return typical_epoch(_gentle_epochs(config, model, part, method, stage.recipe, stage.attack))
+
+    epochs = stage.recipe.epochs
+    measured = seconds_for(len(data.train), measured_epoch)
+    bare = measured if stage.measure_every == 1 else min(measured, seconds_for(len(data.train), bare_epoch))
+    # the last epoch always is
+    measurements = -(-epochs // stage.measure_every)
+    return measurements * measured + (epochs - measurements) * bare
 
 
 def evaluation_seconds(config: Config, data: DataSet) -> dict[str, float]:
@@ -189,15 +215,19 @@ def repeated(act: Callable[[], object]) -> float:
     return settled(seconds)
 
 
-def _natural_epochs(config: Config, model: Network, part: Part) -> Iterator[Epoch]:
-    """Train as a subset model is trained, but gently: nothing here depends on what is learnt."""
+def _gentle_epochs(
+    config: Config, model: Network, part: Part, method: Method, recipe: Recipe, attack: Pgd
+) -> Iterator[Epoch]:
+    """Train, but gently: nothing here depends on what is learnt."""
     return fit(
         model,
         part,
-        objective=objective(Natural(name="natural", objective="natural")),
-        recipe=replace(config.memorization.recipe, learning_rate=_GENTLE),
+        objective=objective(method),
+        recipe=replace(recipe, learning_rate=_GENTLE),
         seed=0,
         what="plan",
+        atypical=torch.arange(len(part), device=part.labels.device) % 20 == 0,
+        inner=Inner(config.threat, attack, config.training.attack_bn),
     )
 
 

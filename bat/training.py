@@ -164,38 +164,52 @@ def train(
     data: DataSet,
     atypical: Mapping[str, Tensor],
     watch: Callable[[Iterable[Epoch]], Iterable[Epoch]] = iter,
+    *,
+    chosen: Tensor | None = None,
+    removed: Tensor | None = None,
 ) -> Trained:
-    """Train one method with one seed, and measure it after each epoch on all splits.
+    """Train one method with one seed, and measure it on all splits after each ``spec.measure_every`` epochs.
 
-    The best epoch is the first with the highest accuracy on the validation samples, under PGD where the method
-    trains on adversarial examples and clean where it does not: test samples choose nothing. Training stops after
-    ``spec.early_stop`` epochs without a better one, 0 for never. atypical: for each split (n,) bool. ``watch`` wraps
-    the epochs, for a progress bar.
+    Accuracies of other epochs are NaN in the history. The best epoch is the first with the highest accuracy on the
+    validation samples, under PGD where the method trains on adversarial examples and clean where it does not: test
+    samples choose nothing. Training stops after ``spec.early_stop`` epochs without a better one, 0 for never.
+
+    atypical: for each split (n,) bool. ``watch`` wraps the epochs, for a progress bar. chosen: (n,) bool, the training
+    samples that the method takes for atypical, by default those of ``atypical``; removed: (n,) bool, samples that are
+    not trained on, but measured as all others.
     """
     goal = objective(spec.method)
     model = build(spec.model, data.train, classes=data.classes, seed=derive_seed(spec.seed, "weights"))
     criterion = f"validation_all_{'pgd' if goal.inner else 'clean'}_accuracy"
+    if chosen is None:
+        chosen = atypical["train"]
+    left = torch.arange(len(data.train), device=data.train.labels.device)
+    if removed is not None:
+        left = left[~removed]
+    trained_on = data.train.take(left)
     epochs = fit(
         model,
-        data.train,
+        trained_on,
         objective=goal,
         recipe=spec.recipe,
         seed=spec.seed,
         what=f"method {spec.method.name}, seed {spec.seed}",
-        atypical=atypical["train"],
+        atypical=chosen[left],
         inner=Inner(spec.threat, spec.attack, spec.attack_bn),
     )
     rows: list[dict[str, float]] = []
     samples: list[pd.DataFrame] = []
-    rare = data.train.take(atypical["train"].nonzero().flatten())
+    rare = atypical["train"][left]
     best_row: dict[str, float] = {criterion: -1.0}
     best: dict[str, Tensor] = {}
     for epoch in watch(epochs):
         row = {name: value for name, value in vars(epoch).items() if name != "samples"}
-        row |= measure(model, data, atypical, threat=spec.threat, attack=spec.attack, seed=spec.seed)
+        row["trained_samples"] = len(left)
+        if epoch.epoch % spec.measure_every == 0 or epoch.epoch == spec.recipe.epochs:
+            row |= measure(model, data, atypical, threat=spec.threat, attack=spec.attack, seed=spec.seed)
         rows.append(row)
-        samples.append(_rows(epoch, rare, atypical["train"]))
-        if row[criterion] > best_row[criterion]:
+        samples.append(_rows(epoch, trained_on, rare))
+        if row.get(criterion, -1.0) > best_row[criterion]:
             best_row, best = row, _weights(model)
         if spec.early_stop and epoch.epoch - best_row["epoch"] >= spec.early_stop:
             break
@@ -205,11 +219,11 @@ def train(
     return Trained(history, pd.concat(samples, ignore_index=True), best_epoch, best, _weights(model))
 
 
-def _rows(epoch: Epoch, rare: Part, atypical: Tensor) -> pd.DataFrame:
-    """Return what the epoch saw of the atypical training samples. rare: these samples; atypical: (n,) bool."""
+def _rows(epoch: Epoch, part: Part, atypical: Tensor) -> pd.DataFrame:
+    """Return what the epoch saw of the atypical samples of ``part``, trained on. atypical: (n,) bool."""
     columns = {
-        "train_index": rare.index,
-        "label": rare.labels,
+        "train_index": part.index[atypical],
+        "label": part.labels[atypical],
         "wrong_probability": epoch.samples.wrong_probability[atypical].double(),
         "weight": epoch.samples.weight[atypical].double(),
     }

@@ -16,7 +16,7 @@ import torch
 from pyautoattack import AutoAttack
 
 from bat.attacks.ensemble import STANDARD
-from bat.config import Attack, Bat, EvaluationPgd, Method, Natural, PgdAt, Threat, load
+from bat.config import Attack, EvaluationPgd, Method, Threat, load
 from bat.data import DataSet, Part, load_source
 from bat.evaluation import evaluate
 from bat.losses import objective
@@ -29,21 +29,7 @@ THREATS = {
     "digits": [Threat(norm="linf", eps=0.1), Threat(norm="linf", eps=0.15), Threat(norm="l2", eps=0.5)],
     "mnist5k": [Threat(norm="linf", eps=0.15), Threat(norm="l2", eps=1.5)],
 }
-METHODS: dict[str, Method] = {
-    "natural": Natural(name="natural", objective="natural"),
-    "pgd_at": PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0),
-    "bat": Bat(
-        name="bat",
-        objective="bat",
-        eps_factor=1.0,
-        awp=0.0,
-        reweighting=True,
-        alpha=1.0,
-        discrimination=True,
-        beta=0.2,
-        temperature=0.1,
-    ),
-}
+METHODS: dict[str, Method] = {method.name: method for method in load("config/config.yaml").training.methods}
 
 
 def trained(method: Method, data: DataSet, width: int, epochs: int) -> Network:

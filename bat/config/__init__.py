@@ -6,9 +6,10 @@ No key has a default here: an experimental choice lives in ``config/``.
 
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
 from bat.config.data import Cached, Data, ImageFolder, Npz, Packaged, Published, share
-from bat.config.experiment import Config, Evaluation, Memorization, Training, subset_size
+from bat.config.experiment import Config, Evaluation, Memorization, RobustSubsets, Training, subset_size
 from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import load, parse, schema
+from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
 from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
 from bat.config.sweeps import Sweep, expand
@@ -60,6 +61,9 @@ __all__ = [
     "PgdAt",
     "Published",
     "Recipe",
+    "Removal",
+    "RobustSubsets",
+    "Run",
     "Scores",
     "ScoresFormat",
     "SizedModel",
@@ -70,9 +74,12 @@ __all__ = [
     "Threat",
     "Trades",
     "Training",
+    "Without",
     "expand",
     "load",
     "parse",
+    "removal_pairs",
+    "removal_runs",
     "schema",
     "share",
     "subset_size",

@@ -9,10 +9,19 @@ from pydantic.dataclasses import dataclass
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
 from bat.config.data import Data, share
 from bat.config.model import Model
+from bat.config.removal import Removal, removal_runs
 from bat.config.scores import Scores
 from bat.config.strict import LARGEST, NAME, STRICT
 from bat.config.sweeps import Sweep, expand
 from bat.config.training import Method, Recipe
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RobustSubsets:
+    """The same subsets, trained adversarially: memorization and influence under attack."""
+
+    subset_models: int = Field(ge=0, description="Models trained adversarially, of models_per_shard; 0 for none.")
+    attack: Pgd = Field(description="The attack in their training, and the one under which they are recorded.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,6 +41,7 @@ class Memorization:
         gt=0, lt=1, description="Level of the Benjamini-Hochberg procedure over influence pairs."
     )
     confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of memorization.")
+    robust: RobustSubsets = Field(description="Subset models trained adversarially, recorded under attack.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -45,6 +55,11 @@ class Training:
     recipe: Recipe = Field(description="How weights are optimised.")
     attack: Pgd = Field(description="The attack in training, and the one behind the history and the best epoch.")
     attack_bn: Literal["eval", "train"] = Field(description="Mode of batch normalisation while training attacks run.")
+    measure_every: int = Field(
+        ge=1,
+        description="Epochs from one measurement of accuracies to the next; the last epoch is always measured. Only a "
+        "measured epoch can be the best.",
+    )
     early_stop: int = Field(
         ge=0, description="Stop after so many epochs without a better validation accuracy; 0 for never."
     )
@@ -82,6 +97,7 @@ class Config:
     scores: Scores = Field(description="Where the scores of stage 1 come from.")
     memorization: Memorization = Field(description="Stage 1: subset models and scores.")
     training: Training = Field(description="Stage 2: methods.")
+    removal: Removal = Field(description="Findings (a) and (b): retraining without some samples.")
     evaluation: Evaluation = Field(description="Stage 3: attacks on every model.")
 
     @model_validator(mode="after")
@@ -92,9 +108,17 @@ class Config:
                 f"memorization.subset_models is {plan.subset_models}, no multiple of models_per_shard "
                 f"({plan.models_per_shard}): choose one, so that a larger K later trains only the new models"
             )
+        if plan.robust.subset_models % plan.models_per_shard:
+            raise ValueError(
+                f"memorization.robust.subset_models is {plan.robust.subset_models}, no multiple of models_per_shard "
+                f"({plan.models_per_shard})"
+            )
         if self.data.train_samples != "all":  # then the number is known only when the data has been read
             self._scores_each_sample(share(self.data.train_samples, self.subsample))
-        expand(self.training.methods, self.training.sweeps)
+        methods = expand(self.training.methods, self.training.sweeps)
+        runs = [method.name for method in methods] + [run.name for run in removal_runs(methods, self.removal)]
+        if len(set(runs)) < len(runs):
+            raise ValueError(f"two runs have one name, those of removal included: {', '.join(runs)}")
         ensemble = self.evaluation.ensemble
         attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
         if len(set(attacks)) < len(attacks):

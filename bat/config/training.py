@@ -70,6 +70,11 @@ class _Adversarial(_Named):
 class _Benign(_Adversarial):
     """The two parts of BAT."""
 
+    score: Literal["memorization", "shuffled", "consistency"] = Field(
+        description="What makes a sample atypical for this method: its memorization; as a control, memorization "
+        "shuffled among the samples; or 1 - consistency, the share of models without it that get it wrong (C-score)."
+    )
+    threshold: float = Field(ge=0, lt=1, description="A sample is atypical for this method if its score is over this.")
     reweighting: bool = Field(description="Give harmful atypical samples a lower weight.")
     alpha: Annotated[float, Field(ge=0)] | Literal["inf"] = Field(
         description="Weight of a harmful sample is exp(-alpha * its highest wrong probability); inf leaves it out."

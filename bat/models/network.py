@@ -76,7 +76,7 @@ def for_attacks(model: nn.Module) -> nn.Module:
     which spares a quarter of the time of a gradient on a CPU. Weights are those of this moment. Any model but a
     ``Network`` in evaluation mode is returned itself.
     """
-    if not isinstance(model, Network) or not isinstance(model.body, nn.Sequential) or model.training:
+    if not isinstance(model, Network) or type(model.body) is not nn.Sequential or model.training:
         return model
     layers: list[nn.Module] = []
     for layer in model.body:

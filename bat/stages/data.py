@@ -27,8 +27,8 @@ def download(journal: Journal, *, spec: str, out: str) -> None:
         temporary.write_text(provenance("download", name=plan.name) + "\n", encoding="utf-8")
 
 
-def data(journal: Journal, *, spec: str, out: str, samples: str) -> None:
-    """Read a data set from its source, split it, and write it as one file, with a table of its samples."""
+def data(journal: Journal, *, spec: str, out: str, files: str) -> None:
+    """Read a data set from its source, split it, and write it as one file, with a table of its samples and files."""
     plan = parse(DataSpec, spec, "--spec")
     source = open_source(plan.data, threads=int(os.environ["OMP_NUM_THREADS"]))
     data = split(source, plan.data, subsample=plan.subsample)
@@ -36,12 +36,10 @@ def data(journal: Journal, *, spec: str, out: str, samples: str) -> None:
     journal.line(f"{counts} samples of {data.classes} classes")
     digest = data.digest()
     write_data(out, data, provenance("data", spec=json.loads(spec), digest=digest))
-    write_table(
-        samples, "samples", sample_table(data, source), provenance("samples", spec=json.loads(spec), data=digest)
-    )
+    write_table(files, "files", file_table(data, source), provenance("files", spec=json.loads(spec), data=digest))
 
 
-def sample_table(data: DataSet, source: Source) -> pd.DataFrame:
+def file_table(data: DataSet, source: Source) -> pd.DataFrame:
     """Return a row a sample: what its index and label stand for, and its file where it has one of its own."""
     tables = []
     for name, part in data.parts().items():

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pandas as pd
 
-from bat.config import Natural, parse, subset_size
+from bat.config import Method, Natural, PgdAt, parse, subset_size
 from bat.errors import BatError
-from bat.evaluation import correct
+from bat.evaluation import correct, robustly_correct
 from bat.files import provenance
 from bat.journal import Journal
 from bat.losses import objective
@@ -17,7 +17,7 @@ from bat.seeds import derive_seed
 from bat.specs import ScoresSpec, SubsetsSpec
 from bat.stages.inputs import read_data, tensor
 from bat.tables import pack, read_shards, unpack, write_table
-from bat.training import fit
+from bat.training import Inner, fit
 
 
 def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) -> None:
@@ -33,7 +33,12 @@ def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) ->
         first=plan.first_model,
         count=plan.models,
     )
-    natural = objective(Natural(name="natural", objective="natural"))
+    method: Method = Natural(name="natural", objective="natural")
+    adversary = plan.adversary
+    inner = None
+    if adversary:
+        method = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)
+        inner = Inner(adversary.threat, adversary.attack, adversary.attack_bn)
     seeds, results = [], []
     with journal.work():
         for row, mask in enumerate(journal.bar(masks, len(masks), "models")):
@@ -44,24 +49,29 @@ def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) ->
             for _ in fit(
                 model,
                 subset,
-                objective=natural,
+                objective=objective(method),
                 recipe=plan.recipe,
                 seed=seed,
                 what=f"subset model {number} (seed {plan.seed})",
+                inner=inner,
             ):
                 pass
             seeds.append(seed)
-            results.append([correct(model, part) for part in samples.parts().values()])
-    train, validation, test = (np.stack(column) for column in zip(*results, strict=True))
+            parts = samples.parts()
+            if adversary:
+                both = [
+                    robustly_correct(model, part, threat=adversary.threat, attack=adversary.attack, seed=seed)
+                    for part in parts.values()
+                ]
+                results.append([clean for clean, _ in both] + [robust for _, robust in both])
+            else:
+                results.append([correct(model, part) for part in parts.values()])
+    columns = [pack(np.stack(column)) for column in zip(*results, strict=True)]
+    names = [f"{kind}_{part}" for kind in ("correct", "robust") for part in samples.parts()]
     table = pd.DataFrame(
-        {
-            "model": plan.first_model + np.arange(plan.models),
-            "seed": seeds,
-            "in_subset": pack(masks),
-            "correct_train": pack(train),
-            "correct_validation": pack(validation),
-            "correct_test": pack(test),
-        }
+        {"model": plan.first_model + np.arange(plan.models), "seed": seeds, "in_subset": pack(masks)}
+        | dict.fromkeys(names)
+        | dict(zip(names, columns, strict=False))
     )
     write_table(out, "subsets", table, provenance("subsets", spec=json.loads(spec), data=digest))
 

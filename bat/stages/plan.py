@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bat.config import Config, FileScores, expand, load
+from bat.config import Config, FileScores, expand, load, removal_runs
 from bat.data import DataSet
 from bat.errors import BatError
 from bat.journal import Journal
@@ -35,7 +35,8 @@ def plan(
     data, origin = _data(experiment)
     data = data.to(where)
     methods = expand(experiment.training.methods, experiment.training.sweeps)
-    jobs = len(methods) * len(experiment.training.seeds)
+    without = removal_runs(methods, experiment.removal)
+    seeds = len(experiment.training.seeds)
     with journal.work():
         first_step(experiment, data)
         # what this process took until here each job takes: start, imports, reading, the first use of torch
@@ -43,18 +44,21 @@ def plan(
         stages = [Stage("data", 1, start), *_scoring(journal, experiment, data, start)]
         for method in journal.bar(methods, len(methods), "methods"):
             seconds = start + method_seconds(experiment, data, method)
-            stages.append(Stage(f"train {method.name}", len(experiment.training.seeds), seconds))
+            stages.append(Stage(f"train {method.name}", seeds, seconds))
+            if method.name == experiment.removal.method:
+                stages.append(Stage(f"  {method.name}_without_...", seeds * len(without), seconds))
         journal.line("timing attacks")
         attacks = evaluation_seconds(experiment, data)
+    runs = len(methods) + len(without)
     stages += [
-        Stage("evaluate", jobs, start + 2 * sum(attacks.values())),
+        Stage("evaluate", seeds * runs, start + 2 * sum(attacks.values())),
         Stage("summary", 1, start),
         Stage("figures", FIGURES, start),
     ]
     on_cpu = where.type == "cpu"
     weights = build(experiment.model, data.train, classes=data.classes, seed=0).state_dict().values()
     parameters = sum(tensor.numel() for tensor in weights)
-    stored = disk(experiment, data, methods=len(methods), weights=sum(tensor.nbytes for tensor in weights))
+    stored = disk(experiment, data, runs=runs, weights=sum(tensor.nbytes for tensor in weights))
     lines = [
         _described(experiment, data, origin),
         f"{experiment.model.name}, {parameters:,} weights, on {where}, {threads} thread{'s'[: threads > 1]}",
@@ -77,11 +81,12 @@ def _scoring(journal: Journal, config: Config, data: DataSet, start: float) -> l
         return [Stage("import_scores", 1, start)]
     journal.line("timing subset models")
     plan = config.memorization
-    shards = plan.subset_models // plan.models_per_shard
-    return [
-        Stage("subsets", shards, start + plan.models_per_shard * subset_seconds(config, data)),
-        Stage("scores", 1, start),
-    ]
+    stages = []
+    for name, models in (("subsets", plan.subset_models), ("robust_subsets", plan.robust.subset_models)):
+        if models:
+            seconds = plan.models_per_shard * subset_seconds(config, data, robust=name == "robust_subsets")
+            stages.append(Stage(name, models // plan.models_per_shard, start + seconds))
+    return [*stages, Stage("scores", len(stages), start)]
 
 
 def _data(config: Config) -> tuple[DataSet, str]:

@@ -3,10 +3,13 @@
 import json
 from typing import Any
 
+import numpy as np
+
 from bat import training
 from bat.config import parse
 from bat.files import provenance
 from bat.journal import Journal
+from bat.selection import atypical_for, removed
 from bat.specs import TrainSpec
 from bat.stages.inputs import read_data, tensor
 from bat.tables import check_labels, read_table, write_table
@@ -21,6 +24,7 @@ def train(
     memorization: str,
     validation_groups: str,
     test_groups: str,
+    harmful: str | None,
     best: str,
     last: str,
     history: str,
@@ -40,8 +44,20 @@ def train(
         part = dataset.parts()[name]
         check_labels(path, table, column, part.index.cpu().numpy(), part.labels.cpu().numpy())
         atypical[name] = tensor(table["atypical"].to_numpy(), dataset)
+    scores = tables["train"]
+    left_out = np.zeros(len(scores), dtype=bool)
+    if plan.without:
+        left_out = removed(scores, plan.without, read_table(harmful, "harmful") if harmful else None, seed=plan.seed)
+        journal.line(f"trained without {left_out.sum()} of {len(left_out)} samples: {plan.without.name}")
     with journal.work():
-        trained = training.train(plan, dataset, atypical, lambda each: journal.bar(each, plan.recipe.epochs, "epochs"))
+        trained = training.train(
+            plan,
+            dataset,
+            atypical,
+            lambda each: journal.bar(each, plan.recipe.epochs, "epochs"),
+            chosen=tensor(atypical_for(scores, plan.method, seed=plan.seed), dataset),
+            removed=tensor(left_out, dataset),
+        )
     facts: dict[str, Any] = {"spec": json.loads(spec), "data": digest}
     this: dict[str, Any] = {"method": plan.method.name, "seed": plan.seed}
     epochs = len(trained.history)
@@ -49,6 +65,5 @@ def train(
     write_tensors(best, trained.best, provenance("model", **facts, epoch=trained.best_epoch))
     write_tensors(last, trained.last, provenance("model", **facts, epoch=epochs))
     write_table(history, "history", trained.history.assign(**this), provenance("history", **facts))
-    scores = tables["train"][["train_index", "memorization"]]
-    rows = trained.samples.merge(scores, on="train_index", how="left").assign(**this)
+    rows = trained.samples.merge(scores[["train_index", "memorization"]], on="train_index", how="left").assign(**this)
     write_table(samples, "training_samples", rows, provenance("training_samples", **facts))

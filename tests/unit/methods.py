@@ -6,7 +6,15 @@ from typing import Any
 from bat.config import Bat, BatMart, BatTrades, Gairat, Mart, Method, Natural, PgdAt, Trades
 
 _ADVERSARIAL: dict[str, Any] = {"eps_factor": 1.0, "awp": 0.0}
-_BENIGN = _ADVERSARIAL | {"reweighting": True, "alpha": 1.0, "discrimination": True, "beta": 0.2, "temperature": 0.1}
+_BENIGN = _ADVERSARIAL | {
+    "score": "memorization",
+    "threshold": 0.15,
+    "reweighting": True,
+    "alpha": 1.0,
+    "discrimination": True,
+    "beta": 0.2,
+    "temperature": 0.1,
+}
 
 NATURAL = Natural(name="natural", objective="natural")
 PGD_AT = PgdAt(name="pgd_at", objective="pgd_at", **_ADVERSARIAL)

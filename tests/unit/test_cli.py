@@ -39,7 +39,7 @@ DIGITS = {"name": "digits", "train_samples": 120, "validation_samples": 60, "spl
 
 
 def digits(**changed):
-    return {"spec": {"data": DIGITS | changed, "subsample": 1.0}, "samples": "samples.parquet"}
+    return {"spec": {"data": DIGITS | changed, "subsample": 1.0}, "files": "files.parquet"}
 
 
 SUBSETS = {
@@ -49,6 +49,7 @@ SUBSETS = {
     "seed": 0,
     "recipe": RECIPE | {"batch_size": 64},
     "models": 10,
+    "adversary": None,
 }
 SCORES = {"threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
 THREAT = {"norm": "linf", "eps": 0.05}
@@ -57,6 +58,8 @@ BAT = {
     "objective": "bat",
     "eps_factor": 1.0,
     "awp": 0.0,
+    "score": "memorization",
+    "threshold": 0.15,
     "reweighting": True,
     "alpha": 1.0,
     "discrimination": True,
@@ -69,7 +72,9 @@ TRAIN = {
     "recipe": RECIPE,
     "attack": {"steps": 2, "step_size": 0.03},
     "attack_bn": "eval",
+    "measure_every": 1,
     "early_stop": 0,
+    "without": None,
     "method": BAT,
     "seed": 3,
 }
@@ -208,7 +213,7 @@ def test_a_run_that_stops_early_says_so(copy):
 
 
 def test_one_process_and_two_shards_train_the_same_models(experiment, tmp_path):
-    whole = shard(0) | {"spec": SUBSETS | {"first_model": 0, "models": 20}}
+    whole = shard(0) | {"spec": SUBSETS | {"first_model": 0, "models": 20, "adversary": None}}
     shutil.copy(experiment / "data.safetensors", tmp_path)
     call("subsets", tmp_path, **whole)
     call("scores", tmp_path, **scores("shard-0.parquet"))

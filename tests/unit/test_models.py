@@ -166,5 +166,13 @@ def test_a_network_in_training_mode_or_of_another_kind_is_attacked_itself() -> N
     part = Part(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(2), torch.arange(2), 255)
     model = build(SizedModel(name="small_cnn", width=2), part, classes=2, seed=0)
     assert for_attacks(model.train()) is model
+
+    class Doubled(torch.nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    # whose own forward the parts alone would not do
+    model.body = Doubled(*model.body)
+    assert for_attacks(model.eval()) is model
     other = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.BatchNorm2d(1)).eval()
     assert for_attacks(other) is other

@@ -116,12 +116,12 @@ def test_a_data_set_of_unknown_size():
 
 def test_disk_by_hand_and_by_the_files(tmp_path):
     data = plan.random_data(SMOKE)
-    stored = plan.disk(SMOKE, data, methods=3, weights=1000)
+    stored = plan.disk(SMOKE, data, runs=3, weights=1000)
     assert stored["weights"] == 2 * 3 * 2 * 1000  # best and last of 3 methods and 2 seeds
     assert stored["subsets"] == 40 * (200 + 200 + 50 + 1547) // 8
     assert stored["adversarial images"] == 2 * 3 * 2 * 1547 * 64 * 4  # float32
     unkept = replace(SMOKE, evaluation=replace(SMOKE.evaluation, images=False))
-    assert plan.disk(unkept, data, methods=3, weights=1000)["adversarial images"] == 0
+    assert plan.disk(unkept, data, runs=3, weights=1000)["adversarial images"] == 0
     write_data(tmp_path / "data.safetensors", data, "{}")
     assert stored["data"] == pytest.approx((tmp_path / "data.safetensors").stat().st_size, rel=0.02)
 
@@ -182,22 +182,27 @@ def images(monkeypatch):
 def test_subset_models_by_a_clock_of_images(images):
     data = plan.random_data(SMOKE)
     # 12 epochs on 140 of 200 samples, then once each sample of 200 + 50 + 1547
-    assert timing.subset_seconds(SMOKE, data) == pytest.approx(12 * 140 + 1797)
+    assert timing.subset_seconds(SMOKE, data, robust=False) == pytest.approx(12 * 140 + 1797)
+    steps = SMOKE.memorization.robust.attack.steps
+    expected = 12 * 140 * (steps + 1) + 1797 * (steps + 2)  # recorded clean and under attack
+    assert timing.subset_seconds(SMOKE, data, robust=True) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
-    method = SMOKE.training.methods[place]
+    stage = replace(SMOKE.training, measure_every=2)
+    method = stage.methods[place]
     data = plan.random_data(SMOKE)
-    predicted = timing.method_seconds(SMOKE, data, method)
-    stage = SMOKE.training
+    predicted = timing.method_seconds(replace(SMOKE, training=stage), data, method)
     spec = TrainSpec(
         model=SMOKE.model,
         threat=SMOKE.threat,
         recipe=stage.recipe,
         attack=stage.attack,
         attack_bn=stage.attack_bn,
+        measure_every=2,
         early_stop=0,
+        without=None,
         method=method,
         seed=0,
     )
@@ -205,7 +210,8 @@ def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
     training.train(spec, data, {name: torch.zeros(len(part), dtype=bool) for name, part in data.parts().items()})
     assert predicted == pytest.approx(images.now - before, rel=0.03)
     steps = stage.attack.steps if objective(method).inner else 0
-    assert images.now - before == 3 * (200 * (steps + 1) + 1797 * (stage.attack.steps + 2))
+    # 3 epochs, measured after the second and the last
+    assert images.now - before == 3 * 200 * (steps + 1) + 2 * 1797 * (stage.attack.steps + 2)
 
 
 def test_evaluation_by_a_clock_of_images(images):
@@ -285,7 +291,7 @@ def test_plan_takes_the_data_set_that_is_on_disk(folder, capsys):
     where = folder / "results/smoke/data"
     for split_seed, origin in ((0, "results/smoke/data/data.safetensors"), (1, "random images in its place")):
         spec = json.dumps({"data": data | {"split_seed": split_seed}, "subsample": 1.0})
-        main(["data", "--spec", spec, "--out", f"{where}/data.safetensors", "--samples", f"{where}/samples.parquet"])
+        main(["data", "--spec", spec, "--out", f"{where}/data.safetensors", "--files", f"{where}/files.parquet"])
         assert f"digits ({origin})" in planned(capsys)
 
 
@@ -296,6 +302,17 @@ def test_plan_of_a_trial_and_of_scores_from_a_file(folder, capsys):
     assert "import_scores" in text
     assert "subsets  " not in text
     assert "standard error" not in text
+
+
+def test_plan_of_retraining_and_of_robust_subset_models(folder, capsys):
+    removal = "removal={method: pgd_at, fractions: [0.1]}"
+    text = planned(capsys, "--config", removal, "memorization={robust: {subset_models: 20}}")
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:15]}
+    assert jobs["robust_subsets"] == 1
+    assert jobs["scores"] == 2
+    # without atypical, the top 10 %, harmful, benign ones; each with a random twin; two seeds
+    assert jobs["pgd_at_without_..."] == 2 * 8
+    assert jobs["evaluate"] == 2 * (3 + 8)
 
 
 @pytest.mark.parametrize(

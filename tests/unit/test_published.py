@@ -306,13 +306,13 @@ def test_a_server_without_the_file_is_one_line(source, tmp_path):
 
 def test_stages_download_and_data_in_turn(source, tmp_path):
     name, server = source
-    at = {name: str(tmp_path / name) for name in ("receipt", "data", "samples")}
+    at = {name: str(tmp_path / name) for name in ("receipt", "data", "files")}
     where = {"name": name, "cache": str(tmp_path / "cache")}
     main(["download", "--spec", json.dumps(where), "--out", at["receipt"]])
     assert json.loads(Path(at["receipt"]).read_text())["name"] == name
     spec = {"data": where | {"train_samples": "all", "validation_samples": 4, "split_seed": 0}, "subsample": 0.8}
-    main(["data", "--spec", json.dumps(spec), "--out", at["data"], "--samples", at["samples"]])
-    data, samples = read_data(at["data"]), pd.read_parquet(at["samples"])
+    main(["data", "--spec", json.dumps(spec), "--out", at["data"], "--files", at["files"]])
+    data, samples = read_data(at["data"]), pd.read_parquet(at["files"])
     assert data.class_names == tuple(SETS[name][1])
     assert len(data.train) == round(0.8 * (len(server.expected["train"][1]) - 4))
     assert samples["class_name"].tolist() == [data.class_names[label] for label in samples["label"]]

@@ -148,6 +148,7 @@ def test_a_release_with_influence_becomes_the_tables_of_stage_1(folder, layout, 
         assert row.atypical == (max(influences.values()) > THRESHOLD)
         assert np.float32(row.max_influence) == max(influences.values())
         assert row.max_influence_train_index == max(influences, key=influences.get)
+        assert row.memorization == MEMORIZATION[row.max_influence_train_index]
     assert groups["atypical"].sum() > 0
     assert groups["accuracy"].isna().all()
     assert (groups["models"] == 0).all()

@@ -10,7 +10,7 @@ from torch import nn
 
 from bat.config import FixedModel
 from bat.data import Part
-from bat.models import build, mode
+from bat.models import build, for_attacks, mode
 from bat.models.network import _FIXED
 from bat.models.residual import wide_resnet
 
@@ -146,6 +146,7 @@ def test_logits_equal_the_formula_of_the_network(name, channels, monkeypatch):
         logits = features @ weights["head.weight"].T + weights["head.bias"]
         torch.testing.assert_close(model.features(x), features, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(model(x), logits, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(for_attacks(model)(x), logits, rtol=1e-9, atol=1e-9)
     assert logits.std() > 1e-3
 
 

@@ -395,7 +395,9 @@ SPEC = TrainSpec(
     recipe=replace(RECIPE, epochs=5),
     attack=ATTACK,
     attack_bn="eval",
+    measure_every=1,
     early_stop=0,
+    without=None,
     method=PGD_AT,
     seed=4,
 )

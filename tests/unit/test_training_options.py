@@ -118,7 +118,9 @@ SPEC = TrainSpec(
     recipe=replace(RECIPE, epochs=8, ema_decay=0.5),
     attack=ATTACK,
     attack_bn="eval",
+    measure_every=1,
     early_stop=0,
+    without=None,
     method=BAT,
     seed=4,
 )

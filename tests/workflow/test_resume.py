@@ -32,7 +32,9 @@ TRAIN = {
     "recipe": RECIPE,
     "attack": {"steps": 3, "step_size": 0.05},
     "attack_bn": "eval",
+    "measure_every": 1,
     "early_stop": 0,
+    "without": None,
     "method": {"name": "pgd_at", "objective": "pgd_at", "eps_factor": 1.0, "awp": 0.0},
     "seed": 0,
 }
@@ -53,12 +55,12 @@ KILLS = 10
 def test_ten_kills_change_no_byte(tmp_path):
     at = {
         name: str(tmp_path / name)
-        for name in ("data", "listing", "shard", "best", "last", "history", "samples", "influence", "pairs")
+        for name in ("data", "files", "shard", "best", "last", "history", "samples", "influence", "pairs")
     }
     groups = {name: str(tmp_path / f"{name}.parquet") for name in ("memorization", "validation-groups", "test-groups")}
     flags = [text for name, path in groups.items() for text in (f"--{name}", path)]
-    shard = SUBSETS | {"first_model": 0, "models": 10}
-    main(["data", "--spec", json.dumps(DATA), "--out", at["data"], "--samples", at["listing"]])
+    shard = SUBSETS | {"first_model": 0, "models": 10, "adversary": None}
+    main(["data", "--spec", json.dumps(DATA), "--out", at["data"], "--files", at["files"]])
     main(["subsets", "--spec", json.dumps(shard), "--data", at["data"], "--out", at["shard"]])
     scores = ["--shards", at["shard"], "--influence", at["influence"], "--train-influence", at["pairs"]]
     main(["scores", "--spec", json.dumps(SCORES), "--data", at["data"], *flags, *scores])

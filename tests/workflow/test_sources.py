@@ -43,7 +43,7 @@ def test_a_users_folder_is_read_and_its_changes_are_seen(tmp_path):
     done = snakemake(folder, DATA, "--config", "subsample=0.5")
     assert done.returncode == 0, done.stderr
     assert [len(part) for part in read_data(folder / DATA).parts().values()] == [18, 6, 6]
-    files = pd.read_parquet(folder / SMOKE / "data" / "samples.parquet")["file"]
+    files = pd.read_parquet(folder / SMOKE / "data" / "files.parquet")["file"]
     assert all((folder / "images" / name).is_file() for name in files)
     assert planned(folder, DATA, "--config", "subsample=0.5") == {}
     assert planned(folder, DATA) == {"data": 1}

@@ -28,15 +28,24 @@ elif "path" in config["data"]:
     SOURCE = [str(file) for file in files if file.exists()]
 else:
     SOURCE = []
-METHODS = {
-    method.name: asdict(method)
-    for method in bat.config.expand(parsed.training.methods, parsed.training.sweeps)
+expanded = bat.config.expand(parsed.training.methods, parsed.training.sweeps)
+METHODS = [method.name for method in expanded]
+# the methods, and retraining without some samples
+RUNS = {
+    run.name: asdict(run)
+    for run in (
+        *(bat.config.Run(method=method, without=None) for method in expanded),
+        *bat.config.removal_runs(expanded, parsed.removal),
+    )
 }
 SEEDS = config["training"]["seeds"]
 MODELS_PER_SHARD = config["memorization"]["models_per_shard"]
 SHARDS = [
     f"{shard:03d}"
     for shard in range(config["memorization"]["subset_models"] // MODELS_PER_SHARD)
+]
+ROBUST_SHARDS = SHARDS[
+    : config["memorization"]["robust"]["subset_models"] // MODELS_PER_SHARD
 ]
 FIGURES = ["tradeoff", "curves", "memorization", "gallery"]
 FORMATS = ["pdf", "svg"]

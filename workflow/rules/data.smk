@@ -31,7 +31,7 @@ rule data:
         source=SOURCE,
     output:
         data=f"{RESULTS}/data/data.safetensors",
-        samples=f"{RESULTS}/data/samples.parquet",
+        files=f"{RESULTS}/data/files.parquet",
     log:
         f"{RESULTS}/logs/data.log",
     benchmark:
@@ -49,6 +49,6 @@ rule data:
         "python -m bat data"
         " --spec {params.spec:q}"
         " --out {output.data:q}"
-        " --samples {output.samples:q}"
+        " --files {output.files:q}"
         " --log {log:q}"
         " --threads {threads}"

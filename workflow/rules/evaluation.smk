@@ -56,8 +56,8 @@ rule evaluate:
 
 rule summary:
     input:
-        evaluations=expand(rules.evaluate.output.samples, method=METHODS, seed=SEEDS),
-        flags=expand(rules.evaluate.output.flags, method=METHODS, seed=SEEDS),
+        evaluations=expand(rules.evaluate.output.samples, method=RUNS, seed=SEEDS),
+        flags=expand(rules.evaluate.output.flags, method=RUNS, seed=SEEDS),
     output:
         by_seed=f"{RESULTS}/evaluation/by_seed.parquet",
         summary=f"{RESULTS}/evaluation/summary.parquet",

@@ -1,6 +1,20 @@
 """Stage 1: models on random subsets, and the scores estimated from them."""
 
 
+def subsets_spec(shard, adversary):
+    return spec(
+        "memorization",
+        "subset_fraction",
+        "design",
+        "seed",
+        "recipe",
+        model=config["model"],
+        first_model=int(shard) * MODELS_PER_SHARD,
+        models=MODELS_PER_SHARD,
+        adversary=adversary,
+    )
+
+
 rule subsets:
     input:
         data=rules.data.output.data,
@@ -18,16 +32,7 @@ rule subsets:
         mem_mb=grows(2000),
         runtime=grows(240),
     params:
-        spec=lambda wildcards: spec(
-            "memorization",
-            "subset_fraction",
-            "design",
-            "seed",
-            "recipe",
-            model=config["model"],
-            first_model=int(wildcards.shard) * MODELS_PER_SHARD,
-            models=MODELS_PER_SHARD,
-        ),
+        spec=lambda wildcards: subsets_spec(wildcards.shard, adversary=None),
     shell:
         "python -m bat subsets"
         " --spec {params.spec:q}"

@@ -1,5 +1,13 @@
 """Stage 2: each method, once a seed."""
 
+HARMFUL = f"{RESULTS}/scores/harmful.parquet"
+
+
+def needs_harmful(run):
+    """Return whether a run leaves out harmful or benign samples, or as many random ones."""
+    without = RUNS[run]["without"]
+    return without is not None and without["what"] in ("harmful", "benign")
+
 
 rule train:
     input:
@@ -7,6 +15,8 @@ rule train:
         memorization=SCORES.memorization,
         validation_groups=SCORES.validation_groups,
         test_groups=SCORES.test_groups,
+        # which samples are harmful is known when the method has been trained with all
+        harmful=lambda wildcards: HARMFUL if needs_harmful(wildcards.method) else [],
     output:
         best=f"{RESULTS}/models/{{method}}/seed-{{seed}}/best.safetensors",
         last=f"{RESULTS}/models/{{method}}/seed-{{seed}}/last.safetensors",
@@ -29,12 +39,14 @@ rule train:
             "recipe",
             "attack",
             "attack_bn",
+            "measure_every",
             "early_stop",
             model=config["model"],
             threat=config["threat"],
-            method=METHODS[wildcards.method],
             seed=int(wildcards.seed),
+            **RUNS[wildcards.method],
         ),
+        harmful=lambda wildcards, input: f"--harmful {HARMFUL}" if input.harmful else "",
     shell:
         "python -m bat train"
         " --spec {params.spec:q}"
@@ -42,6 +54,7 @@ rule train:
         " --memorization {input.memorization:q}"
         " --validation-groups {input.validation_groups:q}"
         " --test-groups {input.test_groups:q}"
+        " {params.harmful}"
         " --best {output.best:q}"
         " --last {output.last:q}"
         " --history {output.history:q}"

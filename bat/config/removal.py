@@ -1,0 +1,103 @@
+"""Findings (a) and (b): which training samples a method is trained without, to see what they did."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from bat.config.strict import NAME, STRICT
+from bat.config.training import Method
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Removal:
+    """Retraining without some training samples, and without as many random ones."""
+
+    method: Annotated[str, Field(pattern=NAME)] | None = Field(
+        description="Name of the method in training.methods that is retrained without some training samples; null for "
+        "none. Each case has a twin without as many random samples of the same classes."
+    )
+    fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        description="Shares of the training samples that are removed, most memorized first, beside all atypical ones."
+    )
+    harmful_threshold: float = Field(
+        ge=0,
+        lt=1,
+        description="An atypical sample is harmful if its wrong probability under attack, the mean over seeds and the "
+        "last half of epochs (0 where it is right), is over this; else benign.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Without:
+    """One case of removal.
+
+    what: atypical samples, the most memorized ``fraction``, harmful or benign atypical samples. random: instead of
+    these as many others of the same classes.
+    """
+
+    what: Literal["atypical", "top", "harmful", "benign"]
+    fraction: float | None
+    random: bool
+
+    @property
+    def name(self) -> str:
+        """What is left out, as paths and tables name it, for example random_top_0_05."""
+        share = "" if self.fraction is None else "_" + re.sub("[^0-9]", "_", f"{self.fraction:g}")
+        return f"{'random_' if self.random else ''}{self.what}{share}"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Run:
+    """A method, trained with all samples or without some."""
+
+    method: Method
+    without: Without | None
+
+    @property
+    def name(self) -> str:
+        """Name of the run in paths, tables and figures: the method's, or {method}_without_{case}."""
+        return self.method.name
+
+
+def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]:
+    """Return the runs that ``removal`` asks for beside those with all samples.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if removal.method is None:
+        return ()
+    base = next((method for method in methods if method.name == removal.method), None)
+    if base is None:
+        names = ", ".join(method.name for method in methods)
+        raise ValueError(f"removal.method is {removal.method}, which is no method: take one of {names}, or null")
+    return tuple(
+        Run(method=replace(base, name=f"{base.name}_without_{without.name}"), without=without)
+        for without in _cases(removal)
+    )
+
+
+def removal_pairs(removal: Removal) -> list[tuple[str, str]]:
+    """Return the runs of ``removal`` to be compared: each with the full run, and each case with its random twin."""
+    if removal.method is None:
+        return []
+    pairs = []
+    for without in _cases(removal):
+        name = f"{removal.method}_without_{without.name}"
+        pairs.append((name, removal.method))
+        if not without.random:
+            pairs.append((name, f"{removal.method}_without_random_{without.name}"))
+    return pairs
+
+
+def _cases(removal: Removal) -> Iterator[Without]:
+    for random in (False, True):
+        yield Without(what="atypical", fraction=None, random=random)
+        for fraction in removal.fractions:
+            yield Without(what="top", fraction=fraction, random=random)
+        yield Without(what="harmful", fraction=None, random=random)
+        yield Without(what="benign", fraction=None, random=random)

@@ -1,0 +1,81 @@
+"""Which training samples a run leaves out, and which a method takes for atypical. Pure arrays."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bat.config import Bat, BatMart, BatTrades, Method, Without
+from bat.seeds import derive_seed
+
+Bools = NDArray[np.bool_]
+
+
+def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None, *, seed: int) -> Bools:
+    """Return which training samples a run is trained without: (n,) bool, in the order of ``scores``.
+
+    scores: of ``memorization_table``; harmful: of ``harmful_table``, needed for harmful and benign samples. Random
+    samples are drawn by ``seed`` among those that are not named, class by class as many as are named; where a class
+    has too few others, the rest comes from all classes.
+    """
+    named = _named(scores, without, harmful)
+    if not without.random:
+        return named
+    random = np.random.default_rng(derive_seed(seed, "without", without.name))
+    labels = scores["label"].to_numpy()
+    order = random.permutation(np.flatnonzero(~named))
+    chosen = np.zeros(len(scores), dtype=bool)
+    for label in np.unique(labels[named]):
+        chosen[order[labels[order] == label][: (named & (labels == label)).sum()]] = True
+    rest = order[~chosen[order]]
+    chosen[rest[: named.sum() - chosen.sum()]] = True
+    return chosen
+
+
+def atypical_for(scores: pd.DataFrame, method: Method, *, seed: int) -> Bools:
+    """Return which training samples a method takes for atypical: (n,) bool, in the order of ``scores``.
+
+    By memorization; shuffled among all samples, a control, by ``seed``; or by 1 - consistency, the share of the models
+    without a sample that get it wrong (Jiang et al. 2021 estimate it over several subset fractions). A sample
+    without a score is typical. Methods without weights have the atypical samples of ``scores``.
+    """
+    if not isinstance(method, Bat | BatTrades | BatMart):
+        return scores["atypical"].to_numpy(bool)
+    value = (1 - scores["p_out"] if method.score == "consistency" else scores["memorization"]).to_numpy()
+    if method.score == "shuffled":
+        value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)
+    chosen: Bools = value > method.threshold
+    return chosen
+
+
+def harmful_table(samples: Sequence[pd.DataFrame], *, threshold: float) -> pd.DataFrame:
+    """Return a row an atypical training sample: is it harmful, that is, attacked to a confidently wrong class?
+
+    samples: of each seed, rows of epochs and atypical samples as in ``Trained.samples``, with memorization.
+    wrong_probability is the mean of q over seeds and the last half of epochs, wrong_share the share of these in which
+    the sample was misclassified; harmful where wrong_probability is over ``threshold``.
+    """
+    late = [table[table["epoch"] > table["epoch"].max() / 2] for table in samples]
+    rows = pd.concat(late, ignore_index=True)
+    rows["wrong_share"] = (rows["wrong_probability"] > 0).astype(float)
+    keys = ["train_index", "label", "memorization"]
+    table: pd.DataFrame = rows.groupby(keys, as_index=False)[["wrong_probability", "wrong_share"]].mean()
+    return table.assign(harmful=table["wrong_probability"] > threshold)
+
+
+def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None) -> Bools:
+    if without.what == "atypical":
+        return scores["atypical"].to_numpy(bool)
+    if without.what == "top":
+        if without.fraction is None:
+            raise ValueError("the most memorized samples need a fraction")
+        count = round(without.fraction * len(scores))
+        order = scores["memorization"].fillna(-np.inf).to_numpy().argsort(kind="stable")[::-1]
+        named = np.zeros(len(scores), dtype=bool)
+        named[order[:count]] = True
+        return named
+    if harmful is None:
+        raise ValueError(f"{without.what} samples need the table of harmful samples")
+    chosen = harmful["harmful"] == (without.what == "harmful")
+    return np.isin(scores["train_index"], harmful.loc[chosen, "train_index"])

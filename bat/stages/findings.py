@@ -1,0 +1,87 @@
+"""What atypical training samples do: harmful and benign ones, and memorization and influence under attack."""
+
+import json
+
+from bat.config import parse
+from bat.errors import BatError
+from bat.files import provenance
+from bat.journal import Journal
+from bat.memorization import effect_table, influence_table, memorization_table
+from bat.selection import harmful_table
+from bat.specs import HarmfulSpec, ScoresSpec
+from bat.stages.inputs import read_data
+from bat.tables import check_labels, read_shards, read_table, unpack, write_table
+
+
+def harmful(journal: Journal, *, spec: str, samples: list[str], out: str) -> None:
+    """Divide the atypical training samples into harmful and benign ones, by one method's records of all seeds."""
+    plan = parse(HarmfulSpec, spec, "--spec")
+    table = harmful_table([read_table(path, "training_samples") for path in samples], threshold=plan.threshold)
+    journal.line(f"{table['harmful'].sum()} of {len(table)} atypical training samples are harmful")
+    write_table(out, "harmful", table, provenance("harmful", spec=json.loads(spec)))
+
+
+def robust_scores(
+    journal: Journal,
+    *,
+    spec: str,
+    data: str,
+    shards: list[str],
+    memorization: str,
+    test_groups: str,
+    robust_memorization: str,
+    robust_influence: str,
+    robust_effects: str,
+) -> None:
+    """Estimate memorization and influence of robust correctness, and each atypical sample's effect on typical ones."""
+    plan = parse(ScoresSpec, spec, "--spec")
+    samples, digest = read_data(data, "cpu")
+    models, facts = read_shards(shards)
+    if facts["data"] != digest:
+        raise BatError(f"{shards[0]}: trained on other data than {data}: remove the shards and run stage subsets again")
+    if models["robust_test"].isna().any():
+        raise BatError(f"{shards[0]}: models trained on clean images: give the shards trained adversarially")
+    scores, groups = read_table(memorization, "memorization"), read_table(test_groups, "test_groups")
+    train, test = samples.train, samples.test
+    check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
+    check_labels(test_groups, groups, "test_index", test.index.numpy(), test.labels.numpy())
+    mask = unpack(models["in_subset"], len(train), shards[0])
+    about = {"spec": json.loads(spec) | {"shards": facts}, "data": digest, "models": len(models)}
+    atypical, typical = scores["atypical"].to_numpy(), ~groups["atypical"].to_numpy()
+    with journal.work():
+        correct = {
+            name: unpack(models[f"{column}_test"], len(test), shards[0])
+            for name, column in (("clean", "correct"), ("robust", "robust"))
+        }
+        robust = memorization_table(
+            mask,
+            unpack(models["robust_train"], len(train), shards[0]),
+            train.index.numpy(),
+            train.labels.numpy(),
+            threshold=plan.threshold,
+            confidence=plan.confidence,
+        )
+        pairs = influence_table(
+            mask[:, atypical],
+            correct["robust"],
+            train_index=train.index.numpy()[atypical],
+            train_labels=train.labels.numpy()[atypical],
+            target_index=test.index.numpy(),
+            target_labels=test.labels.numpy(),
+            false_discovery_rate=plan.false_discovery_rate,
+        )
+        effects = effect_table(
+            mask[:, atypical],
+            {name: right[:, typical].mean(1) for name, right in correct.items()},
+            scores[atypical],
+            false_discovery_rate=plan.false_discovery_rate,
+        )
+    low = effects["robust_significant"] & (effects["robust_effect"] < 0)
+    journal.line(
+        f"{len(models)} models; {robust['atypical'].sum()} training samples have robust memorization over "
+        f"{plan.threshold}; {low.sum()} of {len(effects)} atypical samples lower the robust accuracy of typical ones"
+    )
+    write_table(robust_memorization, "robust_memorization", robust, provenance("robust_memorization", **about))
+    strong = pairs[pairs["influence"] > plan.threshold].rename(columns={"target_index": "test_index"})
+    write_table(robust_influence, "robust_influence", strong, provenance("robust_influence", **about))
+    write_table(robust_effects, "robust_effects", effects, provenance("robust_effects", **about))
