@@ -343,7 +343,7 @@ def records(value):
 
 def test_no_record_can_be_changed():
     found = list(records(parse(Config, read("config"), "")))
-    assert len(found) == 18
+    assert len(found) == 21
     for record in found:
         name = dataclasses.fields(record)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):

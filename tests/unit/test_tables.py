@@ -250,6 +250,7 @@ def shard(path, first, models=2, data="digest", **changes):
     table = pd.DataFrame({"model": numbers, "seed": numbers * 11})
     for name in ("in_subset", "correct_train", "correct_validation", "correct_test"):
         table[name] = [bytes([number]) for number in numbers]
+    table = table.assign(robust_train=None, robust_validation=None, robust_test=None)
     spec = SPEC | {"first_model": first, "models": models} | changes
     write_table(path, "subsets", table, provenance("subsets", spec=spec, data=data))
     return path

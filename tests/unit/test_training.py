@@ -482,7 +482,7 @@ def test_the_best_weights_measure_what_their_row_says(method: Method) -> None:
         recorded = found.history.set_index("epoch").loc[epoch]
         assert {name: recorded[name] for name in row} == row
     names = [name for name in Epoch.__dataclass_fields__ if name != "samples"]
-    assert found.history.columns.tolist() == [*names, *row, "best"]
+    assert found.history.columns.tolist() == [*names, "trained_samples", *row, "best"]
 
 
 def test_test_samples_choose_nothing() -> None:

@@ -49,6 +49,7 @@ ROBUST_SHARDS = SHARDS[
 ]
 FIGURES = ["tradeoff", "curves", "memorization", "gallery"]
 FORMATS = ["pdf", "svg"]
+HARMFUL = f"{RESULTS}/scores/harmful.parquet"
 
 
 def spec(section, *keys, **more):
@@ -76,3 +77,24 @@ def digest(*modules):
 def grows(first):
     """Return a resource that is ``first`` at the first attempt, twice that at the second, and so on."""
     return lambda wildcards, attempt: first * attempt
+
+
+def subsets_spec(shard, adversary):
+    """Return, as JSON, what a shard of subset models depends on; adversary: None for training on clean images."""
+    return spec(
+        "memorization",
+        "subset_fraction",
+        "design",
+        "seed",
+        "recipe",
+        model=config["model"],
+        first_model=int(shard) * MODELS_PER_SHARD,
+        models=MODELS_PER_SHARD,
+        adversary=adversary,
+    )
+
+
+def needs_harmful(run):
+    """Return whether a run leaves out harmful or benign samples, or as many random ones."""
+    without = RUNS[run]["without"]
+    return without is not None and without["what"] in ("harmful", "benign")

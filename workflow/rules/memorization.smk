@@ -1,20 +1,6 @@
 """Stage 1: models on random subsets, and the scores estimated from them."""
 
 
-def subsets_spec(shard, adversary):
-    return spec(
-        "memorization",
-        "subset_fraction",
-        "design",
-        "seed",
-        "recipe",
-        model=config["model"],
-        first_model=int(shard) * MODELS_PER_SHARD,
-        models=MODELS_PER_SHARD,
-        adversary=adversary,
-    )
-
-
 rule subsets:
     input:
         data=rules.data.output.data,

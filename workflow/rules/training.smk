@@ -1,13 +1,5 @@
 """Stage 2: each method, once a seed."""
 
-HARMFUL = f"{RESULTS}/scores/harmful.parquet"
-
-
-def needs_harmful(run):
-    """Return whether a run leaves out harmful or benign samples, or as many random ones."""
-    without = RUNS[run]["without"]
-    return without is not None and without["what"] in ("harmful", "benign")
-
 
 rule train:
     input:
