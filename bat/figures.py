@@ -155,7 +155,9 @@ def curves(histories: pd.DataFrame, *, typical: int, atypical: int, attack: str,
             for number, (method, rows) in enumerate(histories.groupby("method", sort=False)):
                 colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
                 for split, line in (("test", "-"), ("train", ":")):
-                    by_epoch = rows.groupby("epoch")[f"{split}_{group}_{metric}_accuracy"]
+                    column = f"{split}_{group}_{metric}_accuracy"
+                    # a line breaks at an epoch that was not measured
+                    by_epoch = rows.dropna(subset=column).groupby("epoch")[column]
                     mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
                     axes.plot(
                         mean.index,

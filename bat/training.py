@@ -205,13 +205,15 @@ def train(
     for epoch in watch(epochs):
         row = {name: value for name, value in vars(epoch).items() if name != "samples"}
         row["trained_samples"] = len(left)
-        if epoch.epoch % spec.measure_every == 0 or epoch.epoch == spec.recipe.epochs:
+        measured = epoch.epoch % spec.measure_every == 0 or epoch.epoch == spec.recipe.epochs
+        if measured:
             row |= measure(model, data, atypical, threat=spec.threat, attack=spec.attack, seed=spec.seed)
         rows.append(row)
         samples.append(_rows(epoch, trained_on, rare))
         if row.get(criterion, -1.0) > best_row[criterion]:
             best_row, best = row, _weights(model)
-        if spec.early_stop and epoch.epoch - best_row["epoch"] >= spec.early_stop:
+        # only there, so that a stopped run's last epoch is measured too
+        if measured and spec.early_stop and epoch.epoch - best_row["epoch"] >= spec.early_stop:
             break
     history = pd.DataFrame(rows)
     best_epoch = int(best_row["epoch"])
