@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bat.config import Bat, BatMart, BatTrades, Method, Without
+from bat.errors import BatError
 from bat.seeds import derive_seed
 
 Bools = NDArray[np.bool_]
@@ -18,10 +19,18 @@ def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None
     scores: of ``memorization_table``; harmful: of ``harmful_table``, needed for harmful and benign samples. Random
     samples are drawn by ``seed`` among those that are not named, class by class as many as are named; where a class
     has too few others, the rest comes from all classes.
+
+    Raises:
+        BatError: more samples are named than others are left to draw from, or ``harmful`` is needed and None.
     """
     named = _named(scores, without, harmful)
     if not without.random:
         return named
+    if 2 * named.sum() > len(named):
+        raise BatError(
+            f"{without.name}: {named.sum()} of {len(named)} training samples are named, so that there are not as many "
+            "others to leave out: lower removal.fractions, or raise the threshold of atypical samples"
+        )
     random = np.random.default_rng(derive_seed(seed, "without", without.name))
     labels = scores["label"].to_numpy()
     order = random.permutation(np.flatnonzero(~named))
@@ -39,9 +48,17 @@ def atypical_for(scores: pd.DataFrame, method: Method, *, seed: int) -> Bools:
     By memorization; shuffled among all samples, a control, by ``seed``; or by 1 - consistency, the share of the models
     without a sample that get it wrong (Jiang et al. 2021 estimate it over several subset fractions). A sample
     without a score is typical. Methods without weights have the atypical samples of ``scores``.
+
+    Raises:
+        BatError: the method needs consistency, and no sample has one, as where the scores come from a file.
     """
     if not isinstance(method, Bat | BatTrades | BatMart):
         return scores["atypical"].to_numpy(bool)
+    if method.score == "consistency" and scores["p_out"].isna().all():
+        raise BatError(
+            f"method {method.name}: score is consistency, but the scores have no p_out: take memorization, or estimate "
+            "the scores (scores.source: subsets)"
+        )
     value = (1 - scores["p_out"] if method.score == "consistency" else scores["memorization"]).to_numpy()
     if method.score == "shuffled":
         value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)
@@ -76,6 +93,6 @@ def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None)
         named[order[:count]] = True
         return named
     if harmful is None:
-        raise ValueError(f"{without.what} samples need the table of harmful samples")
+        raise BatError(f"{without.what} samples need the table of harmful samples: give --harmful, from stage harmful")
     chosen = harmful["harmful"] == (without.what == "harmful")
     return np.isin(scores["train_index"], harmful.loc[chosen, "train_index"])

@@ -1,8 +1,8 @@
 """Findings (a) and (b): which training samples a method is trained without, to see what they did."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -46,7 +46,7 @@ class Without:
     @property
     def name(self) -> str:
         """What is left out, as paths and tables name it, for example random_top_0_05."""
-        share = "" if self.fraction is None else "_" + re.sub("[^0-9]", "_", f"{self.fraction:g}")
+        share = "" if self.fraction is None else "_" + f"{Decimal(repr(self.fraction)):f}".replace(".", "_")
         return f"{'random_' if self.random else ''}{self.what}{share}"
 
 
