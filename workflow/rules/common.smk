@@ -40,13 +40,13 @@ RUNS = {
 }
 SEEDS = config["training"]["seeds"]
 MODELS_PER_SHARD = config["memorization"]["models_per_shard"]
-SHARDS = [
-    f"{shard:03d}"
-    for shard in range(config["memorization"]["subset_models"] // MODELS_PER_SHARD)
-]
-ROBUST_SHARDS = SHARDS[
-    : config["memorization"]["robust"]["subset_models"] // MODELS_PER_SHARD
-]
+SHARDS, ROBUST_SHARDS = (
+    [f"{shard:03d}" for shard in range(models // MODELS_PER_SHARD)]
+    for models in (
+        config["memorization"]["subset_models"],
+        config["memorization"]["robust"]["subset_models"],
+    )
+)
 FIGURES = ["tradeoff", "curves", "memorization", "gallery"]
 FORMATS = ["pdf", "svg"]
 HARMFUL = f"{RESULTS}/scores/harmful.parquet"
