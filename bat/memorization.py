@@ -194,6 +194,8 @@ def effect_table(
     table = scores[["train_index", "label", "memorization"]].reset_index(drop=True)
     table = table.assign(models=len(mask), n_in=n_in.astype(np.int64), n_out=n_out.astype(np.int64))
     for metric, values in accuracy.items():
+        # only differences count, and so models that are all alike have no effect from rounding
+        values = values - values[:1]
         means, deviations = [], []
         for weight, n in ((inside, n_in), (1 - inside, n_out)):
             with np.errstate(invalid="ignore", divide="ignore"):

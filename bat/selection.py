@@ -18,19 +18,14 @@ def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None
 
     scores: of ``memorization_table``; harmful: of ``harmful_table``, needed for harmful and benign samples. Random
     samples are drawn by ``seed`` among those that are not named, class by class as many as are named; where a class
-    has too few others, the rest comes from all classes.
+    has too few others, the rest comes from all classes, and where all have too few, the others are all that is drawn.
 
     Raises:
-        BatError: more samples are named than others are left to draw from, or ``harmful`` is needed and None.
+        BatError: ``harmful`` is needed and None.
     """
     named = _named(scores, without, harmful)
     if not without.random:
         return named
-    if 2 * named.sum() > len(named):
-        raise BatError(
-            f"{without.name}: {named.sum()} of {len(named)} training samples are named, so that there are not as many "
-            "others to leave out: lower removal.fractions, or raise the threshold of atypical samples"
-        )
     random = np.random.default_rng(derive_seed(seed, "without", without.name))
     labels = scores["label"].to_numpy()
     order = random.permutation(np.flatnonzero(~named))

@@ -45,6 +45,8 @@ def robust_scores(
     train, test = samples.train, samples.test
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
     check_labels(test_groups, groups, "test_index", test.index.numpy(), test.labels.numpy())
+    if groups["atypical"].all():
+        raise BatError(f"{test_groups}: no test sample is typical, so no effect on these: raise memorization.threshold")
     mask = unpack(models["in_subset"], len(train), shards[0])
     about = {"spec": json.loads(spec) | {"shards": facts}, "data": digest, "models": len(models)}
     atypical, typical = scores["atypical"].to_numpy(), ~groups["atypical"].to_numpy()

@@ -1,6 +1,7 @@
 """Stage 2: one method with one seed."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,15 @@ def train(
     scores = tables["train"]
     left_out = np.zeros(len(scores), dtype=bool)
     if plan.without:
-        left_out = removed(scores, plan.without, read_table(harmful, "harmful") if harmful else None, seed=plan.seed)
+        divided = read_table(harmful, "harmful") if harmful else None
+        left_out = removed(scores, plan.without, divided, seed=plan.seed)
         journal.line(f"trained without {left_out.sum()} of {len(left_out)} samples: {plan.without.name}")
+        wanted = removed(scores, replace(plan.without, random=False), divided, seed=plan.seed).sum()
+        if left_out.sum() < wanted:
+            journal.line(
+                f"{wanted} samples are named, so that there are not as many others: this run is no fair control; "
+                "lower removal.fractions, or raise memorization.threshold"
+            )
     with journal.work():
         trained = training.train(
             plan,
