@@ -149,6 +149,17 @@ def test_a_share_is_a_part_of_at_least_2(samples, subsample):
     assert abs(share(samples, subsample) - samples * subsample) <= 2
 
 
+REMOVAL = {"method": "pgd_at", "fractions": [0.05, 0.1], "harmful_threshold": 0.5}
+
+
+def test_a_method_with_the_name_of_a_run_is_refused():
+    config = edited("removal", REMOVAL)
+    parse(Config, config, "here")
+    config["training"]["methods"][0]["name"] = "pgd_at_without_top_0_1"
+    assert "two runs have one name" in refusal(parse, Config, config, "here")
+    parse(Config, edited("training.methods.0.name", "pgd_at_without_top_0_1"), "here")  # without removal there is none
+
+
 # path, value, what the message must hold, whether the schema refuses it too
 WRONG = [
     ("experimnt", 1, "experimnt: unknown key", True),
@@ -208,6 +219,20 @@ WRONG = [
     ("scores", {"source": "file", "path": "", "format": "npz"}, "scores.path: ", True),
     ("scores", {"source": "file", "path": "scores.npz", "format": "pickle"}, "scores.format: ", True),
     ("memorization.design", "random", "memorization.design: ", True),
+    ("memorization.robust.subset_models", -50, "memorization.robust.subset_models: ", True),
+    ("memorization.robust.subset_models", 30, "memorization.robust.subset_models is 30, no multiple", False),
+    ("memorization.robust.attack", DROP, "memorization.robust.attack: missing key", True),
+    ("removal", DROP, "removal: missing key", True),
+    ("removal.method", "trades", "removal.method is trades, which is no method: take one of natural, pgd_at", False),
+    ("removal.method", "PGD at", "removal.method: ", True),
+    ("removal.fractions", [0.1, 1.0], "removal.fractions.1: ", True),
+    ("removal.fractions", [0], "removal.fractions.0: ", True),
+    ("removal.harmful_threshold", 1, "removal.harmful_threshold: ", True),
+    ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "two runs have one name", False),
+    ("training.measure_every", 0, "training.measure_every: ", True),
+    ("training.methods.2.score", "random", "training.methods.2.score: ", True),
+    ("training.methods.2.threshold", 1, "training.methods.2.threshold: ", True),
+    ("training.methods.1.score", "memorization", "training.methods.1.score: unknown key", True),
     ("training.methods.1.objective", "freat", "training.methods.1: ", True),
     ("training.methods.1.objective", DROP, "training.methods.1: ", True),
     ("evaluation.ensemble.0.name", "circle", "evaluation.ensemble.0: ", True),

@@ -45,7 +45,11 @@ def edit(folder, change):
 
 def planned(folder, *arguments):
     """Return how many jobs of each rule a run would do."""
-    done = snakemake(folder, *arguments, "--dry-run")
+    return counted(snakemake(folder, *arguments, "--dry-run"))
+
+
+def counted(done):
+    """Return how many jobs of each rule a dry run tells of."""
     assert done.returncode == 0, done.stderr
     statistics = re.search(r"^-+ +-+\n(.*?)\n\n", done.stdout + done.stderr, re.MULTILINE | re.DOTALL)
     jobs = dict(line.split() for line in statistics[1].splitlines()) if statistics else {}

@@ -1,0 +1,114 @@
+"""Retraining without some samples, and subset models under attack, as the workflow plans them."""
+
+import re
+
+import pytest
+from test_workflow import SMOKE, counted, edit, new_experiment, planned, snakemake
+
+CASES = ["atypical", "top_0_05", "top_0_1", "harmful", "benign"]
+RUNS = [f"pgd_at_without_{random}{case}" for random in ("", "random_") for case in CASES]
+EVERYTHING = {
+    "data": 1,
+    "subsets": 2,
+    "scores": 1,
+    "robust_subsets": 1,
+    "robust_scores": 1,
+    "harmful": 1,
+    # three methods and ten runs without some samples
+    "train": 13,
+    "evaluate": 13,
+    "summary": 1,
+    **{f"figure_{name}": 1 for name in ("curves", "gallery", "memorization", "tradeoff")},
+}
+EFFECTS = f"{SMOKE}/scores/robust_effects.parquet"
+
+
+def ask(config, robust=20):
+    config["removal"] = {"method": "pgd_at"}
+    config["training"]["seeds"] = [0]
+    config["memorization"]["robust"] = {"subset_models": robust}
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A folder in which Snakemake takes every output of the experiment for made: empty files and its own records."""
+    folder = new_experiment(tmp_path_factory.mktemp("asked"))
+    edit(folder, ask)
+    assert planned(folder) == EVERYTHING
+    lines = snakemake(folder, "--summary").stdout.splitlines()[1:]
+    for name in (line.split("\t")[0] for line in lines):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    done = snakemake(folder, "--touch", "--forceall")
+    assert done.returncode == 0, done.stderr
+    assert planned(folder) == {}
+    return folder
+
+
+def changed(folder, change):
+    """Return what a change of the config would do, and the runs that are to be trained; then undo the change."""
+    path = folder / "config" / "smoke.yaml"
+    before = path.read_text()
+    edit(folder, change)
+    try:
+        done = snakemake(folder, "--dry-run")
+        trained = set(re.findall(rf"output: {SMOKE}/models/(\w+)/seed-0/best", done.stdout + done.stderr))
+        return counted(done), trained
+    finally:
+        path.write_text(before)
+
+
+def test_another_harmful_threshold_retrains_the_runs_that_depend_on_it(asked):
+    jobs, trained = changed(asked, lambda config: config["removal"].update(harmful_threshold=0.3))
+    assert trained == {run for run in RUNS if run.endswith(("harmful", "benign"))}
+    assert len(trained) == 4
+    assert jobs == {"harmful": 1, "train": 4, "evaluate": 4, "summary": 1, "figure_tradeoff": 1}
+
+
+def test_another_fraction_trains_its_runs_alone(asked):
+    jobs, trained = changed(asked, lambda config: config["removal"].update(fractions=[0.05, 0.1, 0.2]))
+    assert trained == {"pgd_at_without_top_0_2", "pgd_at_without_random_top_0_2"}
+    assert jobs == {"train": 2, "evaluate": 2, "summary": 1, "figure_tradeoff": 1}
+
+
+def test_fewer_runs_train_nothing(asked):
+    jobs, trained = changed(asked, lambda config: config["removal"].update(method=None))
+    assert not trained
+    assert jobs == {"summary": 1, "figure_tradeoff": 1}
+
+
+def test_another_attack_on_subset_models_trains_these_alone(asked):
+    attack = {"steps": 4, "step_size": 0.05}
+    jobs, trained = changed(asked, lambda config: config["memorization"]["robust"].update(attack=attack))
+    assert not trained
+    assert jobs == {"robust_subsets": 1, "robust_scores": 1}
+
+
+def test_robust_subset_models_may_be_more_than_those_on_clean_images(asked):
+    jobs, _ = changed(asked, lambda config: config["memorization"]["robust"].update(subset_models=80))
+    assert jobs == {"robust_subsets": 3, "robust_scores": 1}  # the first is there
+
+
+def test_the_table_of_harmful_samples_goes_to_the_runs_that_need_it(asked):
+    done = snakemake(asked, "--dry-run", "--forceall", "--printshellcmds")
+    commands = re.findall(r"python -m bat train .*", done.stdout + done.stderr)
+    assert len(commands) == 13
+    for command in commands:
+        run = re.search(rf"--best {SMOKE}/models/(\w+)/seed", command)[1]
+        given = f" --harmful {SMOKE}/scores/harmful.parquet " in command
+        assert given == run.endswith(("harmful", "benign"))
+        assert ('"without": null' in command) == (run not in RUNS)
+
+
+def test_by_default_nothing_of_it_is_planned(tmp_path):
+    jobs = planned(new_experiment(tmp_path))
+    assert (jobs["train"], jobs["evaluate"]) == (6, 6)
+    assert jobs.keys() == EVERYTHING.keys() - {"harmful", "robust_subsets", "robust_scores"}
+
+
+def test_robust_scores_of_scores_from_a_file_need_no_clean_subset_model(tmp_path):
+    folder = new_experiment(tmp_path)
+    edit(folder, ask)
+    (folder / "own.csv").write_text("train_index,memorization,label\n")
+    edit(folder, lambda config: config.update(scores={"source": "file", "path": "own.csv", "format": "table"}))
+    assert planned(folder, EFFECTS) == {"data": 1, "import_scores": 1, "robust_subsets": 1, "robust_scores": 1}
