@@ -144,6 +144,15 @@ def test_an_adversarial_subset_model_is_the_one_of_its_number_trained_on_its_sub
     assert 0 < robust.sum() < clean.sum()
 
 
+def test_batch_normalisation_under_the_training_attack_is_as_asked_for(copy: Path) -> None:
+    model, recipe = {"name": "small_cnn", "width": 4}, RECIPE | {"epochs": 3}
+    for mode in ("eval", "train"):
+        shard = robust_shard(0, 1, model=model, recipe=recipe, adversary=ADVERSARY | {"attack_bn": mode})
+        call("subsets", copy, **shard | {"out": mode})
+    one, other = (pd.read_parquet(copy / mode)["robust_test"].item() for mode in ("eval", "train"))
+    assert one != other
+
+
 def test_robust_shards_do_not_depend_on_how_models_are_dealt_out(copy: Path) -> None:
     call("subsets", copy, **robust_shard(0, models=10))
     names = ("robust_memorization", "robust_influence", "robust_effects")
