@@ -170,12 +170,7 @@ def influence_table(
         parts.append(pd.DataFrame({name: values[other] for name, values in part.items()}))
     columns_of = ["train_index", "target_index", "label", "influence", "standard_error", "p_value"]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns_of, dtype=np.float64)
-    tested = table["p_value"].notna()
-    significant = np.zeros(len(table), dtype=bool)
-    if tested.any():
-        adjusted = false_discovery_control(table.loc[tested, "p_value"])
-        significant[tested] = adjusted <= false_discovery_rate
-    return table.assign(significant=significant)
+    return table.assign(significant=_discoveries(table["p_value"].to_numpy(), false_discovery_rate))
 
 
 def effect_table(
@@ -206,14 +201,10 @@ def effect_table(
                 deviations.append(np.sqrt(spread / np.where(n > 1, n - 1, np.nan)))
         test = ttest_ind_from_stats(means[0], deviations[0], n_in, means[1], deviations[1], n_out, equal_var=False)
         p_value = np.asarray(test.pvalue)
-        known = np.isfinite(p_value)
-        significant = np.zeros(len(table), dtype=bool)
-        if known.any():
-            significant[known] = false_discovery_control(p_value[known]) <= false_discovery_rate
         with np.errstate(invalid="ignore", divide="ignore"):
             error = np.hypot(deviations[0] / np.sqrt(n_in), deviations[1] / np.sqrt(n_out))
         columns = {"effect": means[0] - means[1], "standard_error": error, "p_value": p_value}
-        columns["significant"] = significant
+        columns["significant"] = _discoveries(p_value, false_discovery_rate)
         table = table.assign(**{f"{metric}_{name}": column for name, column in columns.items()})
     return table
 
@@ -251,3 +242,12 @@ def group_table(
             "atypical": np.isin(index, chosen["target_index"]),
         }
     )
+
+
+def _discoveries(p_values: Floats, rate: float) -> Bools:
+    """Return which tests pass the Benjamini-Hochberg procedure over all that have a p-value: (n,) bool."""
+    known = ~np.isnan(p_values)
+    passed = np.zeros(len(p_values), dtype=bool)
+    if known.any():
+        passed[known] = false_discovery_control(p_values[known]) <= rate
+    return passed

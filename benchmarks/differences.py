@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bat.evaluation import METRICS
 from bat.statistics import bootstrap_interval
-
-METRICS = ("clean_correct", "pgd_correct", "robust_correct")
 
 
 def results(folder: Path, run: str, checkpoint: str) -> pd.DataFrame:
@@ -39,7 +38,7 @@ def main() -> None:
     for pair in options.pairs:
         first, second = (results(options.folder, run, options.checkpoint) for run in pair.split(":"))
         for atypical in (False, True):
-            for metric in METRICS:
+            for metric in METRICS.values():
                 difference = matrix(first, atypical, metric) - matrix(second, atypical, metric)
                 low, high = bootstrap_interval(difference, confidence=0.95, resamples=4000, seed=0)
                 group = "atypical" if atypical else "typical"

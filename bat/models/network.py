@@ -6,7 +6,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bat.config import LibraryModel, Model, SizedModel
@@ -112,19 +111,6 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, was_training in found:
             module.training = was_training
-
-
-@contextmanager
-def running_statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Let batch normalisation in training mode use a batch's statistics without moving its running ones."""
-    found = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for module in found:
-        module.track_running_stats = False
-    try:
-        yield
-    finally:
-        for module in found:
-            module.track_running_stats = True
 
 
 def _body(model: Model, shape: torch.Size) -> tuple[nn.Module, int]:

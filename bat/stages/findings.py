@@ -9,8 +9,8 @@ from bat.journal import Journal
 from bat.memorization import effect_table, influence_table, memorization_table
 from bat.selection import harmful_table
 from bat.specs import HarmfulSpec, ScoresSpec
-from bat.stages.inputs import read_data
-from bat.tables import check_labels, read_shards, read_table, unpack, write_table
+from bat.stages.inputs import read_data, read_subset_models
+from bat.tables import check_labels, read_table, unpack, write_table
 
 
 def harmful(journal: Journal, *, spec: str, samples: list[str], out: str) -> None:
@@ -36,9 +36,7 @@ def robust_scores(
     """Estimate memorization and influence of robust correctness, and each atypical sample's effect on typical ones."""
     plan = parse(ScoresSpec, spec, "--spec")
     samples, digest = read_data(data, "cpu")
-    models, facts = read_shards(shards)
-    if facts["data"] != digest:
-        raise BatError(f"{shards[0]}: trained on other data than {data}: remove the shards and run stage subsets again")
+    models, facts = read_subset_models(shards, data, digest)
     if models["robust_test"].isna().any():
         raise BatError(f"{shards[0]}: models trained on clean images: give the shards trained adversarially")
     scores, groups = read_table(memorization, "memorization"), read_table(test_groups, "test_groups")

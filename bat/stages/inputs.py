@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from bat.config import Model
 from bat.data import DataSet
 from bat.errors import BatError
 from bat.models import Network, build
+from bat.tables import read_shards
 
 
 def read_data(path: str, device: str) -> tuple[DataSet, str]:
@@ -35,6 +37,14 @@ def device_named(name: str) -> torch.device:
 def tensor(array: Any, samples: DataSet) -> Tensor:
     """Copy a numpy array to a tensor on the device of the data."""
     return torch.tensor(array, device=samples.train.labels.device)
+
+
+def read_subset_models(shards: list[str], data: str, digest: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the shards of subset models; refuse those trained on other data than that of file ``data``."""
+    models, facts = read_shards(shards)
+    if facts["data"] != digest:
+        raise BatError(f"{shards[0]}: trained on other data than {data}: remove the shards and run stage subsets again")
+    return models, facts
 
 
 def read_model(path: str, plan: Model, samples: DataSet) -> tuple[Network, dict[str, Any]]:

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from bat.config import Method, Natural, PgdAt, parse, subset_size
-from bat.errors import BatError
 from bat.evaluation import correct, robustly_correct
 from bat.files import provenance
 from bat.journal import Journal
@@ -15,8 +14,8 @@ from bat.memorization import group_table, influence_table, memorization_table, s
 from bat.models import build
 from bat.seeds import derive_seed
 from bat.specs import ScoresSpec, SubsetsSpec
-from bat.stages.inputs import read_data, tensor
-from bat.tables import pack, read_shards, unpack, write_table
+from bat.stages.inputs import read_data, read_subset_models, tensor
+from bat.tables import pack, unpack, write_table
 from bat.training import Inner, fit
 
 
@@ -91,9 +90,7 @@ def scores(
     """Join the shards and write memorization, influence and the groups of test and validation samples."""
     plan = parse(ScoresSpec, spec, "--spec")
     samples, digest = read_data(data, "cpu")
-    models, facts = read_shards(shards)
-    if facts["data"] != digest:
-        raise BatError(f"{shards[0]}: trained on other data than {data}: remove the shards and run stage subsets again")
+    models, facts = read_subset_models(shards, data, digest)
     where = shards[0]
     parts = samples.parts()
     labels = {name: part.labels.numpy() for name, part in parts.items()}

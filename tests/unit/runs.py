@@ -1,7 +1,7 @@
 """Small training runs on made-up samples."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from bat.config import Method, Pgd, Recipe, SizedModel, Steps, Threat
 from bat.data import Part
 from bat.losses import Batch, Objective, objective
 from bat.models import Network, build
+from bat.specs import TrainSpec
 from bat.training import Epoch, Inner, fit
 
 THREAT = Threat(norm="linf", eps=0.1)
@@ -28,6 +29,18 @@ RECIPE = Recipe(
     flip=False,
     label_smoothing=0.0,
     ema_decay=0.0,
+)
+SPEC = TrainSpec(
+    model=SizedModel(name="mlp", width=8),
+    threat=THREAT,
+    recipe=replace(RECIPE, epochs=5),
+    attack=ATTACK,
+    attack_bn="eval",
+    measure_every=1,
+    early_stop=0,
+    without=None,
+    method=PGD_AT,
+    seed=4,
 )
 
 

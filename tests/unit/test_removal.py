@@ -12,33 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import BAT, METHODS, NATURAL, PGD_AT
 from runs import ATTACK, RECIPE, THREAT, same, samples, weights
+from runs import SPEC as ONE_METHOD
 from torch import Tensor
 
 import bat.training
-from bat.config import Method, SizedModel
+from bat.config import Method
 from bat.data import DataSet
 from bat.evaluation import measure
 from bat.figures import curves
 from bat.losses import objective
 from bat.models import build
 from bat.seeds import derive_seed
-from bat.specs import TrainSpec
 from bat.training import Inner, Trained, fit, train
 
 torch.set_num_threads(1)
 
-SPEC = TrainSpec(
-    model=SizedModel(name="mlp", width=8),
-    threat=THREAT,
-    recipe=replace(RECIPE, epochs=3),
-    attack=ATTACK,
-    attack_bn="eval",
-    measure_every=1,
-    early_stop=0,
-    without=None,
-    method=PGD_AT,
-    seed=4,
-)
+SPEC = replace(ONE_METHOD, recipe=replace(RECIPE, epochs=3))
 DATA = DataSet(samples(48, 1), samples(30, 2), samples(36, 3), classes=3)
 RARE = {name: torch.arange(len(part)) % 4 == 0 for name, part in DATA.parts().items()}
 OUT = torch.arange(48) % 5 == 1

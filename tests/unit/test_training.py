@@ -14,17 +14,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import BAT, BAT_MART, BAT_TRADES, GAIRAT, MART, METHODS, NATURAL, PGD_AT, TRADES
-from runs import ATTACK, CONSTANT, RECIPE, THREAT, network, run, same, samples, weights
+from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, network, run, same, samples, weights
 from torch import Tensor, nn
 
 import bat.training
-from bat.config import Bat, BatMart, BatTrades, Method, OneCycle, Recipe, SizedModel, Steps
+from bat.config import Bat, BatMart, BatTrades, Method, OneCycle, Recipe, Steps
 from bat.data import DataSet, Part
 from bat.errors import BatError
 from bat.evaluation import measure
 from bat.losses import Batch, Objective, Terms, objective
 from bat.models import Network, build
-from bat.specs import TrainSpec
 from bat.training import Epoch, Inner, Trained, fit, learning_rate_factor, train
 
 torch.set_num_threads(1)
@@ -387,20 +386,6 @@ def test_modes_are_restored_after_each_epoch(training: bool) -> None:
 
 
 # -- train
-
-
-SPEC = TrainSpec(
-    model=SizedModel(name="mlp", width=8),
-    threat=THREAT,
-    recipe=replace(RECIPE, epochs=5),
-    attack=ATTACK,
-    attack_bn="eval",
-    measure_every=1,
-    early_stop=0,
-    without=None,
-    method=PGD_AT,
-    seed=4,
-)
 
 
 def data_set() -> DataSet:

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import BAT, GAIRAT, METHODS, NATURAL, PGD_AT, but
 from runs import ATTACK, RECIPE, THREAT, network, run, same, samples, weights
+from runs import SPEC as ONE_METHOD
 from torch import Tensor
 
 import bat.training
-from bat.config import Method, SizedModel
+from bat.config import Method
 from bat.data import DataSet
 from bat.losses import objective
 from bat.models import build
-from bat.specs import TrainSpec
 from bat.training import Epoch, Inner, fit, train
 
 torch.set_num_threads(1)
@@ -112,18 +112,7 @@ def test_label_smoothing_changes_the_loss_but_not_the_attack(method: Method) -> 
 # -- early stop
 
 
-SPEC = TrainSpec(
-    model=SizedModel(name="mlp", width=8),
-    threat=THREAT,
-    recipe=replace(RECIPE, epochs=8, ema_decay=0.5),
-    attack=ATTACK,
-    attack_bn="eval",
-    measure_every=1,
-    early_stop=0,
-    without=None,
-    method=BAT,
-    seed=4,
-)
+SPEC = replace(ONE_METHOD, recipe=replace(RECIPE, epochs=8, ema_decay=0.5), method=BAT)
 DATA = DataSet(samples(48, 1), samples(30, 2), samples(36, 3), classes=3)
 GROUPS = {name: torch.arange(len(part)) % 4 == 0 for name, part in DATA.parts().items()}
 
