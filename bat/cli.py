@@ -127,6 +127,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         stages,
+        "null-pairs",
+        "memorization:null_pairs",
+        "Count the influence pairs found where there are none, with the models' results shuffled.",
+        spec | data | {"memorization": scores["memorization"], "out": "a row a shuffle, Parquet"},
+        {"shards": "the shards of stage subsets"},
+    )
+    add(
+        stages,
         "import-scores",
         "released:import_scores",
         "Write the tables of stage scores from a file of scores, without any subset model.",
@@ -189,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         "Sum up the evaluations of all models: accuracies of groups with intervals.",
         spec
         | {"by-seed": "a row a model and group", "summary": "a row a method and group, over seeds"}
+        | {"comparisons": "a row two runs and a group, paired by seed and sample"}
         | {"all-flags": "the flags of all models, Parquet", "raised": "those that are raised, CSV"},
         {"evaluations": "per_sample.parquet of each model", "flags": "flags.parquet of each model"},
     )

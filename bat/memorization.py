@@ -173,6 +173,46 @@ def influence_table(
     return table.assign(significant=_discoveries(table["p_value"].to_numpy(), false_discovery_rate))
 
 
+def null_pairs_table(
+    mask: Bools,
+    correct: Bools,
+    *,
+    threshold: float,
+    false_discovery_rate: float,
+    shuffles: int,
+    seed: int,
+    train_index: Counts,
+    train_labels: Counts,
+    target_index: Counts,
+    target_labels: Counts,
+) -> pd.DataFrame:
+    """Return how many pairs are found with the results of models shuffled among them, when there is no influence.
+
+    A row a shuffle, the first, 0, for the order as it is. Arrays as in ``influence_table``. pairs: that were tested;
+    significant; over_threshold, of influence over ``threshold``; found, both at once; targets: samples that these make
+    atypical.
+    """
+    rows = []
+    for shuffle in range(shuffles + 1):
+        order = np.arange(len(mask))
+        if shuffle:
+            order = np.random.default_rng(derive_seed(seed, "null", shuffle)).permutation(order)
+        pairs = influence_table(
+            mask,
+            correct[order],
+            train_index=train_index,
+            train_labels=train_labels,
+            target_index=target_index,
+            target_labels=target_labels,
+            false_discovery_rate=false_discovery_rate,
+        )
+        strong = pairs["influence"] > threshold
+        found = pairs[pairs["significant"] & strong]
+        counts = (len(pairs), pairs["significant"].sum(), strong.sum(), len(found), found["target_index"].nunique())
+        rows.append((shuffle, *counts))
+    return pd.DataFrame(rows, columns=["shuffle", "pairs", "significant", "over_threshold", "found", "targets"])
+
+
 def effect_table(
     mask: Bools, accuracy: dict[str, Floats], scores: pd.DataFrame, *, false_discovery_rate: float
 ) -> pd.DataFrame:

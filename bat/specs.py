@@ -48,6 +48,16 @@ class ScoresSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class NullPairsSpec:
+    """What the count of pairs found by chance depends on, besides the shards and the scores."""
+
+    threshold: float
+    false_discovery_rate: float
+    shuffles: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImportScoresSpec:
     """What imported scores depend on, besides the file and the data."""
 
@@ -91,11 +101,12 @@ class EvaluateSpec(AttackSpec):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SummarySpec:
-    """What the summary depends on, besides the evaluations."""
+    """What the summary depends on, besides the evaluations. questions: by name, pairs of runs that are compared."""
 
     seed: int
     confidence: float
     bootstrap: int
+    questions: dict[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -3,9 +3,12 @@
 scipy and statsmodels have Wilson's interval for one proportion at a time; here millions of pairs go through at once.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+from scipy.stats import binom
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -62,19 +65,58 @@ def greater_p_value(successes_1: Counts, n_1: Counts, successes_2: Counts, n_2: 
     return np.where(missing, np.nan, np.where(constant, 1.0, ndtr(-z)))
 
 
-def bootstrap_interval(
-    correct: NDArray[np.bool_], *, confidence: float, resamples: int, seed: int
-) -> tuple[float, float]:
-    """Return the percentile interval of the mean of ``correct`` over seeds and samples, both resampled.
+def paired_p_value(differences: Counts) -> float:
+    """Return the exact two-sided p-value of a paired permutation test of two methods on the same samples.
 
-    correct: (seeds, samples) bool; rows and columns are drawn with replacement, independently, so that the interval
-    covers new seeds and new test samples alike (Owen 2007, the pigeonhole bootstrap). With one seed it covers
-    test samples alone.
+    differences: (seeds, samples), right by the one less right by the other: -1, 0 or 1. Under the null hypothesis the
+    methods could be exchanged on each test sample, for all its seeds together; this flips the sign of the sample's
+    sum, and the p-value is the share of all 2^samples flips with a total as far from 0 as this one or farther. With
+    one seed it is McNemar's exact test. Seeds are taken as they are: what other seeds would give, the bootstrap's
+    interval says.
     """
-    seeds, samples = correct.shape
-    random = np.random.default_rng(seed)
-    rows = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
-    columns = random.multinomial(samples, np.full(samples, 1 / samples), size=resamples)
-    means = ((rows @ correct.astype(np.float64)) * columns).sum(1) / (seeds * samples)
+    sums = np.abs(differences.sum(0))
+    # sums of one size flip alike: their total is size * (2 * flipped - count)
+    distribution = np.ones(1)
+    for size, count in zip(*np.unique(sums[sums > 0], return_counts=True), strict=True):
+        steps = np.zeros(size * count + 1)
+        steps[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        # all terms are positive, so nothing cancels as it would through a Fourier transform
+        distribution = np.convolve(distribution, steps)
+    totals = 2 * np.arange(len(distribution)) - sums.sum()
+    as_far = np.abs(totals) >= abs(int(differences.sum()))
+    return float(min(distribution[as_far].sum(), 1.0))
+
+
+def holm(p_values: Floats) -> Floats:
+    """Return p-values adjusted for their number, for the family-wise error rate. Source: Holm 1979."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1.0)
+    return adjusted
+
+
+def bootstrap_interval(
+    values: NDArray[np.bool_] | Counts, *, confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    """Return the percentile interval of the mean of ``values`` over seeds and samples, both resampled.
+
+    values: (seeds, samples), right or wrong, or differences of these; rows and columns are drawn with replacement,
+    independently, so that the interval covers new seeds and new test samples alike (Owen 2007, the pigeonhole
+    bootstrap). With one seed it covers test samples alone.
+    """
+    rows, columns = _resamples(*values.shape, resamples, seed)
+    means = ((rows @ values.astype(np.float64)) * columns).sum(1) / values.size
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=4)
+def _resamples(seeds: int, samples: int, resamples: int, seed: int) -> tuple[Counts, Counts]:
+    """Return how often each resample has each seed, and each sample: (resamples, seeds) and (resamples, samples).
+
+    Kept for the next call: tables hold many intervals over the same few groups of samples.
+    """
+    random = np.random.default_rng(seed)
+    rows, columns = (random.multinomial(n, np.full(n, 1 / n), size=resamples) for n in (seeds, samples))
+    return rows, columns

@@ -140,6 +140,36 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("tier", pa.string()),
         ]
     ),
+    "comparisons": pa.schema(
+        [
+            ("question", pa.string()),
+            ("method", pa.string()),
+            ("baseline", pa.string()),
+            ("checkpoint", pa.string()),
+            ("group", pa.string()),
+            ("metric", pa.string()),
+            ("seeds", pa.int64()),
+            ("samples", pa.int64()),
+            ("difference", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("p_value", pa.float64()),
+            ("p_holm", pa.float64()),
+            ("verdict", pa.string()),
+            ("tier", pa.string()),
+        ]
+    ),
+    # shuffle 0 is the order of models as it is
+    "null_pairs": pa.schema(
+        [
+            ("shuffle", pa.int64()),
+            ("pairs", pa.int64()),
+            ("significant", pa.int64()),
+            ("over_threshold", pa.int64()),
+            ("found", pa.int64()),
+            ("targets", pa.int64()),
+        ]
+    ),
     # a row an epoch and atypical training sample
     "training_samples": pa.schema(
         [

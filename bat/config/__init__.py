@@ -6,7 +6,7 @@ No key has a default here: an experimental choice lives in ``config/``.
 
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
 from bat.config.data import Cached, Data, ImageFolder, Npz, Packaged, Published, share
-from bat.config.experiment import Config, Evaluation, Memorization, RobustSubsets, Training, subset_size
+from bat.config.experiment import Config, Evaluation, Memorization, RobustSubsets, Training, compared, subset_size
 from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import load, parse, schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
@@ -75,6 +75,7 @@ __all__ = [
     "Trades",
     "Training",
     "Without",
+    "compared",
     "expand",
     "load",
     "parse",

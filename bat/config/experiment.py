@@ -1,6 +1,7 @@
 """The stages of an experiment, and the whole of it."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -9,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
 from bat.config.data import Data, share
 from bat.config.model import Model
-from bat.config.removal import Removal, removal_runs
+from bat.config.removal import Removal, removal_pairs, removal_runs
 from bat.config.scores import Scores
 from bat.config.strict import LARGEST, NAME, STRICT
 from bat.config.sweeps import Sweep, expand
@@ -41,6 +42,11 @@ class Memorization:
         gt=0, lt=1, description="Level of the Benjamini-Hochberg procedure over influence pairs."
     )
     confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of memorization.")
+    shuffles: int = Field(
+        ge=0,
+        description="Times that influence is estimated with the models' results shuffled among them, to count "
+        "the pairs found by chance.",
+    )
     robust: RobustSubsets = Field(description="Subset models trained adversarially, recorded under attack.")
 
 
@@ -81,6 +87,12 @@ class Evaluation:
     images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
     confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of accuracies.")
     bootstrap: int = Field(ge=100, description="Resamples of seeds and test samples behind the intervals.")
+    baseline: Annotated[str, Field(pattern=NAME)] | None = Field(
+        description="Name of the method that all others are compared with; null for none."
+    )
+    pairs: tuple[tuple[str, str], ...] = Field(
+        description="Further comparisons: lists of two methods, the second of which is the one compared with."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -123,6 +135,10 @@ class Config:
         attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
         if len(set(attacks)) < len(attacks):
             raise ValueError(f"evaluation.ensemble has an attack twice: {', '.join(attacks)}; give it more restarts")
+        names = {method.name for method in methods}
+        for name in (*[name for pair in self.evaluation.pairs for name in pair], self.evaluation.baseline):
+            if name is not None and name not in names:
+                raise ValueError(f"evaluation compares with {name}, which is no method: take of {', '.join(names)}")
         if len(set(self.training.seeds)) < len(self.training.seeds):
             raise ValueError(f"training.seeds has a seed twice: {self.training.seeds}")
         return self
@@ -142,6 +158,14 @@ class Config:
                 f"memorization.subset_models is {plan.subset_models}, too small for subsets of {size} of "
                 f"{samples}: some sample would never be left out, or never in; take at least {needed}"
             )
+
+
+def compared(methods: Sequence[Method], evaluation: Evaluation, removal: Removal) -> dict[str, list[tuple[str, str]]]:
+    """Return the runs to be compared, each with which other: of methods, and of removal (``removal_pairs``)."""
+    names = [method.name for method in methods]
+    pairs = [(name, evaluation.baseline) for name in names if evaluation.baseline and name != evaluation.baseline]
+    pairs += [pair for pair in evaluation.pairs if pair not in pairs]
+    return {"methods": pairs, "removal": removal_pairs(removal)}
 
 
 def subset_size(samples: int, fraction: float) -> int:

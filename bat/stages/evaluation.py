@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bat import evaluation
 from bat.attacks.ensemble import members, tier
+from bat.comparison import comparison_table
 from bat.config import parse
 from bat.data import Part
 from bat.errors import BatError
@@ -109,10 +110,11 @@ def summary(
     flags: list[str],
     by_seed: str,
     summary: str,
+    comparisons: str,
     all_flags: str,
     raised: str,
 ) -> None:
-    """Join the evaluations of all models; write accuracies of groups, and the flags."""
+    """Join the evaluations of all models; write accuracies of groups, runs against one another, and the flags."""
     plan = parse(SummarySpec, spec, "--spec")
     tables, specs = [], []
     for path in evaluations:
@@ -126,12 +128,15 @@ def summary(
     name = tier(parse(EvaluateSpec, json.dumps(specs[0]), evaluations[0]).ensemble)
     with journal.work():
         seeds = evaluation.accuracies_by_seed(samples, confidence=plan.confidence)
-        means = evaluation.summary(samples, confidence=plan.confidence, bootstrap=plan.bootstrap, seed=plan.seed)
+        drawn: Any = {"confidence": plan.confidence, "bootstrap": plan.bootstrap, "seed": plan.seed}
+        means = evaluation.summary(samples, **drawn)
+        compared = comparison_table(samples, plan.questions, **drawn)
     if not (means["group"] == "atypical").any():
         journal.line("no test sample is atypical: the summary has no rate of that group")
     about = {"spec": json.loads(spec), "evaluation": specs[0], "tier": name}
     write_table(by_seed, "by_seed", seeds.assign(tier=name), provenance("by_seed", **about))
     write_table(summary, "summary", means.assign(tier=name), provenance("summary", **about))
+    write_table(comparisons, "comparisons", compared.assign(tier=name), provenance("comparisons", **about))
     write_table(all_flags, "flags", found, provenance("flags", **about))
     with replacing(raised) as temporary:
         found[found["raised"]].drop(columns="raised").to_csv(temporary, index=False)

@@ -10,12 +10,12 @@ from bat.evaluation import correct, robustly_correct
 from bat.files import provenance
 from bat.journal import Journal
 from bat.losses import objective
-from bat.memorization import group_table, influence_table, memorization_table, subset_masks
+from bat.memorization import group_table, influence_table, memorization_table, null_pairs_table, subset_masks
 from bat.models import build
 from bat.seeds import derive_seed
-from bat.specs import ScoresSpec, SubsetsSpec
+from bat.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.stages.inputs import read_data, read_subset_models, tensor
-from bat.tables import pack, unpack, write_table
+from bat.tables import check_labels, pack, read_table, unpack, write_table
 from bat.training import Inner, fit
 
 
@@ -151,3 +151,31 @@ def scores(
         )
         strong = pairs[pairs["influence"] > plan.threshold].rename(columns={"target_index": "influenced_index"})
         write_table(train_influence, "train_influence", strong, provenance("train_influence", **about))
+
+
+def null_pairs(journal: Journal, *, spec: str, data: str, shards: list[str], memorization: str, out: str) -> None:
+    """Count the pairs of atypical training and test samples that are found, and how many where there are none."""
+    plan = parse(NullPairsSpec, spec, "--spec")
+    samples, digest = read_data(data, "cpu")
+    models, facts = read_subset_models(shards, data, digest)
+    scores = read_table(memorization, "memorization")
+    train, test = samples.train, samples.test
+    check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
+    atypical = scores["atypical"].to_numpy()
+    with journal.work():
+        table = null_pairs_table(
+            unpack(models["in_subset"], len(train), shards[0])[:, atypical],
+            unpack(models["correct_test"], len(test), shards[0]),
+            threshold=plan.threshold,
+            false_discovery_rate=plan.false_discovery_rate,
+            shuffles=plan.shuffles,
+            seed=plan.seed,
+            train_index=train.index.numpy()[atypical],
+            train_labels=train.labels.numpy()[atypical],
+            target_index=test.index.numpy(),
+            target_labels=test.labels.numpy(),
+        )
+    measured, by_chance = table["found"].iloc[0], table["found"].iloc[1:].mean()
+    journal.line(f"{measured} pairs found; {by_chance:.2f} by chance, the mean of {plan.shuffles} shuffles")
+    about = {"spec": json.loads(spec) | {"shards": facts}, "data": digest, "models": len(models)}
+    write_table(out, "null_pairs", table, provenance("null_pairs", **about))

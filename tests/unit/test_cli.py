@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -86,7 +87,7 @@ EVALUATE = {
     "pgd": {"name": "pgd", "steps": 3, "step_size": 0.05, "restarts": 2},
     "ensemble": [{"name": "apgd_ce", "steps": 5, "restarts": 1, "rho": 0.75}],
 }
-SUMMARY = {"seed": 0, "confidence": 0.95, "bootstrap": 100}
+SUMMARY = {"seed": 0, "confidence": 0.95, "bootstrap": 100, "questions": {"methods": [], "removal": []}}
 
 
 def call(stage, folder, **flags):
@@ -123,7 +124,7 @@ def evaluation(**changed):
 
 
 def summary(*evaluations):
-    outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet"}
+    outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet", "comparisons": "comparisons.parquet"}
     outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv"}
     return {"spec": SUMMARY, "evaluations": list(evaluations), "flags": ["flags.parquet"]} | outputs
 
@@ -135,6 +136,10 @@ def experiment(tmp_path_factory):
     call("subsets", folder, **shard(0), log="logs/subsets.log")
     call("subsets", folder, **shard(10))
     call("scores", folder, **scores("shard-0.parquet", "shard-10.parquet"))
+    null = {"threshold": SCORES["threshold"], "false_discovery_rate": 0.2, "shuffles": 2, "seed": 0}
+    flags = {"data": "data.safetensors", "memorization": "memorization.parquet", "out": "null_pairs.parquet"}
+    shards = ["shard-0.parquet", "shard-10.parquet"]
+    call("null-pairs", folder, spec=null, shards=shards, **flags, log="null.log")
     call("train", folder, **training())
     call("evaluate", folder, **evaluation())
     call("summary", folder, **summary("per_sample.parquet"))
@@ -166,7 +171,7 @@ def fails(capsys, stage, folder, **flags):
 def test_each_table_opens_in_plain_pandas(experiment, name):
     table = pd.read_parquet(experiment / f"{name}.parquet")
     assert list(table.columns) == SCHEMAS[name].names
-    assert len(table) or name in ("influence", "train_influence")
+    assert len(table) or name in ("influence", "train_influence", "comparisons")
 
 
 def test_tables_carry_spec_version_and_data(experiment):
@@ -255,6 +260,29 @@ def test_schema_and_help(tmp_path, capsys):
         main(["--help"])
     assert stopped.value.code == 0
     assert "snakemake -n" in capsys.readouterr().out
+
+
+def test_pairs_found_by_chance_stand_beside_those_found(experiment):
+    table = pd.read_parquet(experiment / "null_pairs.parquet")
+    assert table["shuffle"].tolist() == [0, 1, 2]
+    strong = pd.read_parquet(experiment / "influence.parquet")
+    assert table["over_threshold"].iloc[0] == len(strong)
+    assert "by chance, the mean of 2 shuffles" in (experiment / "null.log").read_text()
+
+
+def test_runs_are_compared(copy):
+    table = pd.read_parquet(copy / "per_sample.parquet")
+    schema = pq.read_table(copy / "per_sample.parquet").schema
+    other = table.assign(method="other", clean_correct=False)
+    pq.write_table(pa.Table.from_pandas(other[schema.names], schema=schema), copy / "other.parquet")
+    pairs = summary("per_sample.parquet", "other.parquet")
+    pairs["spec"] = SUMMARY | {"questions": {"methods": [["bat", "other"]], "removal": []}}
+    call("summary", copy, **pairs)
+    found = pd.read_parquet(copy / "comparisons.parquet")
+    clean = found[(found["metric"] == "clean") & (found["checkpoint"] == "last")].set_index("group")
+    assert clean.loc["all", "difference"] == table.loc[table["checkpoint"] == "last", "clean_correct"].mean()
+    assert (found[found["metric"] == "robust"]["difference"] == 0).all()
+    assert set(found["tier"]) == {"apgd_ce"}
 
 
 def test_figures_are_written(experiment):

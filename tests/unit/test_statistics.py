@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, chi2_contingency, norm
+from scipy.stats import binom, binomtest, chi2_contingency, norm, permutation_test
 
-from bat.statistics import bootstrap_interval, greater_p_value, newcombe, standard_error, wilson
+from bat.statistics import (
+    bootstrap_interval,
+    greater_p_value,
+    holm,
+    newcombe,
+    paired_p_value,
+    standard_error,
+    wilson,
+)
 
 
 def counts(*values):
@@ -183,3 +191,43 @@ def test_bootstrap_depends_on_its_seed_alone():
     first, again, other = (bootstrap_interval(correct, confidence=0.9, resamples=200, seed=s) for s in (1, 1, 2))
     assert first == again
     assert first != other
+
+
+@given(st.integers(1, 3), st.integers(2, 9), st.integers(0, 2**20))
+@settings(deadline=None, max_examples=60)
+def test_paired_p_value_equals_all_permutations(seeds, samples, seed):
+    first, second = np.random.default_rng(seed).integers(2, size=(2, seeds, samples))
+    every = permutation_test(
+        (first.sum(0), second.sum(0)), lambda a, b: float((a - b).sum()), permutation_type="samples", n_resamples=np.inf
+    )
+    # scipy doubles the smaller tail, which of a symmetric distribution is the same
+    assert paired_p_value(first - second) == pytest.approx(every.pvalue, abs=1e-12)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (6, 0), (12, 3), (40, 41), (5, 90), (900, 700)])
+def test_paired_p_value_of_one_seed_is_mcnemars(gained, lost):
+    differences = np.repeat([1, -1, 0], [gained, lost, 20])[None]
+    expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert paired_p_value(differences) == pytest.approx(expected, rel=1e-9)
+
+
+def test_paired_p_value_stays_positive_far_out():
+    assert 0 < paired_p_value(np.ones((5, 100), dtype=np.int64)) == pytest.approx(2.0**-99, rel=1e-9)
+
+
+def test_holm_gives_the_steps_of_the_paper():
+    # sorted: 0.005 * 4, 0.01 * 3, 0.03 * 2, then no less than the one before
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, 0.9])) == pytest.approx([1.0, 1.0])
+    assert holm(np.array([])).size == 0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.5))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
+    adjusted = holm(np.array(p_values))
+    order, rejected = sorted(range(len(p_values)), key=p_values.__getitem__), set()
+    for step, place in enumerate(order):
+        if p_values[place] * (len(p_values) - step) > level:
+            break
+        rejected.add(place)
+    assert {int(place) for place in np.flatnonzero(adjusted <= level)} == rejected

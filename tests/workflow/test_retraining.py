@@ -11,6 +11,7 @@ EVERYTHING = {
     "data": 1,
     "subsets": 2,
     "scores": 1,
+    "null_pairs": 1,
     "robust_subsets": 1,
     "robust_scores": 1,
     "harmful": 1,

@@ -82,6 +82,12 @@ def test_everything_is_there_and_opens(finished):
     summary = pd.read_parquet(results / "evaluation" / "summary.parquet")
     assert set(summary["method"]) == {"natural", "pgd_at", "bat"}
     assert (summary["seeds"] == 2).all()
+    compared = pd.read_parquet(results / "evaluation" / "comparisons.parquet")
+    assert set(zip(compared["method"], compared["baseline"], strict=True)) == {
+        ("natural", "pgd_at"),
+        ("bat", "pgd_at"),
+    }
+    assert len(pd.read_parquet(results / "scores" / "null_pairs.parquet")) == 1 + 20
     for figure in ("tradeoff", "curves", "memorization", "gallery"):
         assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
         assert b"<svg" in (results / "figures" / f"{figure}.svg").read_bytes()
@@ -104,6 +110,7 @@ def test_scores_from_a_file_skip_the_subset_models(finished, tmp_path):
     everything = planned(folder)
     assert "subsets" not in everything
     assert "scores" not in everything
+    assert "null_pairs" not in everything
     assert (everything["import_scores"], everything["train"], everything["evaluate"]) == (1, 6, 6)
     target = f"{SMOKE}/scores/memorization.parquet"
     done = snakemake(folder, target)
@@ -137,7 +144,7 @@ def test_more_subset_models_train_only_the_new_ones(copy):
 def test_shard_size_and_jobs_change_no_score(finished, tmp_path):
     folder = new_experiment(tmp_path)
     edit(folder, lambda config: config["memorization"].update(models_per_shard=10))
-    done = snakemake(folder, f"{SMOKE}/scores/memorization.parquet", "--jobs", "1")
+    done = snakemake(folder, f"{SMOKE}/scores/null_pairs.parquet", "--jobs", "1")
     assert done.returncode == 0, done.stderr
     assert tables(folder / SMOKE / "scores") == tables(finished / SMOKE / "scores")
 

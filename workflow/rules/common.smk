@@ -38,6 +38,7 @@ RUNS = {
         *bat.config.removal_runs(expanded, parsed.removal),
     )
 }
+COMPARED = bat.config.compared(expanded, parsed.evaluation, parsed.removal)
 SEEDS = config["training"]["seeds"]
 MODELS_PER_SHARD = config["memorization"]["models_per_shard"]
 SHARDS, ROBUST_SHARDS = (
@@ -46,6 +47,10 @@ SHARDS, ROBUST_SHARDS = (
         config["memorization"]["subset_models"],
         config["memorization"]["robust"]["subset_models"],
     )
+)
+# they need the subset models themselves
+NULL_PAIRS = (
+    config["scores"]["source"] == "subsets" and config["memorization"]["shuffles"]
 )
 FIGURES = ["tradeoff", "curves", "memorization", "gallery"]
 FORMATS = ["pdf", "svg"]

@@ -61,6 +61,7 @@ rule summary:
     output:
         by_seed=f"{RESULTS}/evaluation/by_seed.parquet",
         summary=f"{RESULTS}/evaluation/summary.parquet",
+        comparisons=f"{RESULTS}/evaluation/comparisons.parquet",
         flags=f"{RESULTS}/evaluation/flags.parquet",
         raised=report(
             f"{RESULTS}/evaluation/flags.csv",
@@ -78,8 +79,8 @@ rule summary:
         mem_mb=grows(2000),
         runtime=grows(30),
     params:
-        spec=spec("evaluation", "seed", "confidence", "bootstrap"),
-        code=digest("evaluation", "statistics", "tables"),
+        spec=spec("evaluation", "seed", "confidence", "bootstrap", questions=COMPARED),
+        code=digest("evaluation", "comparison", "statistics", "tables"),
     shell:
         "python -m bat summary"
         " --spec {params.spec:q}"
@@ -87,6 +88,7 @@ rule summary:
         " --flags {input.flags:q}"
         " --by-seed {output.by_seed:q}"
         " --summary {output.summary:q}"
+        " --comparisons {output.comparisons:q}"
         " --all-flags {output.flags:q}"
         " --raised {output.raised:q}"
         " --log {log:q}"

@@ -62,3 +62,35 @@ rule scores:
         " --validation-groups {output.validation_groups:q}"
         " --log {log:q}"
         " --threads {threads}"
+
+
+rule null_pairs:
+    input:
+        data=rules.data.output.data,
+        memorization=rules.scores.output.memorization,
+        shards=rules.scores.input.shards,
+    output:
+        pairs=f"{RESULTS}/scores/null_pairs.parquet",
+    log:
+        f"{RESULTS}/logs/null_pairs.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/null_pairs.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(60),
+    params:
+        spec=spec(
+            "memorization", "threshold", "false_discovery_rate", "shuffles", "seed"
+        ),
+    shell:
+        "python -m bat null-pairs"
+        " --spec {params.spec:q}"
+        " --data {input.data:q}"
+        " --shards {input.shards:q}"
+        " --memorization {input.memorization:q}"
+        " --out {output.pairs:q}"
+        " --log {log:q}"
+        " --threads {threads}"
