@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import bat.stages.evaluation
 from bat.cli import main
 from bat.config import Model, parse
 from bat.data import Part
@@ -358,6 +359,22 @@ def test_weights_of_another_network(copy, capsys):
 def test_weights_from_another_program(copy, capsys):
     save_file(load_file(copy / "best.safetensors"), copy / "best.safetensors")
     assert "nothing of this package" in fails(capsys, "evaluate", copy, **evaluation())
+
+
+def test_equal_weights_are_attacked_once_and_reported_twice(copy, monkeypatch):
+    calls = []
+    once = bat.stages.evaluation.attacked
+    monkeypatch.setattr(bat.stages.evaluation, "attacked", lambda *given: calls.append(1) or once(*given))
+    call("evaluate", copy, **evaluation(out="two.parquet", images="two.safetensors"))
+    assert len(calls) == 2
+    call("evaluate", copy, **evaluation(last="best.safetensors", out="one.parquet", images="one.safetensors"))
+    assert len(calls) == 3
+    table, images = pd.read_parquet(copy / "one.parquet"), load_file(copy / "one.safetensors")
+    best, last = (table[table["checkpoint"] == name].drop(columns="checkpoint") for name in ("best", "last"))
+    pd.testing.assert_frame_equal(best.reset_index(drop=True), last.reset_index(drop=True))
+    assert torch.equal(images["best"], images["last"])
+    two = pd.read_parquet(copy / "two.parquet")
+    pd.testing.assert_frame_equal(two[two["checkpoint"] == "best"], table[table["checkpoint"] == "best"])
 
 
 def test_evaluations_of_two_specs(copy, capsys):

@@ -204,7 +204,9 @@ def test_paired_p_value_equals_all_permutations(seeds, samples, seed):
     assert paired_p_value(first - second) == pytest.approx(every.pvalue, abs=1e-12)
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (6, 0), (12, 3), (40, 41), (5, 90), (900, 700)])
+@pytest.mark.parametrize(
+    ("gained", "lost"), [(0, 0), (1, 0), (6, 0), (12, 3), (40, 41), (5, 90), (900, 700), (2600, 2500)]
+)
 def test_paired_p_value_of_one_seed_is_mcnemars(gained, lost):
     differences = np.repeat([1, -1, 0], [gained, lost, 20])[None]
     expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
