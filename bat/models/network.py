@@ -49,14 +49,25 @@ def build(model: Model, train: Part, *, classes: int, seed: int) -> Network:
     Raises:
         BatError: a network of another library that is not there, or does not take such images.
     """
-    images = train.images()
-    mean = images.mean(dim=(0, 2, 3))
-    # a channel without any contrast must not divide by 0
-    std = images.std(dim=(0, 2, 3)).clamp(min=1e-3)
+    mean, std = _statistics(train)
     with seeded(seed, torch.device("cpu")):
-        body, width = _body(model, images.shape[1:])
-        network = Network(body, width, classes, mean.cpu(), std.cpu())
-    return network.to(images.device)
+        body, width = _body(model, train.pixels.shape[1:])
+        # a channel without any contrast must not divide by 0
+        network = Network(body, width, classes, mean.float(), std.float().clamp(min=1e-3))
+    return network.to(train.pixels.device)
+
+
+def _statistics(part: Part) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel, in [0, 1], from counts of pixel values: (c,) float64 each.
+
+    Counts are exact, and a large data set needs no second copy as floats.
+    """
+    channels = part.pixels.transpose(0, 1)
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in channels]).double().cpu()
+    values, n = torch.arange(256).double() / part.pixel_max, counts.sum(1)
+    mean = counts @ values / n
+    variance = (counts * (values - mean[:, None]) ** 2).sum(1) / (n - 1)
+    return mean, variance.sqrt()
 
 
 class _Normalise(nn.Module):
