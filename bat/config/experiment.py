@@ -161,11 +161,13 @@ class Config:
 
 
 def compared(methods: Sequence[Method], evaluation: Evaluation, removal: Removal) -> dict[str, list[tuple[str, str]]]:
-    """Return the runs to be compared, each with which other: of methods, and of removal (``removal_pairs``)."""
+    """Return which runs are compared with which, by question: methods with the baseline, further pairs, removal."""
     names = [method.name for method in methods]
-    pairs = [(name, evaluation.baseline) for name in names if evaluation.baseline and name != evaluation.baseline]
-    pairs += [pair for pair in evaluation.pairs if pair not in pairs]
-    return {"methods": pairs, "removal": removal_pairs(removal)}
+    return {
+        "methods": [(name, evaluation.baseline) for name in names if evaluation.baseline not in (None, name)],
+        "pairs": list(evaluation.pairs),
+        "removal": removal_pairs(removal),
+    }
 
 
 def subset_size(samples: int, fraction: float) -> int:
