@@ -276,10 +276,62 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         figures,
+        "weights",
+        "figures:weights",
+        "Weights that methods give to atypical training samples, over epochs.",
+        {},
+        {"samples": "samples.parquet of each model"} | out,
+    )
+    summary = {"summary": "summary.parquet"}
+    methods = {"methods": "the methods to draw, each as NAME=BASE, the method that it is a variant of, or its own name"}
+    add(
+        figures,
         "tradeoff",
         "figures:tradeoff",
         "Clean against robust accuracy, a point a method.",
-        {"summary": "summary.parquet", "by-seed": "by_seed.parquet"},
+        summary,
+        methods | out,
+    )
+    add(
+        figures,
+        "influence",
+        "figures:influence",
+        "Accuracy against the influence of atypical training samples.",
+        {},
+        {"evaluations": "per_sample.parquet of each model"} | out,
+    )
+    add(
+        figures,
+        "overfitting",
+        "figures:overfitting",
+        "Accuracy at the best and the last epoch of each method.",
+        summary,
+        methods | out,
+    )
+    add(
+        figures,
+        "finding_a",
+        "figures:finding_a",
+        "What leaving out memorized samples does to test samples.",
+        summary,
+        {"histories": "history.parquet of each model, first one trained with all samples"} | out,
+    )
+    harmful = {"harmful": "harmful.parquet, from stage harmful"}
+    finding_b = add(
+        figures,
+        "finding_b",
+        "figures:finding_b",
+        "What leaving out harmful samples does to typical test samples.",
+        {"comparisons": "comparisons.parquet"} | harmful,
+        out,
+    )
+    finding_b.add_argument("--robust-effects", help="robust_effects.parquet, where there are robust subset models")
+    add(
+        figures,
+        "harmful",
+        "figures:harmful",
+        "The most harmful and the most benign atypical training samples.",
+        data | harmful,
         out,
     )
     add(

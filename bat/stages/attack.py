@@ -7,6 +7,7 @@ import shutil
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,9 @@ def _read_weights(path: str, architecture: str, part: Part) -> nn.Module:
     try:
         weights = load_file(path)
         classes = len(weights["head.bias"])
-        network = build(plan, part, classes=classes, seed=0)
+        # the file holds the pixel statistics of its own training images
+        shape = replace(part.take(torch.arange(1)), pixels=part.pixels[:1].byte())
+        network = build(plan, shape, classes=classes, seed=0)
         network.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())

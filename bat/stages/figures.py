@@ -51,19 +51,83 @@ def curves(journal: Journal, *, histories: list[str], test_groups: str, out: lis
         figures.save(figure, out)
 
 
-def tradeoff(journal: Journal, *, summary: str, by_seed: str, out: list[str]) -> None:
-    """Draw clean against robust accuracy."""
-    means, facts = read_table_with_facts(summary, "summary")
-    spec = facts["evaluation"]
+def weights(journal: Journal, *, samples: list[str], out: list[str]) -> None:
+    """Draw the weights of atypical training samples over epochs."""
+    tables = [read_table(path, "training_samples") for path in samples]
     with journal.work():
-        figure = figures.tradeoff(
-            means,
-            read_table(by_seed, "by_seed"),
-            tier=facts["tier"],
-            threat=_threat(spec["threat"]),
-            confidence=facts["spec"]["confidence"],
+        figures.save(figures.weights(pd.concat(tables, ignore_index=True)), out)
+
+
+def tradeoff(journal: Journal, *, summary: str, methods: list[str], out: list[str]) -> None:
+    """Draw clean against robust accuracy."""
+    means, about = _summary(summary)
+    bases = dict(method.split("=") for method in methods)
+    with journal.work():
+        figures.save(figures.tradeoff(means, bases, **about), out)
+
+
+def influence(journal: Journal, *, evaluations: list[str], out: list[str]) -> None:
+    """Draw accuracies against the strongest influence of an atypical training sample."""
+    tables = [read_table_with_facts(path, "per_sample") for path in evaluations]
+    samples = pd.concat([table for table, _ in tables], ignore_index=True)
+    with journal.work():
+        figure = figures.influence(
+            samples[samples["checkpoint"] == "last"].reset_index(drop=True),
+            tier=samples["tier"].iloc[0],
+            threat=_threat(tables[0][1]["spec"]["threat"]),
         )
         figures.save(figure, out)
+
+
+def overfitting(journal: Journal, *, summary: str, methods: list[str], out: list[str]) -> None:
+    """Draw accuracies at the best and the last epoch."""
+    means, about = _summary(summary)
+    names = [method.split("=")[0] for method in methods]
+    with journal.work():
+        figure = figures.overfitting(means[means["method"].isin(names)], tier=about["tier"], threat=about["threat"])
+        figures.save(figure, out)
+
+
+def finding_a(journal: Journal, *, summary: str, histories: list[str], out: list[str]) -> None:
+    """Draw what leaving out memorized samples does. The first of the histories is of the run with all samples."""
+    means, about = _summary(summary)
+    tables = [read_table(path, "history") for path in histories]
+    with journal.work():
+        base = str(tables[0]["method"].iloc[0])
+        figures.save(figures.finding_a(means, pd.concat(tables, ignore_index=True), base=base, **about), out)
+
+
+def finding_b(journal: Journal, *, comparisons: str, harmful: str, robust_effects: str | None, out: list[str]) -> None:
+    """Draw what leaving out harmful samples does, and the effect of each."""
+    table, facts = read_table_with_facts(comparisons, "comparisons")
+    effects = read_table(robust_effects, "robust_effects") if robust_effects else None
+    with journal.work():
+        confidence = facts["spec"]["confidence"]
+        divided = read_table(harmful, "harmful")
+        figures.save(figures.finding_b(table, effects, divided, confidence=confidence), out)
+
+
+def harmful(journal: Journal, *, data: str, harmful: str, out: list[str]) -> None:
+    """Draw the most harmful and the most benign atypical training samples."""
+    from bat.tensors import read_data
+
+    samples = read_data(data)
+    place = {int(index): row for row, index in enumerate(samples.train.index)}
+    table = read_table(harmful, "harmful")
+    with journal.work():
+        figure = figures.harmful(
+            lambda index: samples.train.images(slice(place[index], place[index] + 1))[0].numpy(),
+            table,
+            class_names=samples.class_names,
+        )
+        figures.save(figure, out)
+
+
+def _summary(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read a summary, and what its figures say of it: tier, threat and confidence."""
+    means, facts = read_table_with_facts(path, "summary")
+    threat = _threat(facts["evaluation"]["threat"])
+    return means, {"tier": facts["tier"], "threat": threat, "confidence": facts["spec"]["confidence"]}
 
 
 def _threat(threat: dict[str, Any]) -> str:

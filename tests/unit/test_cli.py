@@ -291,8 +291,13 @@ def test_figures_are_written(experiment):
     data = {"data": "data.safetensors", "memorization": "memorization.parquet"}
     call("figure gallery", experiment, **data, train_influence="train_influence.parquet", out=["g.pdf", "g.svg"])
     call("figure curves", experiment, histories=["history.parquet"], test_groups="test_groups.parquet", out=["c.svg"])
-    call("figure tradeoff", experiment, summary="summary.parquet", by_seed="by_seed.parquet", out=["t.svg"])
-    for name in ("m.pdf", "m.svg", "g.pdf", "g.svg", "c.svg", "t.svg"):
+    call("figure weights", experiment, samples=["training_samples.parquet"], out=["w.svg"])
+    call("figure influence", experiment, evaluations=["per_sample.parquet"], out=["i.svg"])
+    for name in ("tradeoff", "overfitting"):
+        flags = {"summary": experiment / "summary.parquet", "out": experiment / f"{name}.svg"}
+        main(["figure", name, "--methods", "bat=bat", *(f"--{flag}={path}" for flag, path in flags.items())])
+    drawn = ["m.pdf", "m.svg", "g.pdf", "g.svg", "c.svg", "w.svg", "i.svg", "tradeoff.svg", "overfitting.svg"]
+    for name in drawn:
         assert (experiment / name).stat().st_size > 5000
 
 
@@ -410,7 +415,7 @@ def test_no_atypical_test_sample_leaves_that_group_out(copy):
     call("summary", copy, **summary("per_sample.parquet"), log="summary.log")
     assert set(pd.read_parquet(copy / "summary.parquet")["group"]) == {"all", "typical"}
     assert "no test sample is atypical" in (copy / "summary.log").read_text()
-    call("figure tradeoff", copy, summary="summary.parquet", by_seed="by_seed.parquet", out=["t.svg"])
+    main(f"figure tradeoff --summary {copy}/summary.parquet --methods bat=bat --out {copy}/t.svg".split())
 
 
 # -- verify

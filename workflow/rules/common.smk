@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,18 @@ else:
     SOURCE = []
 expanded = bat.config.expand(parsed.training.methods, parsed.training.sweeps)
 METHODS = [method.name for method in expanded]
+# each with the method that it is a variant of, in a sweep
+BASES = {
+    name: next(
+        (
+            sweep.method
+            for sweep in parsed.training.sweeps
+            if name.startswith(f"{sweep.method}_{sweep.key}_")
+        ),
+        name,
+    )
+    for name in METHODS
+}
 # the methods, and retraining without some samples
 RUNS = {
     run.name: asdict(run)
@@ -52,7 +65,6 @@ SHARDS, ROBUST_SHARDS = (
 NULL_PAIRS = (
     config["scores"]["source"] == "subsets" and config["memorization"]["shuffles"]
 )
-FIGURES = ["tradeoff", "curves", "memorization", "gallery"]
 FORMATS = ["pdf", "svg"]
 HARMFUL = f"{RESULTS}/scores/harmful.parquet"
 
@@ -66,13 +78,17 @@ def spec(section, *keys, **more):
 
 
 def digest(*modules):
-    """Return a hash of modules of the package, so that an edit reruns the cheap last rules that run them.
+    """Return a hash of modules (or folders of them) of the package, so that an edit reruns the cheap last rules that run them.
 
     Rules that train or attack have none, nor has what they depend on: a docstring must not retrain every model. After a
     mended bug, name the rule: --forcerun scores.
     """
+    package = Path(workflow.basedir).parent / "bat"
     sources = [
-        Path(workflow.basedir).parent / "bat" / f"{module}.py" for module in modules
+        source
+        for module in modules
+        for source in sorted(package.glob(f"{module}.py"))
+        + sorted(package.glob(f"{module}/*.py"))
     ]
     return hashlib.sha256(
         b"".join(source.read_bytes() for source in sources)

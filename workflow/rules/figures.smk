@@ -1,18 +1,81 @@
-"""Stage 4: figures."""
+"""Stage 4: figures. One rule draws all: what differs is only which tables a figure needs."""
 
 
-rule figure_memorization:
+def histories(runs):
+    return expand(rules.train.output.history, method=runs, seed=SEEDS)
+
+
+MAIN = [method["name"] for method in config["training"]["methods"]]
+WEIGHTED = [name for name in METHODS if "reweighting" in RUNS[name]["method"]]
+VARIANTS = [f"{name}={base}" for name, base in BASES.items()]
+
+# figure: flag of `bat figure`: files, or other values
+FIGURES = {
+    "memorization": {"memorization": SCORES.memorization},
+    "gallery": {
+        "data": rules.data.output.data,
+        "memorization": SCORES.memorization,
+        "train_influence": SCORES.train_influence,
+    },
+    "curves": {"histories": histories(MAIN), "test_groups": SCORES.test_groups},
+    "tradeoff": {"summary": rules.summary.output.summary},
+    "overfitting": {"summary": rules.summary.output.summary},
+    "influence": {
+        "evaluations": expand(
+            rules.evaluate.output.samples, method=MAIN[:8], seed=SEEDS
+        )
+    },
+}
+VALUES = {"tradeoff": {"methods": VARIANTS}, "overfitting": {"methods": VARIANTS}}
+if WEIGHTED:
+    FIGURES["weights"] = {
+        "samples": expand(rules.train.output.samples, method=WEIGHTED[:8], seed=SEEDS)
+    }
+if config["removal"]["method"]:
+    memorized = [
+        name
+        for name in RUNS
+        if (RUNS[name]["without"] or {}).get("what") in ("atypical", "top")
+    ]
+    FIGURES |= {
+        "finding_a": {
+            "summary": rules.summary.output.summary,
+            "histories": histories([config["removal"]["method"], *memorized]),
+        },
+        "finding_b": {
+            "comparisons": rules.summary.output.comparisons,
+            "harmful": HARMFUL,
+            **(
+                {"robust_effects": rules.robust_scores.output.effects}
+                if ROBUST_SHARDS
+                else {}
+            ),
+        },
+        "harmful": {"data": rules.data.output.data, "harmful": HARMFUL},
+    }
+
+
+def flags(named):
+    """Return flags of the command line: --NAME and its values, quoted."""
+    return " ".join(
+        f"--{name.replace('_', '-')} {shlex.join([values] if isinstance(values, str) else values)}"
+        for name, values in named.items()
+    )
+
+
+rule figure:
     input:
-        memorization=SCORES.memorization,
+        unpack(lambda wildcards: FIGURES[wildcards.figure]),
     output:
-        pdf=f"{RESULTS}/figures/memorization.pdf",
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         svg=report(
-            f"{RESULTS}/figures/memorization.svg",
-            caption="../report/memorization.rst",
-            category="Memorization",
+            f"{RESULTS}/figures/{{figure}}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
         ),
     log:
-        f"{RESULTS}/logs/figures/memorization.log",
+        f"{RESULTS}/logs/figures/{{figure}}.log",
     conda:
         "../../environment.yml"
     threads: 1
@@ -21,101 +84,12 @@ rule figure_memorization:
         runtime=grows(30),
     params:
         code=digest("figures"),
-    shell:
-        "python -m bat figure memorization"
-        " --memorization {input.memorization:q}"
-        " --out {output:q}"
-        " --log {log:q}"
-        " --threads {threads}"
-
-
-rule figure_gallery:
-    input:
-        data=rules.data.output.data,
-        memorization=SCORES.memorization,
-        train_influence=SCORES.train_influence,
-    output:
-        pdf=f"{RESULTS}/figures/gallery.pdf",
-        svg=report(
-            f"{RESULTS}/figures/gallery.svg",
-            caption="../report/gallery.rst",
-            category="Memorization",
+        flags=lambda wildcards, input: flags(
+            dict(input.items()) | VALUES.get(wildcards.figure, {})
         ),
-    log:
-        f"{RESULTS}/logs/figures/gallery.log",
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=grows(2000),
-        runtime=grows(30),
-    params:
-        code=digest("figures"),
     shell:
-        "python -m bat figure gallery"
-        " --data {input.data:q}"
-        " --memorization {input.memorization:q}"
-        " --train-influence {input.train_influence:q}"
-        " --out {output:q}"
-        " --log {log:q}"
-        " --threads {threads}"
-
-
-rule figure_curves:
-    input:
-        histories=expand(rules.train.output.history, method=METHODS, seed=SEEDS),
-        test_groups=SCORES.test_groups,
-    output:
-        pdf=f"{RESULTS}/figures/curves.pdf",
-        svg=report(
-            f"{RESULTS}/figures/curves.svg",
-            caption="../report/curves.rst",
-            category="Training",
-        ),
-    log:
-        f"{RESULTS}/logs/figures/curves.log",
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=grows(2000),
-        runtime=grows(30),
-    params:
-        code=digest("figures"),
-    shell:
-        "python -m bat figure curves"
-        " --histories {input.histories:q}"
-        " --test-groups {input.test_groups:q}"
-        " --out {output:q}"
-        " --log {log:q}"
-        " --threads {threads}"
-
-
-rule figure_tradeoff:
-    input:
-        summary=rules.summary.output.summary,
-        by_seed=rules.summary.output.by_seed,
-    output:
-        pdf=f"{RESULTS}/figures/tradeoff.pdf",
-        svg=report(
-            f"{RESULTS}/figures/tradeoff.svg",
-            caption="../report/tradeoff.rst",
-            category="Trade-off",
-        ),
-    log:
-        f"{RESULTS}/logs/figures/tradeoff.log",
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=grows(2000),
-        runtime=grows(30),
-    params:
-        code=digest("figures"),
-    shell:
-        "python -m bat figure tradeoff"
-        " --summary {input.summary:q}"
-        " --by-seed {input.by_seed:q}"
+        "python -m bat figure {wildcards.figure}"
+        " {params.flags}"
         " --out {output:q}"
         " --log {log:q}"
         " --threads {threads}"

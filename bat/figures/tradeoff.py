@@ -1,0 +1,164 @@
+"""Figures of stage 3: accuracies of methods against one another."""
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bat.figures.style import GROUPS, STYLE, look, note
+
+# of the influence of the atypical training sample that influences a test sample most
+_BINS = (-np.inf, 0.0, 0.05, 0.1, 0.15, 0.3, np.inf)
+_BIN_NAMES = ("≤ 0", "0-0.05", "0.05-0.1", "0.1-0.15", "0.15-0.3", "> 0.3")
+
+
+@matplotlib.rc_context(STYLE)
+def tradeoff(summary: pd.DataFrame, bases: Mapping[str, str], *, tier: str, threat: str, confidence: float) -> Figure:
+    """Draw clean against robust accuracy of each method after the last epoch, a panel a group of test samples.
+
+    summary: as in evaluation/summary.parquet; bases: the methods to draw, each with the method that it is a variant
+    of, itself if of none; tier names the attacks behind the robust accuracy. Variants have their base's colour and are
+    joined to it; a thin line leads to the best epoch; the front joins the methods that no other beats in both means.
+    """
+    figure = Figure(figsize=(9, 4.2 + 0.16 * (-(-len(bases) // 5))), layout="constrained")
+    families = list(dict.fromkeys(bases.values()))
+    for axes, group in zip(figure.subplots(1, 3), GROUPS, strict=True):
+        rows = summary[(summary["group"] == group) & summary["method"].isin(bases)]
+        if rows.empty:
+            axes.set_title(f"{group} (0 test samples)")
+            note(axes, "no such test sample")
+            continue
+        cells = _cells(rows)
+        for number, (method, base) in enumerate(bases.items()):
+            looks = look(number) | {"color": look(families.index(base))["color"]}
+            (x, y), (x_best, y_best), (x_base, y_base) = (
+                [cells[name, checkpoint, metric] for metric in ("robust", "clean")]
+                for name, checkpoint in ((method, "last"), (method, "best"), (base, "last"))
+            )
+            axes.errorbar(
+                x["accuracy"],
+                y["accuracy"],
+                xerr=[[x["accuracy"] - x["ci_low"]], [x["ci_high"] - x["accuracy"]]],
+                yerr=[[y["accuracy"] - y["ci_low"]], [y["ci_high"] - y["accuracy"]]],
+                **looks,
+                markersize=6,
+                elinewidth=0.5,
+                linestyle="none",
+                label=method,
+                zorder=3,
+            )
+            thin = {"color": looks["color"], "linewidth": 0.8}
+            axes.plot([x["accuracy"], x_best["accuracy"]], [y["accuracy"], y_best["accuracy"]], ":", **thin)
+            axes.plot([x["accuracy"], x_base["accuracy"]], [y["accuracy"], y_base["accuracy"]], "-", **thin)
+        last = rows[rows["checkpoint"] == "last"].pivot(index="method", columns="metric", values="accuracy")
+        front = last.sort_values(["robust", "clean"], ascending=False)
+        front = front[front["clean"] > front["clean"].shift(fill_value=-1.0).cummax()]
+        axes.step(front["robust"], front["clean"], where="pre", color="#999999", linewidth=1, zorder=1)
+        axes.set(xlabel="robust accuracy", title=f"{group} ({rows['samples'].iloc[0]} test samples)")
+    figure.axes[0].set_ylabel("clean accuracy")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    seeds = int(summary["seeds"].max())
+    figure.suptitle(
+        f"{threat}, robust under {tier}. Last epoch, mean over {seeds} seeds with {confidence:.0%} "
+        "intervals over seeds and samples.\nDotted: to the best epoch; thin lines: variants of one method; grey: the "
+        "front of the means.",
+        fontsize=9,
+    )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def influence(samples: pd.DataFrame, *, tier: str, threat: str) -> Figure:
+    """Draw clean and robust accuracy against the strongest influence of an atypical training sample.
+
+    samples: rows of evaluation/{method}/seed-{s}/per_sample.parquet, of the last epoch.
+    """
+    figure = Figure(figsize=(8, 3.9), layout="constrained")
+    place = pd.cut(samples["max_influence"], list(_BINS), labels=False)
+    counts = samples.drop_duplicates("test_index")["max_influence"]
+    sizes = pd.cut(counts, list(_BINS), labels=False).value_counts()
+    for axes, (metric, name) in zip(
+        figure.subplots(1, 2, sharey=True),
+        (("clean_correct", "clean accuracy"), ("robust_correct", "robust accuracy")),
+        strict=True,
+    ):
+        for number, (method, rows) in enumerate(samples.groupby("method", sort=False)):
+            by_seed = rows.groupby([place[rows.index], "seed"])[metric].mean().groupby(level=0)
+            mean, low, high = by_seed.mean(), by_seed.min(), by_seed.max()
+            shift = (number - (samples["method"].nunique() - 1) / 2) * 0.06
+            spread = [mean - low, high - mean]
+            axes.errorbar(mean.index + shift, mean, spread, **look(number), markersize=4, linewidth=1, label=method)
+        axes.set_xticks(
+            range(len(_BIN_NAMES)),
+            [f"{bin}\nn = {sizes.get(number, 0)}" for number, bin in enumerate(_BIN_NAMES)],
+            fontsize=7.5,
+        )
+        axes.set(title=name, ylim=(-0.03, 1.03))
+    figure.supxlabel("strongest influence of an atypical training sample on the test sample", fontsize=9)
+    figure.axes[0].set_ylabel("accuracy")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
+    figure.suptitle(
+        f"{threat}, robust under {tier}. Last epoch, mean over {samples['seed'].nunique()} seeds, bars: their range.\n"
+        f"{int(counts.isna().sum())} test samples whose class has no atypical training sample are left out.",
+        fontsize=9,
+    )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def overfitting(summary: pd.DataFrame, *, tier: str, threat: str) -> Figure:
+    """Draw accuracy at the best and the last epoch of each method: what training on costs.
+
+    summary: as in evaluation/summary.parquet, rows of the methods to draw.
+    """
+    rows = summary[summary["group"] == "all"]
+    cells = _cells(rows)
+    methods = list(summary["method"].unique())
+    figure = Figure(figsize=(8, 1.6 + 0.24 * len(methods)), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, 2, sharey=True), ("clean", "robust"), strict=True):
+        for number, method in enumerate(methods):
+            best, last = (cells[method, checkpoint, metric] for checkpoint in ("best", "last"))
+            axes.plot([best["accuracy"], last["accuracy"]], [number] * 2, color="#999999", linewidth=1.5, zorder=1)
+            for cell, fill, label in ((best, "white", "best epoch"), (last, "black", "last epoch")):
+                _dot(axes, cell, number, fill, label if number == 0 else None)
+        axes.set_yticks(range(len(methods)), methods, fontsize=8)
+        axes.set(xlabel=f"{metric} accuracy")
+    figure.axes[0].invert_yaxis()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    facts = rows.iloc[0]
+    figure.suptitle(
+        f"{threat}, robust under {tier}. {facts['samples']} test samples, mean over {facts['seeds']} seeds with "
+        "intervals over both. Best: on validation samples.",
+        fontsize=9,
+    )
+    return figure
+
+
+def _cells(summary: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, float]]:
+    """Return accuracy and interval by method, checkpoint and metric."""
+    keys = ["method", "checkpoint", "metric"]
+    cells: dict[tuple[str, str, str], dict[str, float]] = {}
+    cells |= summary.set_index(keys)[["accuracy", "ci_low", "ci_high"]].to_dict("index")  # type: ignore[arg-type]
+    return cells
+
+
+def _dot(axes: Axes, cell: dict[str, float], place: float, fill: str, label: str | None) -> None:
+    """Draw an accuracy with its interval, horizontally."""
+    axes.errorbar(
+        cell["accuracy"],
+        place,
+        xerr=[[cell["accuracy"] - cell["ci_low"]], [cell["ci_high"] - cell["accuracy"]]],
+        color="black",
+        marker="o",
+        markersize=4,
+        markerfacecolor=fill,
+        elinewidth=0.6,
+        label=label,
+        linestyle="none",
+    )

@@ -1,0 +1,242 @@
+"""Figures: what is drawn is what the tables say, also where a group or a case is missing."""
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from bat import figures
+
+METHODS = ["natural", "pgd_at", "bat", "bat_alpha_2"]
+BASES = {"natural": "natural", "pgd_at": "pgd_at", "bat": "bat", "bat_alpha_2": "bat"}
+RUNS = [*METHODS, "pgd_at_without_atypical", "pgd_at_without_random_atypical"]
+RUNS += ["pgd_at_without_top_0_2", "pgd_at_without_random_top_0_2"]
+ABOUT = {"tier": "fast", "threat": "L-inf 0.1", "confidence": 0.95}
+
+
+def summary(groups: tuple[str, ...] = ("all", "typical", "atypical")) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        list(product(RUNS, ("best", "last"), groups, ("clean", "pgd", "robust"))),
+        columns=["method", "checkpoint", "group", "metric"],
+    )
+    accuracy = random.uniform(0.2, 0.9, len(rows))
+    samples = rows["group"].map({"all": 90, "typical": 70, "atypical": 20})
+    return rows.assign(accuracy=accuracy, ci_low=accuracy - 0.05, ci_high=accuracy + 0.08, samples=samples, seeds=3)
+
+
+def histories(missing: bool = False) -> pd.DataFrame:
+    random = np.random.default_rng(1)
+    trained = {"pgd_at": 100, "pgd_at_without_atypical": 90, "pgd_at_without_random_atypical": 90}
+    trained |= {"pgd_at_without_top_0_2": 80, "pgd_at_without_random_top_0_2": 80}
+    rows = [
+        {"method": run, "seed": seed, "epoch": epoch, "trained_samples": number}
+        | {
+            f"{split}_{group}_{metric}_accuracy": np.nan if epoch % 2 or missing else random.random()
+            for split in ("train", "test")
+            for group in ("typical", "atypical")
+            for metric in ("clean", "pgd")
+        }
+        for run, number in trained.items()
+        for seed in range(2)
+        for epoch in range(1, 7)
+    ]
+    return pd.DataFrame(rows)
+
+
+def bars(axes: Axes) -> dict[str, np.ndarray]:
+    """The error bars of axes by label: rows of x, y, and the ends of the bar of y (or of x)."""
+    return {
+        container.get_label(): np.column_stack(
+            [*container.lines[0].get_data(), *(np.array(container.lines[2][-1].get_segments())[:, :, 1].T)]
+        )
+        for container in axes.containers
+        if isinstance(container, ErrorbarContainer)
+    }
+
+
+def cell(table: pd.DataFrame, **values: str) -> pd.Series:
+    for column, value in values.items():
+        table = table[table[column] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_tradeoff_draws_the_means_of_the_methods_and_of_no_other_run() -> None:
+    table = summary()
+    figure = figures.tradeoff(table, BASES, **ABOUT)
+    for axes, group in zip(figure.axes, ("all", "typical", "atypical"), strict=True):
+        drawn = bars(axes)
+        assert set(drawn) == set(METHODS)
+        for method, points in drawn.items():
+            x, y = (cell(table, method=method, checkpoint="last", group=group, metric=m) for m in ("robust", "clean"))
+            assert points[0] == pytest.approx([x["accuracy"], y["accuracy"], y["ci_low"], y["ci_high"]])
+    last = table[(table["checkpoint"] == "last") & (table["group"] == "all") & table["method"].isin(METHODS)]
+    means = last.pivot(index="method", columns="metric", values="accuracy")
+    beaten = [
+        ((means["robust"] >= one["robust"]) & (means["clean"] >= one["clean"])).sum() > 1 for _, one in means.iterrows()
+    ]
+    front = next(line for line in figure.axes[0].lines if line.get_drawstyle().startswith("steps"))
+    assert sorted(front.get_xdata()) == pytest.approx(sorted(means["robust"][~np.array(beaten)]))
+
+
+def test_variants_are_joined_to_their_method_in_its_colour() -> None:
+    axes = figures.tradeoff(summary(), BASES, **ABOUT).axes[0]
+    colours = {
+        container.get_label(): container.lines[0].get_color()
+        for container in axes.containers
+        if isinstance(container, ErrorbarContainer)
+    }
+    assert colours["bat_alpha_2"] == colours["bat"] != colours["pgd_at"]
+
+
+def test_overfitting_draws_best_and_last() -> None:
+    table = summary()
+    figure = figures.overfitting(table[table["method"].isin(METHODS)], tier="fast", threat="L2 1")
+    for axes, metric in zip(figure.axes, ("clean", "robust"), strict=True):
+        joined = [
+            line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2 and line.get_color() == "#999999"
+        ]
+        for method, ends in zip(METHODS, joined, strict=True):
+            expected = [
+                cell(table, method=method, checkpoint=c, group="all", metric=metric)["accuracy"]
+                for c in ("best", "last")
+            ]
+            assert ends == pytest.approx(expected)
+
+
+def test_influence_draws_the_mean_of_each_bin() -> None:
+    random = np.random.default_rng(2)
+    influences = [-0.1, 0.02, 0.02, 0.12, 0.4, np.nan]
+    table = pd.DataFrame(
+        [
+            {"method": method, "seed": seed, "test_index": j, "max_influence": influences[j]}
+            | {"clean_correct": bool(random.integers(2)), "robust_correct": bool(random.integers(2))}
+            for method in ("a", "b")
+            for seed in range(4)
+            for j in range(6)
+        ]
+    )
+    figure = figures.influence(table, tier="fast", threat="L-inf 0.1")
+    drawn = bars(figure.axes[0])["a"]
+    chosen = table[(table["method"] == "a") & table["test_index"].isin([1, 2])]
+    by_seed = chosen.groupby("seed")["clean_correct"].mean()
+    assert drawn[1, 1:] == pytest.approx([by_seed.mean(), by_seed.min(), by_seed.max()])
+    assert drawn[:, 0] == pytest.approx(np.array([0, 1, 3, 5]) - 0.03)
+    assert [label.get_text().split("n = ")[1] for label in figure.axes[0].get_xticklabels()] == list("120101")
+    assert "1 test samples whose class" in figure.get_suptitle()
+
+
+def test_weights_are_means_over_samples_then_seeds() -> None:
+    random = np.random.default_rng(3)
+    table = pd.DataFrame(list(product(["bat"], range(2), range(1, 4), range(5))))
+    table.columns = ["method", "seed", "epoch", "train_index"]
+    table["weight"] = random.choice([1.0, 0.5, 0.9], len(table))
+    left, right = figures.weights(table).axes
+    for epoch in (1, 2, 3):
+        rows = table[table["epoch"] == epoch]
+        assert left.lines[0].get_ydata()[epoch - 1] == pytest.approx(rows["weight"].mean())
+        assert right.lines[0].get_ydata()[epoch - 1] == pytest.approx((rows["weight"] < 1).mean())
+
+
+def test_finding_a_draws_each_case_at_the_share_it_leaves_out() -> None:
+    table = summary()
+    figure = figures.finding_a(table, histories(), base="pgd_at", **ABOUT)
+    drawn = bars(figure.axes[2])  # robust, last epoch
+    memorized = next(points for label, points in drawn.items() if "20 atypical" in label and "memorized" in label)
+    assert memorized[:, 0] == pytest.approx([0, 0.1, 0.2])
+    for points, run in zip(memorized, ["pgd_at", "pgd_at_without_atypical", "pgd_at_without_top_0_2"], strict=True):
+        found = cell(table, method=run, checkpoint="last", group="atypical", metric="robust")
+        assert points[1:] == pytest.approx(found[["accuracy", "ci_low", "ci_high"]].to_list())
+    over_epochs = figure.axes[1].lines[0]
+    rows = histories().query("method == 'pgd_at' and epoch == 4")
+    assert list(over_epochs.get_xdata()) == [2, 4, 6]
+    assert over_epochs.get_ydata()[1] == pytest.approx(rows["test_atypical_clean_accuracy"].mean())
+
+
+def comparisons(groups: tuple[str, ...] = ("all", "typical")) -> pd.DataFrame:
+    pairs = [("pgd_at_without_harmful", "pgd_at"), ("pgd_at_without_harmful", "pgd_at_without_random_harmful")]
+    pairs += [("pgd_at_without_random_harmful", "pgd_at"), ("pgd_at_without_top_0_2", "pgd_at")]
+    rows = pd.DataFrame(
+        [
+            (*pair, checkpoint, group, metric)
+            for pair, checkpoint, group, metric in product(pairs, ("best", "last"), groups, ("clean", "robust"))
+        ],
+        columns=["method", "baseline", "checkpoint", "group", "metric"],
+    )
+    value = np.random.default_rng(4).normal(0, 0.02, len(rows))
+    return rows.assign(
+        question="removal",
+        difference=value,
+        ci_low=value - 0.01,
+        ci_high=value + 0.02,
+        samples=70,
+        seeds=3,
+        tier="fast",
+    )
+
+
+def effects(count: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
+    value = np.random.default_rng(5).normal(0, 0.02, count)
+    table = pd.DataFrame({"train_index": np.arange(count), "robust_effect": value, "robust_standard_error": 0.01})
+    table = table.assign(models=100, robust_significant=value < -0.02)
+    harmful = pd.DataFrame({"train_index": np.arange(count), "harmful": np.arange(count) < 2})
+    return table, harmful
+
+
+def test_finding_b_draws_differences_of_harmful_and_benign_cases_in_points() -> None:
+    table, (found, harmful) = comparisons(), effects()
+    figure = figures.finding_b(table, found, harmful, confidence=0.95)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["harmful less all", "harmful less random harmful", "random harmful less all"]
+    drawn = [container.lines[0].get_xdata()[0] for container in figure.axes[1].containers]
+    rows = table.query("checkpoint == 'last' and group == 'typical' and metric == 'robust'")
+    assert drawn == pytest.approx(100 * rows["difference"].to_numpy()[:3])
+    points = np.concatenate([container.lines[0].get_ydata() for container in figure.axes[2].containers])
+    assert np.sort(points) == pytest.approx(np.sort(100 * found["robust_effect"]))
+    assert f"{(found['robust_effect'] < -0.02).sum()} of 6" in figure.axes[2].get_title()
+
+
+def sheet(harmful: int, benign: int) -> Figure:
+    count = harmful + benign
+    table = pd.DataFrame({"train_index": np.arange(count) + 7, "label": np.arange(count) % 2})
+    table = table.assign(
+        memorization=0.5, wrong_probability=np.linspace(1, 0, count), harmful=np.arange(count) < harmful
+    )
+    return figures.harmful(lambda index: np.full((1, 4, 4), index / 100, np.float32), table, class_names=["a", "b"])
+
+
+def test_sheet_shows_the_most_harmful_and_the_most_benign_first() -> None:
+    figure = sheet(20, 5)
+    shown = [round(float(axes.images[0].get_array()[0, 0]) * 100) for axes in figure.axes if axes.images]
+    # 16 of 20 harmful from the highest, then 5 benign from the lowest
+    assert shown == [*range(7, 23), *range(31, 26, -1)]
+
+
+NONE_ATYPICAL = summary(("all", "typical"))
+EDGES: dict[str, Callable[[], Figure]] = {
+    "tradeoff": lambda: figures.tradeoff(NONE_ATYPICAL, BASES, **ABOUT),
+    "tradeoff of many": lambda: figures.tradeoff(
+        pd.concat([summary().query("method == 'bat'").assign(method=f"m{i}") for i in range(30)]),
+        {f"m{i}": f"m{i}" for i in range(30)},
+        **ABOUT,
+    ),
+    "finding_a": lambda: figures.finding_a(NONE_ATYPICAL, histories(missing=True), base="pgd_at", **ABOUT),
+    "finding_b": lambda: figures.finding_b(comparisons(("all",)), None, effects()[1], confidence=0.95),
+    "finding_b without effects": lambda: figures.finding_b(comparisons(), *(t[:0] for t in effects()), confidence=0.95),
+    "no harmful": lambda: sheet(0, 3),
+    "nothing atypical": lambda: sheet(0, 0),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_what_is_missing_stops_no_figure_and_the_bytes_are_the_same_again(edge: str, tmp_path: Path) -> None:
+    for name in ("first", "again"):
+        figures.save(EDGES[edge](), [str(tmp_path / f"{name}.svg"), str(tmp_path / f"{name}.png")])
+    assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
