@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install run report test test-slurm clean
+.PHONY: install run report results test test-slurm clean
 
 install: $(VENV)/.installed
 
@@ -20,6 +20,14 @@ run: install
 
 report: run
 	snakemake --report results/digits/report.html
+
+# RESULTS.md: both findings and BAT on digits (15 minutes on two cores) and on MNIST (45 minutes)
+results: install
+	snakemake --cores all --configfile config/digits_full.yaml
+	snakemake --cores all --configfile config/mnist5k.yaml
+	for experiment in digits_full mnist5k; do for figure in tradeoff finding_a finding_b; do \
+	cp results/$$experiment/figures/$$figure.svg docs/$$experiment-$$figure.svg; done; done
+	cat docs/results.md results/digits_full/results.md results/mnist5k/results.md > RESULTS.md
 
 test: install
 	ruff format --check bat tests benchmarks

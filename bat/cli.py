@@ -334,6 +334,20 @@ def _parser() -> argparse.ArgumentParser:
         data | harmful,
         out,
     )
+    results = add(
+        stages,
+        "results",
+        "results:results",
+        "Write accuracies as tables for papers, and a page that says what was found.",
+        spec
+        | {"summary": "summary.parquet", "comparisons": "comparisons.parquet", "flags": "flags of all models, Parquet"}
+        | {"memorization": scores["memorization"]}
+        | groups
+        | {"benchmarks": "folder of Snakemake's records of jobs"}
+        | {"markdown": "accuracies, Markdown", "latex": "accuracies, LaTeX", "out": "the page, Markdown"},
+    )
+    for name in ("null-pairs", "harmful", "robust-effects"):
+        results.add_argument(f"--{name}", help=f"{name.replace('-', '_')}.parquet, where there is one")
     add(
         stages,
         "schema",

@@ -114,3 +114,22 @@ class HarmfulSpec:
     """What tells harmful from benign samples, besides the records of samples."""
 
     threshold: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ResultsSpec:
+    """What the page of results depends on, besides the tables.
+
+    methods, weighted: names of all methods, and of those with BAT's weights; retrained: the method trained without
+    some samples, None for none.
+    """
+
+    experiment: str
+    data: str
+    model: Model
+    recipe: Recipe
+    methods: tuple[str, ...]
+    weighted: tuple[str, ...]
+    baseline: str | None
+    retrained: str | None
+    margin: float

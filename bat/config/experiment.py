@@ -90,6 +90,12 @@ class Evaluation:
     baseline: Annotated[str, Field(pattern=NAME)] | None = Field(
         description="Name of the method that all others are compared with; null for none."
     )
+    margin: float = Field(
+        gt=0,
+        lt=1,
+        description="Gains of accuracy under this count as none: where an interval excludes it, the page of results "
+        "says not shown, else too small to tell.",
+    )
     pairs: tuple[tuple[str, str], ...] = Field(
         description="Further comparisons: lists of two methods, the second of which is the one compared with."
     )

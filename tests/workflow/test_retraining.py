@@ -21,6 +21,7 @@ EVERYTHING = {
     "summary": 1,
     # memorization, gallery, curves, weights, tradeoff, overfitting, influence, finding_a, finding_b, harmful
     "figure": 10,
+    "results": 1,
 }
 EFFECTS = f"{SMOKE}/scores/robust_effects.parquet"
 
@@ -64,19 +65,19 @@ def test_another_harmful_threshold_retrains_the_runs_that_depend_on_it(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(harmful_threshold=0.3))
     assert trained == {run for run in RUNS if run.endswith(("harmful", "benign"))}
     assert len(trained) == 4
-    assert jobs == {"harmful": 1, "train": 4, "evaluate": 4, "summary": 1, "figure": 4}
+    assert jobs == {"harmful": 1, "train": 4, "evaluate": 4, "summary": 1, "figure": 4, "results": 1}
 
 
 def test_another_fraction_trains_its_runs_alone(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(fractions=[0.05, 0.1, 0.2]))
     assert trained == {"pgd_at_without_top_0_2", "pgd_at_without_random_top_0_2"}
-    assert jobs == {"train": 2, "evaluate": 2, "summary": 1, "figure": 4}
+    assert jobs == {"train": 2, "evaluate": 2, "summary": 1, "figure": 4, "results": 1}
 
 
 def test_fewer_runs_train_nothing(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(method=None))
     assert not trained
-    assert jobs == {"summary": 1, "figure": 4}
+    assert jobs == {"summary": 1, "figure": 4, "results": 1}
 
 
 def test_another_attack_on_subset_models_trains_these_alone(asked):

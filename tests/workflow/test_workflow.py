@@ -88,6 +88,7 @@ def test_everything_is_there_and_opens(finished):
         ("bat", "pgd_at"),
     }
     assert len(pd.read_parquet(results / "scores" / "null_pairs.parquet")) == 1 + 20
+    assert "`bat` has a better trade-off than `pgd_at`" in (results / "results.md").read_text()
     for figure in ("memorization", "gallery", "curves", "weights", "tradeoff", "overfitting", "influence"):
         assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
         assert b"<svg" in (results / "figures" / f"{figure}.svg").read_bytes()
@@ -127,7 +128,7 @@ def test_editing_one_method_reruns_that_method_and_what_follows(copy):
         config["training"]["methods"][2]["alpha"] = 2.0
 
     edit(copy, change)
-    assert planned(copy) == {"train": 2, "evaluate": 2, "summary": 1, "figure": 5}
+    assert planned(copy) == {"train": 2, "evaluate": 2, "summary": 1, "figure": 5, "results": 1}
 
 
 def test_more_subset_models_train_only_the_new_ones(copy):

@@ -1,4 +1,4 @@
-"""Stage 4: figures. One rule draws all: what differs is only which tables a figure needs."""
+"""Stage 4: figures, by one rule, since only the tables differ that they need; tables for papers, the page of results."""
 
 
 def histories(runs):
@@ -91,5 +91,59 @@ rule figure:
         "python -m bat figure {wildcards.figure}"
         " {params.flags}"
         " --out {output:q}"
+        " --log {log:q}"
+        " --threads {threads}"
+
+
+rule results:
+    input:
+        **({"null_pairs": rules.null_pairs.output.pairs} if NULL_PAIRS else {}),
+        **({"harmful": HARMFUL} if config["removal"]["method"] else {}),
+        **(
+            {"robust_effects": rules.robust_scores.output.effects}
+            if ROBUST_SHARDS
+            else {}
+        ),
+        summary=rules.summary.output.summary,
+        comparisons=rules.summary.output.comparisons,
+        flags=rules.summary.output.flags,
+        memorization=SCORES.memorization,
+        test_groups=SCORES.test_groups,
+    output:
+        markdown=f"{RESULTS}/summary.md",
+        latex=f"{RESULTS}/summary.tex",
+        page=f"{RESULTS}/results.md",
+    log:
+        f"{RESULTS}/logs/results.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(30),
+    params:
+        spec=spec(
+            "evaluation",
+            "baseline",
+            "margin",
+            experiment=config["experiment"],
+            data=config["data"]["name"],
+            model=config["model"],
+            recipe=config["training"]["recipe"],
+            methods=METHODS,
+            weighted=WEIGHTED,
+            retrained=config["removal"]["method"],
+        ),
+        code=digest("report", "verdicts"),
+        flags=lambda wildcards, input: flags(dict(input.items())),
+        benchmarks=f"{RESULTS}/benchmarks",
+    shell:
+        "python -m bat results"
+        " --spec {params.spec:q}"
+        " {params.flags}"
+        " --benchmarks {params.benchmarks:q}"
+        " --markdown {output.markdown:q}"
+        " --latex {output.latex:q}"
+        " --out {output.page:q}"
         " --log {log:q}"
         " --threads {threads}"

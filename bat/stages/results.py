@@ -1,0 +1,147 @@
+"""Stage 4: tables for papers, and the page that says what was found."""
+
+import os
+import platform
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from bat.comparison import HIGHER, LOWER
+from bat.config import parse
+from bat.files import replacing
+from bat.journal import Journal
+from bat.report import LATEX, MARKDOWN, accuracy_table, difference_table, page
+from bat.specs import ResultsSpec
+from bat.tables import read_table, read_table_with_facts
+from bat.verdicts import Verdict, better, finding_a, finding_b
+
+_QUESTIONS = {
+    "methods": "Methods less the baseline",
+    "pairs": "Further pairs",
+    "removal": "Training without some samples",
+}
+
+
+def results(
+    journal: Journal,
+    *,
+    spec: str,
+    summary: str,
+    comparisons: str,
+    flags: str,
+    memorization: str,
+    test_groups: str,
+    null_pairs: str | None,
+    harmful: str | None,
+    robust_effects: str | None,
+    benchmarks: str,
+    markdown: str,
+    latex: str,
+    out: str,
+) -> None:
+    """Write the table of accuracies as Markdown and LaTeX, and the page of results as Markdown."""
+    plan = parse(ResultsSpec, spec, "--spec")
+    means, about = read_table_with_facts(summary, "summary")
+    table, facts = read_table(comparisons, "comparisons"), about["evaluation"]
+    scores, scores_about = read_table_with_facts(memorization, "memorization")
+    groups = read_table(test_groups, "test_groups")
+    with journal.work():
+        verdicts: list[Verdict] = []
+        if plan.retrained:
+            verdicts += finding_a(table, base=plan.retrained, margin=plan.margin)
+            verdicts.append(finding_b(table, base=plan.retrained, margin=plan.margin))
+        for question in ("methods", "pairs"):
+            pairs = table.loc[table["question"] == question, ["method", "baseline"]].drop_duplicates()
+            verdicts += [
+                better(table, question, method, baseline, margin=plan.margin)
+                for method, baseline in pairs.itertuples(index=False)
+                if method in plan.weighted and baseline not in plan.weighted
+            ]
+        percent = f"{about['spec']['confidence']:.0%}"
+        threat, models = facts["threat"], scores_about["models"]
+        lines = [
+            f"{len(scores)} training and {len(groups)} test samples of {plan.data}; {plan.model.name}"
+            + (f", width {plan.model.width}" if hasattr(plan.model, "width") else "")
+            + f"; {plan.recipe.epochs} epochs; {means['seeds'].max()} seeds a method, paired",
+            f"threat: {threat['norm']} {threat['eps']:g}; robust accuracy (tier): {about['tier']}",
+            f"{scores['atypical'].sum()} training and {groups['atypical'].sum()} test samples are atypical ("
+            + (f"{models} subset models" if models else "scores from a file")
+            + ")",
+        ]
+        lines += _chance(null_pairs) + _harm(harmful, robust_effects) + _raised(flags)
+        lines.append(_cost(Path(benchmarks)))
+        lines.append(
+            f"intervals: {percent}, bootstrap over seeds and test samples, paired; a star marks differences whose "
+            "interval excludes 0 and whose paired permutation test passes Holm's correction over the rows of its "
+            "table; all figures are of the last epoch"
+        )
+        parts = {f"Accuracy in percent, {percent} intervals": accuracy_table(means, plan.methods, form=MARKDOWN)}
+        for question, heading in _QUESTIONS.items():
+            if (table["question"] == question).any():
+                parts[f"{heading}: differences in points"] = difference_table(table, question)
+        texts = {
+            markdown: accuracy_table(means, plan.methods, form=MARKDOWN) + "\n",
+            latex: accuracy_table(means, plan.methods, form=LATEX) + "\n",
+            out: page(plan.experiment, lines, verdicts, parts),
+        }
+    for path, text in texts.items():
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _chance(null_pairs: str | None) -> list[str]:
+    """Say how many influence pairs were found, and how many by chance."""
+    if not null_pairs:
+        return []
+    table = read_table(null_pairs, "null_pairs")
+    shuffled = table.iloc[1:]
+    return [
+        f"influence pairs on test samples that are significant and over the threshold: {table['found'].iloc[0]} of "
+        f"{table['pairs'].iloc[0]}; with the models' results shuffled {shuffled['found'].mean():.2f} (mean of "
+        f"{len(shuffled)} shuffles), where the threshold alone would take {shuffled['over_threshold'].mean():.0f}"
+    ]
+
+
+def _harm(harmful: str | None, robust_effects: str | None) -> list[str]:
+    """Say how many atypical samples are harmful, and how many lower the robust accuracy of typical samples."""
+    lines = []
+    if harmful:
+        divided = read_table(harmful, "harmful")
+        lines.append(f"{divided['harmful'].sum()} of {len(divided)} atypical training samples are harmful")
+    if robust_effects:
+        effects = read_table(robust_effects, "robust_effects")
+        counts = {
+            name: int((effects["robust_significant"] & (sign * effects["robust_effect"] > 0)).sum())
+            for name, sign in ((LOWER, -1), (HIGHER, 1))
+        }
+        models = effects["models"].max() if len(effects) else 0
+        lines.append(
+            f"robust subset models ({models}): of {len(effects)} atypical training samples {counts[LOWER]} lower and "
+            f"{counts[HIGHER]} raise the robust accuracy of typical test samples significantly"
+        )
+    return lines
+
+
+def _raised(flags: str) -> list[str]:
+    """Say which signs of overestimated robustness were found."""
+    table = read_table(flags, "flags")
+    raised = table[table["raised"]].groupby("flag")["method"]
+    found = "; ".join(f"{flag} on {len(names)} models ({', '.join(sorted(set(names)))})" for flag, names in raised)
+    return [f"signs of overestimated robustness: {found or 'none'}"]
+
+
+def _cost(folder: Path) -> str:
+    """Say what the jobs took, by Snakemake's own records, and on what."""
+    jobs = pd.concat([pd.read_csv(path, sep="\t") for path in sorted(folder.rglob("*.tsv"))], ignore_index=True)
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        processor = named[0].partition(":")[2].strip() if named else processor
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    busy, taken = (jobs[column].sum() / 60 for column in ("cpu_time", "s"))
+    return (
+        f"{len(jobs)} jobs of one thread, {busy:.0f} CPU minutes in all, {taken:.0f} minutes one after the other; "
+        f"{os.cpu_count()} cores of {processor}, {device}; Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )
