@@ -1,6 +1,6 @@
 """The gradient of an outer loss, at the weights themselves or under adversarial weight perturbation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,8 +11,10 @@ from bat.losses import Batch, Objective, Terms
 from bat.models import Network
 
 
-def backward(model: Network, batch: Batch, objective: Objective) -> Terms:
-    """Leave the gradient of the batch's loss in the parameters, which hold none before, and return the loss's terms.
+def backward(
+    model: Network, batch: Batch, objective: Objective, *, scale: Callable[[Tensor], Tensor] = lambda loss: loss
+) -> Terms:
+    """Add the gradient of the batch's loss, through ``scale``, to those of the parameters; return the loss's terms.
 
     With ``objective.awp`` both are those at perturbed weights (Wu et al. 2020): each tensor with more than one
     dimension (no biases, no normalisation) is moved by gamma times its norm along its gradient of the same loss on the
@@ -21,7 +23,7 @@ def backward(model: Network, batch: Batch, objective: Objective) -> Terms:
     """
     if not objective.awp:
         terms = objective.outer(model, batch)
-        terms.loss.backward()  # type: ignore[no-untyped-call]
+        scale(terms.loss).backward()  # type: ignore[no-untyped-call]
         return terms
     weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     with running_statistics_kept(model):
@@ -29,7 +31,7 @@ def backward(model: Network, batch: Batch, objective: Objective) -> Terms:
     gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
     with perturbed(weights, gradients, gamma=objective.awp):
         terms = objective.outer(model, batch)
-        terms.loss.backward()  # type: ignore[no-untyped-call]
+        scale(terms.loss).backward()  # type: ignore[no-untyped-call]
     return terms
 
 

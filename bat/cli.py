@@ -158,6 +158,12 @@ def _parser() -> argparse.ArgumentParser:
             "samples": "a row an epoch and atypical training sample, Parquet",
         },
     )
+    train.add_argument(
+        "--checkpoint-minutes",
+        type=int,
+        default=10,
+        help="minutes after which an epoch's end is kept, for a killed run to go on there (default: 10)",
+    )
     train.add_argument("--harmful", help="harmful.parquet, for runs without harmful or benign samples")
     add(
         stages,

@@ -4,7 +4,20 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from bat.config import STRICT, Data, Ensemble, EvaluationPgd, Method, Model, Pgd, Recipe, ScoresFormat, Threat, Without
+from bat.config import (
+    STRICT,
+    Compute,
+    Data,
+    Ensemble,
+    EvaluationPgd,
+    Method,
+    Model,
+    Pgd,
+    Recipe,
+    ScoresFormat,
+    Threat,
+    Without,
+)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -33,6 +46,7 @@ class SubsetsSpec:
     design: Literal["balanced", "independent"]
     seed: int
     recipe: Recipe
+    compute: Compute
     first_model: int
     models: int
     adversary: Adversary | None
@@ -72,6 +86,7 @@ class TrainSpec:
     model: Model
     threat: Threat
     recipe: Recipe
+    compute: Compute
     attack: Pgd
     attack_bn: Literal["eval", "train"]
     measure_every: int

@@ -14,10 +14,10 @@ from bat.attacks.ensemble import members
 from bat.config import Attack, Config, Method, Natural, Pgd, PgdAt, Recipe, subset_size
 from bat.data import DataSet, Part
 from bat.evaluation import correct, evaluate, robustly_correct
+from bat.fitting import Epoch, Inner, fit
 from bat.losses import objective
 from bat.models import Network, build
 from bat.specs import TrainSpec
-from bat.training import Epoch, Inner, fit
 
 T = TypeVar("T")
 
@@ -228,6 +228,7 @@ def _gentle_epochs(
         what="plan",
         atypical=torch.arange(len(part), device=part.labels.device) % 20 == 0,
         inner=Inner(config.threat, attack, config.training.attack_bn),
+        compute=config.compute,
     )
 
 

@@ -1,147 +1,35 @@
-"""The one training loop, for subset models and adversarial training alike."""
+"""One method with one seed: trained, measured, and kept on the way."""
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from bat.attacks.ball import near_start, random_start
-from bat.attacks.pgd import pgd
-from bat.awp import backward
-from bat.config import OneCycle, Pgd, Recipe, Steps, Threat
-from bat.data import DataSet, Part, augment
-from bat.errors import BatError
+from bat.data import DataSet, Part
 from bat.evaluation import measure
-from bat.losses import Batch, Objective, objective, wrong_probability
-from bat.models import Network, build, for_attacks, mode, seeded
-from bat.seeds import derive_seed, generator
+from bat.fitting import Epoch, Inner, fit
+from bat.losses import objective
+from bat.models import Network, build
+from bat.seeds import derive_seed
 from bat.specs import TrainSpec
 
 
 @dataclass(frozen=True)
-class Samples:
-    """What one epoch of training saw of each training sample, in the order of the training set.
+class Progress:
+    """What an unfinished run has done until the end of an epoch, for ``train`` to go on from.
 
-    wrong_probability: (n,), the highest probability of a wrong class at the point trained on where the sample was
-    misclassified there, else 0. weight: (n,), its weight in the loss, 1 for methods without weights.
-    """
-
-    wrong_probability: Tensor
-    weight: Tensor
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch of training saw. ``epoch`` counts from 1.
-
-    loss, discrimination_loss: means over the epoch's samples, as trained on (adversarial, augmented).
-    harmful: atypical samples misclassified when trained on; harmful_weight: their mean weight, NaN if there was none.
+    state: of ``Epoch.state``; rows: of the history; samples: those of ``Trained``, in parts; best_row, best: of the
+    best epoch.
     """
 
     epoch: int
-    learning_rate: float
-    loss: float
-    discrimination_loss: float
-    harmful: int
-    harmful_weight: float
-    samples: Samples
-
-
-@dataclass(frozen=True)
-class Inner:
-    """The inner problem of adversarial training: threat, attack, and the mode of batch normalisation under it."""
-
-    threat: Threat
-    attack: Pgd
-    attack_bn: str
-
-
-def fit(
-    model: Network,
-    train: Part,
-    *,
-    objective: Objective,
-    recipe: Recipe,
-    seed: int,
-    what: str,
-    atypical: Tensor | None = None,
-    inner: Inner | None = None,
-) -> Iterator[Epoch]:
-    """Train ``model`` in place and yield after each epoch.
-
-    All randomness of epoch e (order, augmentation, random starts) depends on (seed, e) alone, and is the same for
-    every objective. ``what`` names the run in errors. atypical: (n,) bool, none by default. ``inner`` is needed
-    where the objective has an inner loss.
-
-    Raises:
-        BatError: the loss was not finite; names ``what``, epoch and batch.
-        ValueError: the objective has an inner loss and ``inner`` is None.
-    """
-    if objective.inner and inner is None:
-        raise ValueError("this objective trains on adversarial examples: give inner")
-    device = train.labels.device
-    if atypical is None:
-        atypical = torch.zeros(len(train), dtype=torch.bool, device=device)
-    learner, average = model, None
-    if recipe.ema_decay:
-        lerp = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
-        # a copy learns, and the caller's network is the average
-        learner, average = copy.deepcopy(model), AveragedModel(model, multi_avg_fn=lerp, use_buffers=True)
-        average.module = model
-    batches = -(-len(train) // recipe.batch_size)
-    optimizer = torch.optim.SGD(
-        learner.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
-    total = recipe.epochs * batches
-    scheduler = LambdaLR(optimizer, lambda done: learning_rate_factor(recipe.schedule, done, total))
-    for epoch in range(1, recipe.epochs + 1):
-        # a generator a purpose: objectives that need no random starts meet the same augmented images
-        order_random, augment_random, start_random = (
-            generator(seed, purpose, epoch, device=device) for purpose in ("order", "augment", "start")
-        )
-        learning_rate = float(scheduler.get_last_lr()[0])
-        seen, logits, weight = [], [], []
-        with mode(learner, training=True), seeded(derive_seed(seed, "layers", epoch), device):
-            order = torch.randperm(len(train), generator=order_random, device=device)
-            splits = order.tensor_split(batches)
-            for number, rows in enumerate(splits):
-                x, labels = train.images(rows), train.labels[rows]
-                if recipe.crop_padding or recipe.flip:
-                    x = augment(x, crop_padding=recipe.crop_padding, flip=recipe.flip, random=augment_random)
-                batch = Batch(
-                    clean=x,
-                    x=x,
-                    labels=labels,
-                    atypical=atypical[rows],
-                    right=x.new_empty(0),
-                    progress=((epoch - 1) * batches + number) / total,
-                    label_smoothing=recipe.label_smoothing,
-                )
-                if objective.inner and inner:
-                    batch = _attacked(learner, batch, objective, inner, start_random)
-                optimizer.zero_grad()
-                terms = backward(learner, batch, objective)
-                optimizer.step()
-                scheduler.step()
-                if average:
-                    average.update_parameters(learner)
-                # read once an epoch: a GPU never waits
-                seen.append(torch.stack([term.detach().float() for term in terms[:4]]))
-                logits.append(terms.logits)
-                weight.append(terms.weight)
-        samples = _samples(order, train.labels, torch.cat(logits), torch.cat(weight))
-        counts = torch.tensor([len(rows) for rows in splits])
-        yield _epoch(epoch, learning_rate, torch.stack(seen).double().cpu(), counts, samples, what)
+    state: dict[str, Tensor]
+    rows: list[dict[str, float]]
+    samples: list[pd.DataFrame]
+    best_row: dict[str, float]
+    best: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -167,6 +55,8 @@ def train(
     *,
     chosen: Tensor | None = None,
     removed: Tensor | None = None,
+    progress: Progress | None = None,
+    keep: Callable[[Progress], None] = lambda progress: None,
 ) -> Trained:
     """Train one method with one seed, and measure it on all splits after each ``spec.measure_every`` epochs.
 
@@ -176,7 +66,8 @@ def train(
 
     atypical: for each split (n,) bool. ``watch`` wraps the epochs, for a progress bar. chosen: (n,) bool, the training
     samples that the method takes for atypical, by default those of ``atypical``; removed: (n,) bool, samples that are
-    not trained on, but measured as all others.
+    not trained on, but measured as all others. ``keep`` is given what is done after each epoch, and ``progress`` is
+    that of an earlier run, which this one goes on with.
     """
     goal = objective(spec.method)
     model = build(spec.model, data.train, classes=data.classes, seed=derive_seed(spec.seed, "weights"))
@@ -196,14 +87,16 @@ def train(
         what=f"method {spec.method.name}, seed {spec.seed}",
         atypical=chosen[left],
         inner=Inner(spec.threat, spec.attack, spec.attack_bn),
+        compute=spec.compute,
+        first=progress.epoch + 1 if progress else 1,
+        state=progress.state if progress else None,
     )
-    rows: list[dict[str, float]] = []
-    samples: list[pd.DataFrame] = []
     rare = atypical["train"][left]
-    best_row: dict[str, float] = {criterion: -1.0}
-    best: dict[str, Tensor] = {}
+    rows = list(progress.rows) if progress else []
+    samples = list(progress.samples) if progress else []
+    best_row, best = (progress.best_row, progress.best) if progress else ({criterion: -1.0}, {})
     for epoch in watch(epochs):
-        row = {name: value for name, value in vars(epoch).items() if name != "samples"}
+        row = {name: value for name, value in vars(epoch).items() if name not in ("samples", "state")}
         row["trained_samples"] = len(left)
         measured = epoch.epoch % spec.measure_every == 0 or epoch.epoch == spec.recipe.epochs
         if measured:
@@ -212,6 +105,7 @@ def train(
         samples.append(_rows(epoch, trained_on, rare))
         if row.get(criterion, -1.0) > best_row[criterion]:
             best_row, best = row, _weights(model)
+        keep(Progress(epoch.epoch, epoch.state(), list(rows), list(samples), best_row, best))
         # only there, so that a stopped run's last epoch is measured too
         if measured and spec.early_stop and epoch.epoch - best_row["epoch"] >= spec.early_stop:
             break
@@ -235,73 +129,3 @@ def _rows(epoch: Epoch, part: Part, atypical: Tensor) -> pd.DataFrame:
 
 def _weights(model: Network) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def learning_rate_factor(schedule: Steps | OneCycle, done: int, total: int) -> float:
-    """Return what the learning rate is multiplied by for the step after ``done`` of ``total`` steps."""
-    if isinstance(schedule, Steps):
-        # 0.07 * 100 is a little more than 7
-        return schedule.factor ** int(sum(done >= milestone * total - 1e-9 for milestone in schedule.milestones))
-    peak = schedule.warmup * total
-    # the first step is not wasted at a rate of 0, and the last one is still above it
-    return (done + 1) / (peak + 1) if done < peak else (total - done) / (total - peak)
-
-
-def _attacked(model: Network, batch: Batch, objective: Objective, inner: Inner, random: torch.Generator) -> Batch:
-    """Return the batch with adversarial examples of its images, and the share of steps at which each was right."""
-    if objective.inner is None:
-        raise ValueError("this objective has no inner loss: there is nothing to attack")
-    threat, attack, x = inner.threat, inner.attack, batch.clean
-    eps = objective.eps_factor * threat.eps
-    # drawn alike for all objectives, so that their starts go together
-    uniform = torch.rand(x.shape, generator=random, device=x.device)
-    right = torch.zeros(len(x), device=x.device)
-    with mode(model, training=inner.attack_bn == "train"):
-        fast = for_attacks(model)
-        if objective.from_clean:
-            start = near_start(x, uniform)
-            with torch.no_grad():
-                target = F.log_softmax(fast(x), dim=1)
-        else:
-            start, target = random_start(x, uniform, norm=threat.norm, eps=eps), batch.labels
-        x_adv = pgd(
-            fast,
-            x,
-            target,
-            loss=objective.inner,
-            norm=threat.norm,
-            eps=eps,
-            step_size=objective.eps_factor * attack.step_size,
-            steps=attack.steps,
-            start=start,
-            watch=lambda logits: right.add_(logits.argmax(1) == batch.labels),
-        )
-    return replace(batch, x=x_adv, right=right / attack.steps)
-
-
-def _samples(order: Tensor, labels: Tensor, logits: Tensor, weight: Tensor) -> Samples:
-    """Put an epoch's values, which are in the order of training, in that of the training set."""
-    place = order.argsort()
-    return Samples(wrong_probability(logits, labels[order])[place], weight[place])
-
-
-def _epoch(epoch: int, learning_rate: float, seen: Tensor, counts: Tensor, samples: Samples, what: str) -> Epoch:
-    """Sum up an epoch. seen: (batches, 4), the terms of each batch."""
-    loss, discrimination, harmful, weight = seen.unbind(1)
-    if not loss.isfinite().all():
-        batch = int((~loss.isfinite()).nonzero()[0]) + 1
-        raise BatError(
-            f"{what}: the loss is {loss[batch - 1].item()} in epoch {epoch}, batch {batch}: "
-            "lower the learning rate, or look for damaged images"
-        )
-    share = counts / counts.sum()
-    number = int(harmful.sum())
-    return Epoch(
-        epoch=epoch,
-        learning_rate=learning_rate,
-        loss=float((loss * share).sum()),
-        discrimination_loss=float((discrimination * share).sum()),
-        harmful=number,
-        harmful_weight=float(weight.sum()) / number if number else float("nan"),
-        samples=samples,
-    )

@@ -19,10 +19,10 @@ from bat.attacks.ensemble import STANDARD
 from bat.config import Attack, EvaluationPgd, Method, Threat, load
 from bat.data import DataSet, Part, load_source
 from bat.evaluation import evaluate
+from bat.fitting import Inner, fit
 from bat.losses import objective
 from bat.models import Network, build
 from bat.seeds import derive_seed
-from bat.training import Inner, fit
 
 NAMES = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "square": "square"}
 THREATS = {

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 
 from bat.config import Natural, load
 from bat.data import load_source
+from bat.fitting import fit
 from bat.losses import objective
 from bat.models import build
-from bat.training import fit
 
 MODELS = 3
 

@@ -5,6 +5,7 @@ No key has a default here: an experimental choice lives in ``config/``.
 """
 
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
+from bat.config.compute import Compute
 from bat.config.data import Cached, Data, ImageFolder, Npz, Packaged, Published, share
 from bat.config.experiment import Config, Evaluation, Memorization, RobustSubsets, Training, compared, subset_size
 from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
@@ -38,6 +39,7 @@ __all__ = [
     "BatMart",
     "BatTrades",
     "Cached",
+    "Compute",
     "Config",
     "Data",
     "Ensemble",

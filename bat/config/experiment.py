@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
+from bat.config.compute import Compute
 from bat.config.data import Data, share
 from bat.config.model import Model
 from bat.config.removal import Removal, removal_pairs, removal_runs
@@ -66,6 +67,11 @@ class Training:
         description="Epochs from one measurement of accuracies to the next; the last epoch is always measured. Only a "
         "measured epoch can be the best.",
     )
+    checkpoint_minutes: int = Field(
+        ge=0,
+        description="Minutes after which an epoch's end is kept on disk, so that a killed run goes on there; 0 for "
+        "each epoch. Changes no result and reruns nothing.",
+    )
     early_stop: int = Field(
         ge=0, description="Stop after so many epochs without a better validation accuracy; 0 for never."
     )
@@ -112,6 +118,7 @@ class Config:
     )
     model: Model = Field(description="The network, for stage 1 and stage 2 alike.")
     threat: Threat = Field(description="What an adversary may change.")
+    compute: Compute = Field(description="How stage 1 and stage 2 compute.")
     scores: Scores = Field(description="Where the scores of stage 1 come from.")
     memorization: Memorization = Field(description="Stage 1: subset models and scores.")
     training: Training = Field(description="Stage 2: methods.")

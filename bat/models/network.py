@@ -18,8 +18,11 @@ from bat.models.small import mlp, small_cnn
 class Network(nn.Module):
     """A classifier in two halves: ``features`` and a linear ``head``.
 
-    mean, std: (c,) of the training pixels, kept with the weights.
+    mean, std: (c,) of the training pixels, kept with the weights. precision: of the body in mixed precision, None for
+    that of the weights; features come out as float32, so that head and losses are computed in it.
     """
+
+    precision: torch.dtype | None = None
 
     def __init__(self, body: nn.Module, width: int, classes: int, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -32,8 +35,9 @@ class Network(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the penultimate features (n, d) of images x: (n, c, h, w) in [0, 1]."""
-        features: Tensor = self.body((x - self.mean) / self.std)
-        return features
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision is not None):
+            features: Tensor = self.body((x - self.mean) / self.std)
+        return features if self.precision is None else features.float()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (n, classes) of images x: (n, c, h, w) in [0, 1]."""
@@ -84,9 +88,9 @@ def for_attacks(model: nn.Module) -> nn.Module:
 
     Where batch normalisation in evaluation mode follows a convolution in a sequence, the two become one convolution,
     which spares a quarter of the time of a gradient on a CPU. Weights are those of this moment. Any model but a
-    ``Network`` in evaluation mode is returned itself.
+    ``Network`` in evaluation mode, or one in mixed precision, is returned itself.
     """
-    if not isinstance(model, Network) or type(model.body) is not nn.Sequential or model.training:
+    if not isinstance(model, Network) or type(model.body) is not nn.Sequential or model.training or model.precision:
         return model
     layers: list[nn.Module] = []
     for layer in model.body:
@@ -95,6 +99,16 @@ def for_attacks(model: nn.Module) -> nn.Module:
         else:
             layers.append(layer)
     return nn.Sequential(_Normalise(model.mean, model.std), *layers, model.head)
+
+
+@contextmanager
+def lowered(model: Network, precision: torch.dtype | None) -> Iterator[None]:
+    """Let the body of ``model`` compute in mixed precision, with None as before."""
+    found, model.precision = model.precision, precision
+    try:
+        yield
+    finally:
+        model.precision = found
 
 
 @contextmanager

@@ -1,13 +1,20 @@
 """Stage 1: models on random subsets, and the scores estimated from them."""
 
 import json
+import shutil
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from bat.config import Method, Natural, PgdAt, parse, subset_size
 from bat.evaluation import correct, robustly_correct
 from bat.files import provenance
+from bat.fitting import Inner, fit
 from bat.journal import Journal
 from bat.losses import objective
 from bat.memorization import group_table, influence_table, memorization_table, null_pairs_table, subset_masks
@@ -16,7 +23,7 @@ from bat.seeds import derive_seed
 from bat.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.stages.inputs import read_data, read_subset_models, tensor
 from bat.tables import check_labels, pack, read_table, unpack, write_table
-from bat.training import Inner, fit
+from bat.tensors import kept
 
 
 def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) -> None:
@@ -38,41 +45,52 @@ def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) ->
     if adversary:
         method = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)
         inner = Inner(adversary.threat, adversary.attack, adversary.attack_bn)
+    about = {"spec": json.loads(spec), "data": digest}
+    folder = Path(f"{out}.parts")
+
+    def recorded(number: int, seed: int, mask: NDArray[np.bool_]) -> dict[str, Tensor]:
+        """Train model ``number`` on its subset and return which samples it classifies correctly."""
+        subset = samples.train.take(tensor(np.flatnonzero(mask), samples))
+        model = build(plan.model, subset, classes=samples.classes, seed=seed)
+        for _ in fit(
+            model,
+            subset,
+            objective=objective(method),
+            recipe=plan.recipe,
+            seed=seed,
+            what=f"subset model {number} (seed {plan.seed})",
+            inner=inner,
+            compute=plan.compute,
+        ):
+            pass
+        found: dict[str, NDArray[np.bool_]] = {}
+        for name, part in samples.parts().items():
+            if adversary:
+                clean, robust = robustly_correct(
+                    model, part, threat=adversary.threat, attack=adversary.attack, seed=seed
+                )
+                found |= {f"correct_{name}": clean, f"robust_{name}": robust}
+            else:
+                found[f"correct_{name}"] = correct(model, part)
+        return {name: torch.tensor(bits) for name, bits in found.items()}
+
     seeds, results = [], []
     with journal.work():
         for row, mask in enumerate(journal.bar(masks, len(masks), "models")):
             number = plan.first_model + row
-            seed = derive_seed(plan.seed, "model", number)
-            subset = samples.train.take(tensor(np.flatnonzero(mask), samples))
-            model = build(plan.model, subset, classes=samples.classes, seed=seed)
-            for _ in fit(
-                model,
-                subset,
-                objective=objective(method),
-                recipe=plan.recipe,
-                seed=seed,
-                what=f"subset model {number} (seed {plan.seed})",
-                inner=inner,
-            ):
-                pass
-            seeds.append(seed)
-            parts = samples.parts()
-            if adversary:
-                both = [
-                    robustly_correct(model, part, threat=adversary.threat, attack=adversary.attack, seed=seed)
-                    for part in parts.values()
-                ]
-                results.append([clean for clean, _ in both] + [robust for _, robust in both])
-            else:
-                results.append([correct(model, part) for part in parts.values()])
-    columns = [pack(np.stack(column)) for column in zip(*results, strict=True)]
+            seeds.append(derive_seed(plan.seed, "model", number))
+            # so that a killed shard goes on at its last model
+            part = provenance("part", **about, model=number)
+            results.append(kept(folder / f"{number}.safetensors", part, partial(recorded, number, seeds[-1], mask)))
+    columns = {name: pack(np.stack([found[name].numpy() for found in results])) for name in results[0]}
     names = [f"{kind}_{part}" for kind in ("correct", "robust") for part in samples.parts()]
     table = pd.DataFrame(
         {"model": plan.first_model + np.arange(plan.models), "seed": seeds, "in_subset": pack(masks)}
         | dict.fromkeys(names)
-        | dict(zip(names, columns, strict=False))
+        | columns
     )
-    write_table(out, "subsets", table, provenance("subsets", spec=json.loads(spec), data=digest))
+    write_table(out, "subsets", table, provenance("subsets", **about))
+    shutil.rmtree(folder)
 
 
 def scores(

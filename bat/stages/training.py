@@ -1,12 +1,15 @@
 """Stage 2: one method with one seed."""
 
+import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bat import training
+from bat.checkpoints import Checkpoint
 from bat.config import parse
 from bat.files import provenance
 from bat.journal import Journal
@@ -30,9 +33,14 @@ def train(
     last: str,
     history: str,
     samples: str,
+    checkpoint_minutes: int,
     device: str,
 ) -> None:
-    """Train one method with one seed; write the weights of best and last epoch, history and record of samples."""
+    """Train one method with one seed; write the weights of best and last epoch, history and record of samples.
+
+    A run that was killed goes on from its checkpoint, a file beside ``last``, that is written after an epoch when
+    ``checkpoint_minutes`` have passed since the one before, and at SIGTERM.
+    """
     plan = parse(TrainSpec, spec, "--spec")
     dataset, digest = read_data(data, device)
     atypical, tables = {}, {}
@@ -57,16 +65,25 @@ def train(
                 f"{wanted} samples are named, so that there are not as many others: this run is no fair control; "
                 "lower removal.fractions, or raise memorization.threshold"
             )
-    with journal.work():
+    facts: dict[str, Any] = {"spec": json.loads(spec), "data": digest}
+    chosen = atypical_for(scores, plan.method, seed=plan.seed)
+    marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out, scores["atypical"])))
+    checkpoint = Checkpoint(Path(f"{last}.checkpoint"), facts | {"samples": marks.hexdigest()})
+    with journal.work(), checkpoint.guarding():
+        progress = checkpoint.read(dataset.train.labels.device)
+        epochs = plan.recipe.epochs - (progress.epoch if progress else 0)
+        if progress:
+            journal.line(f"goes on after epoch {progress.epoch}, from {checkpoint.path}")
         trained = training.train(
             plan,
             dataset,
             atypical,
-            lambda each: journal.bar(each, plan.recipe.epochs, "epochs"),
-            chosen=tensor(atypical_for(scores, plan.method, seed=plan.seed), dataset),
+            lambda each: journal.bar(each, epochs, "epochs"),
+            chosen=tensor(chosen, dataset),
             removed=tensor(left_out, dataset),
+            progress=progress,
+            keep=lambda done: checkpoint.keep(done, checkpoint_minutes),
         )
-    facts: dict[str, Any] = {"spec": json.loads(spec), "data": digest}
     this: dict[str, Any] = {"method": plan.method.name, "seed": plan.seed}
     epochs = len(trained.history)
     journal.line(f"best epoch {trained.best_epoch} of {epochs}" + (": stopped early" * (epochs < plan.recipe.epochs)))
@@ -75,3 +92,4 @@ def train(
     write_table(history, "history", trained.history.assign(**this), provenance("history", **facts))
     rows = trained.samples.merge(scores[["train_index", "memorization"]], on="train_index", how="left").assign(**this)
     write_table(samples, "training_samples", rows, provenance("training_samples", **facts))
+    checkpoint.path.unlink(missing_ok=True)

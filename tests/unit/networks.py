@@ -7,9 +7,9 @@ from methods import BAT, NATURAL, PGD_AT
 
 from bat.config import OneCycle, Packaged, Pgd, Recipe, SizedModel, Threat
 from bat.data import Part, load_source
+from bat.fitting import Inner, fit
 from bat.losses import objective
 from bat.models import Network, build
-from bat.training import Inner, fit
 
 METHODS = {"natural": NATURAL, "pgd_at": PGD_AT, "bat": BAT}
 

@@ -8,12 +8,12 @@ import torch
 from methods import PGD_AT
 from torch import Tensor, nn
 
-from bat.config import Method, Pgd, Recipe, SizedModel, Steps, Threat
+from bat.config import Compute, Method, Pgd, Recipe, SizedModel, Steps, Threat
 from bat.data import Part
+from bat.fitting import Epoch, Inner, fit
 from bat.losses import Batch, Objective, objective
 from bat.models import Network, build
 from bat.specs import TrainSpec
-from bat.training import Epoch, Inner, fit
 
 THREAT = Threat(norm="linf", eps=0.1)
 ATTACK = Pgd(steps=2, step_size=0.05)
@@ -30,10 +30,12 @@ RECIPE = Recipe(
     label_smoothing=0.0,
     ema_decay=0.0,
 )
+FLOAT32 = Compute(precision="float32", channels_last=False, compile=False, micro_batch=0)
 SPEC = TrainSpec(
     model=SizedModel(name="mlp", width=8),
     threat=THREAT,
     recipe=replace(RECIPE, epochs=5),
+    compute=FLOAT32,
     attack=ATTACK,
     attack_bn="eval",
     measure_every=1,

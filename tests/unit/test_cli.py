@@ -25,6 +25,7 @@ from bat.tables import SCHEMAS, write_table
 from bat.tensors import read_data, read_tensors, write_tensors
 
 MODEL = {"name": "mlp", "width": 16}
+COMPUTE = {"precision": "float32", "channels_last": False, "compile": False, "micro_batch": 0}
 RECIPE = {
     "epochs": 12,
     "batch_size": 32,
@@ -50,6 +51,7 @@ SUBSETS = {
     "design": "balanced",
     "seed": 0,
     "recipe": RECIPE | {"batch_size": 64},
+    "compute": COMPUTE,
     "models": 10,
     "adversary": None,
 }
@@ -72,6 +74,7 @@ TRAIN = {
     "model": MODEL,
     "threat": THREAT,
     "recipe": RECIPE,
+    "compute": COMPUTE,
     "attack": {"steps": 2, "step_size": 0.03},
     "attack_bn": "eval",
     "measure_every": 1,
@@ -91,14 +94,18 @@ EVALUATE = {
 SUMMARY = {"seed": 0, "confidence": 0.95, "bootstrap": 100, "questions": {"methods": [], "removal": []}}
 
 
-def call(stage, folder, **flags):
-    """Call a stage; values that are records go as JSON, others as paths below ``folder``."""
+def command(stage, folder, **flags):
+    """Return the arguments of a stage; values that are records go as JSON, others as paths below ``folder``."""
     arguments = stage.split()
     for flag, value in flags.items():
         values = value if isinstance(value, list) else [value]
         texts = [json.dumps(value) if isinstance(value, dict) else str(folder / value) for value in values]
         arguments += [f"--{flag.replace('_', '-')}", *texts]
-    main(arguments)
+    return arguments
+
+
+def call(stage, folder, **flags):
+    main(command(stage, folder, **flags))
 
 
 def shard(first):

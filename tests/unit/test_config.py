@@ -368,7 +368,7 @@ def records(value):
 
 def test_no_record_can_be_changed():
     found = list(records(parse(Config, read("config"), "")))
-    assert len(found) == 21
+    assert len(found) == 22
     for record in found:
         name = dataclasses.fields(record)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -396,7 +396,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
     found = list(objects(schema()))
-    assert len(found) == 34  # as many records as the configuration is made of
+    assert len(found) == 35  # as many records as the configuration is made of
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])

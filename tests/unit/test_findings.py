@@ -17,13 +17,13 @@ from bat.config import Pgd, PgdAt, Recipe, SizedModel, Threat, parse
 from bat.data import DataSet, Part
 from bat.evaluation import correct, measure, robustly_correct
 from bat.files import provenance
+from bat.fitting import Inner, fit
 from bat.losses import objective
 from bat.memorization import subset_masks
 from bat.models import build
 from bat.seeds import derive_seed, uniform
 from bat.tables import pack, read_table_with_facts, unpack, write_table
 from bat.tensors import read_data, write_data
-from bat.training import Inner, fit
 
 torch.set_num_threads(1)
 

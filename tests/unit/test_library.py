@@ -14,9 +14,9 @@ from torch import nn
 
 from bat.config import LibraryModel
 from bat.data import Part
+from bat.fitting import fit
 from bat.losses import objective
 from bat.models import build
-from bat.training import fit
 
 
 def part(shape=(3, 32, 32), n=4):

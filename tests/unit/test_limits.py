@@ -10,7 +10,7 @@ from methods import ADVERSARIAL, BAT, BAT_MART, BAT_TRADES, GAIRAT, MART, METHOD
 from runs import ATTACK, RECIPE, THREAT, batch_of, network, run, same, samples, weights
 from torch import Tensor
 
-import bat.training
+import bat.fitting
 from bat.attacks.gradient import cross_entropy
 from bat.attacks.pgd import pgd
 from bat.config import BatMart, BatTrades, Mart, Method, Pgd, Steps, Trades
@@ -137,7 +137,7 @@ def test_the_factor_multiplies_eps_and_step_size(factor: float) -> None:
         return pgd(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bat.training, "pgd", spy)
+        patch.setattr(bat.fitting, "pgd", spy)
         run(PART, but(PGD_AT, eps_factor=factor))
     assert set(asked) == {(factor * THREAT.eps, factor * ATTACK.step_size)}
 

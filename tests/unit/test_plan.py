@@ -198,6 +198,7 @@ def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
         model=SMOKE.model,
         threat=SMOKE.threat,
         recipe=stage.recipe,
+        compute=SMOKE.compute,
         attack=stage.attack,
         attack_bn=stage.attack_bn,
         measure_every=2,

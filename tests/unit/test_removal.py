@@ -20,10 +20,11 @@ from bat.config import Method
 from bat.data import DataSet
 from bat.evaluation import measure
 from bat.figures import curves
+from bat.fitting import Inner, fit
 from bat.losses import objective
 from bat.models import build
 from bat.seeds import derive_seed
-from bat.training import Inner, Trained, fit, train
+from bat.training import Trained, train
 
 torch.set_num_threads(1)
 

@@ -40,7 +40,7 @@ def keys(node, definitions):
 def test_config_readme_explains_each_key(key, description):
     text = (ROOT / "config/README.md").read_text()
     rows = [line for line in text.splitlines() if description in line]
-    sections = ("data", "model", "threat", "scores", "memorization", "training", "removal", "evaluation")
+    sections = ("data", "model", "threat", "compute", "scores", "memorization", "training", "removal", "evaluation")
     inner = ("recipe", "robust", "schedule", "attack", "methods", "sweeps", "pgd", "ensemble")
     if key in (*sections, *inner):
         assert f"{key}." in text or f"{key}[]." in text or f"`{key}`" in text

@@ -17,14 +17,16 @@ from methods import BAT, BAT_MART, BAT_TRADES, GAIRAT, MART, METHODS, NATURAL, P
 from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, network, run, same, samples, weights
 from torch import Tensor, nn
 
+import bat.fitting
 import bat.training
 from bat.config import Bat, BatMart, BatTrades, Method, OneCycle, Recipe, Steps
 from bat.data import DataSet, Part
 from bat.errors import BatError
 from bat.evaluation import measure
+from bat.fitting import Epoch, Inner, fit, learning_rate_factor
 from bat.losses import Batch, Objective, Terms, objective
 from bat.models import Network, build
-from bat.training import Epoch, Inner, Trained, fit, learning_rate_factor, train
+from bat.training import Trained, train
 
 torch.set_num_threads(1)
 
@@ -91,7 +93,7 @@ def test_an_epochs_randomness_does_not_depend_on_the_epochs_before() -> None:
 
     spy = Generators()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bat.training, "generator", spy)
+        patch.setattr(bat.fitting, "generator", spy)
         run(samples(20), recipe=replace(RECIPE, epochs=3), seed=7)
     assert spy.made == [(7, purpose, epoch) for epoch in (1, 2, 3) for purpose in ("order", "augment", "start")]
 
@@ -466,7 +468,7 @@ def test_the_best_weights_measure_what_their_row_says(method: Method) -> None:
         row = measure(model, data, groups(data), threat=THREAT, attack=ATTACK, seed=SPEC.seed)
         recorded = found.history.set_index("epoch").loc[epoch]
         assert {name: recorded[name] for name in row} == row
-    names = [name for name in Epoch.__dataclass_fields__ if name != "samples"]
+    names = [name for name in Epoch.__dataclass_fields__ if name not in ("samples", "state")]
     assert found.history.columns.tolist() == [*names, "trained_samples", *row, "best"]
 
 

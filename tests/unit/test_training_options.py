@@ -18,9 +18,10 @@ from torch import Tensor
 import bat.training
 from bat.config import Method
 from bat.data import DataSet
+from bat.fitting import Epoch, Inner, fit
 from bat.losses import objective
 from bat.models import build
-from bat.training import Epoch, Inner, fit, train
+from bat.training import train
 
 torch.set_num_threads(1)
 

@@ -109,6 +109,7 @@ def subsets_spec(shard, adversary):
         "seed",
         "recipe",
         model=config["model"],
+        compute=config["compute"],
         first_model=int(shard) * MODELS_PER_SHARD,
         models=MODELS_PER_SHARD,
         adversary=adversary,

@@ -25,6 +25,8 @@ rule train:
         gpu=0,  # a profile asks for more
         mem_mb=grows(2000),
         runtime=grows(720),
+        # no parameter: a change of it must not train all models again
+        checkpoint_minutes=config["training"]["checkpoint_minutes"],
     params:
         spec=lambda wildcards: spec(
             "training",
@@ -34,6 +36,7 @@ rule train:
             "measure_every",
             "early_stop",
             model=config["model"],
+            compute=config["compute"],
             threat=config["threat"],
             seed=int(wildcards.seed),
             **RUNS[wildcards.method],
@@ -51,5 +54,6 @@ rule train:
         " --last {output.last:q}"
         " --history {output.history:q}"
         " --samples {output.samples:q}"
+        " --checkpoint-minutes {resources.checkpoint_minutes}"
         " --log {log:q}"
         " --threads {threads}"

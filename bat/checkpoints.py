@@ -1,0 +1,78 @@
+"""An unfinished training run on disk, so that a killed one goes on. Tensors and JSON: nothing is ever unpickled."""
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from bat import __version__
+from bat.errors import BatError
+from bat.files import provenance
+from bat.tensors import read_tensors, write_tensors
+from bat.training import Progress
+
+_KIND = "checkpoint"
+
+
+class Checkpoint:
+    """The file that keeps an unfinished run, with all that the run depends on, ``about``."""
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self.path, self._about = path, about
+        self._latest: Progress | None = None
+        self._written = time.monotonic()
+
+    def read(self, device: torch.device) -> Progress | None:
+        """Return what an earlier run of the same has done; None without one, or where its file is damaged."""
+        try:
+            tensors, facts = read_tensors(self.path, _KIND)
+        except BatError:
+            return None
+        if (facts["about"], facts["version"]) != (self._about, __version__):
+            return None
+        parts: dict[str, dict[str, Any]] = {"state": {}, "best": {}, "samples": {}}
+        for name, tensor in tensors.items():
+            part, _, key = name.partition(".")
+            parts[part][key] = tensor.numpy() if part == "samples" else tensor.to(device)
+        samples = pd.DataFrame(parts["samples"])
+        return Progress(state=parts["state"], best=parts["best"], samples=[samples], **json.loads(facts["done"]))
+
+    def keep(self, progress: Progress, minutes: float) -> None:
+        """Take note of what is done, and write it where so many minutes have passed since the last time."""
+        self._latest = progress
+        if time.monotonic() - self._written >= 60 * minutes:
+            self._write()
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Write what is done when Ctrl-C ends a run, or SIGTERM: clusters send it before they take a machine away."""
+
+        def stop(number: int, _: object) -> None:
+            raise SystemExit(128 + number)
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            self._write()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _write(self) -> None:
+        if self._latest is None:
+            return
+        tensors = {f"state.{name}": tensor for name, tensor in self._latest.state.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._latest.best.items()}
+        samples = pd.concat(self._latest.samples, ignore_index=True)
+        tensors |= {f"samples.{name}": torch.tensor(column.to_numpy()) for name, column in samples.items()}
+        # as a text of its own, which keeps the order of the history's columns
+        done = {"epoch": self._latest.epoch, "rows": self._latest.rows, "best_row": self._latest.best_row}
+        write_tensors(self.path, tensors, provenance(_KIND, about=self._about, done=json.dumps(done)))
+        self._latest, self._written = None, time.monotonic()

@@ -1,0 +1,112 @@
+"""Unfinished runs: what is kept and read again, and when it is not taken up."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from methods import BAT
+from runs import RECIPE, SPEC, same, samples
+
+from bat.checkpoints import Checkpoint
+from bat.data import DataSet
+from bat.training import Progress, Trained, train
+
+torch.set_num_threads(1)
+
+DATA = DataSet(samples(48, 1), samples(30, 2), samples(36, 3), classes=3)
+GROUPS = {name: torch.arange(len(part)) % 4 == 0 for name, part in DATA.parts().items()}
+PLAN = replace(SPEC, recipe=replace(RECIPE, epochs=5, ema_decay=0.5), method=BAT, measure_every=2)
+CPU = torch.device("cpu")
+
+
+class Killed(BaseException):
+    pass
+
+
+def unfinished(checkpoint: Checkpoint, after: int) -> None:
+    """Train until the end of an epoch, then stop as a kill does."""
+
+    def keep(progress: Progress) -> None:
+        checkpoint.keep(progress, 0)
+        if progress.epoch == after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(PLAN, DATA, GROUPS, keep=keep)
+
+
+def assert_equal(one: Trained, other: Trained) -> None:
+    pd.testing.assert_frame_equal(one.history, other.history)
+    pd.testing.assert_frame_equal(one.samples, other.samples, check_like=True)  # the order of columns is the file's
+    assert one.best_epoch == other.best_epoch
+    assert same(one.best, other.best)
+    assert same(one.last, other.last)
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_a_run_goes_on_from_its_file_to_the_bit(after: int, tmp_path: Path) -> None:
+    unfinished(Checkpoint(tmp_path / "c", {"spec": 1}), after)
+    progress = Checkpoint(tmp_path / "c", {"spec": 1}).read(CPU)
+    assert progress is not None
+    assert progress.epoch == after
+    assert_equal(train(PLAN, DATA, GROUPS, progress=progress), train(PLAN, DATA, GROUPS))
+
+
+def test_another_run_or_a_damaged_file_is_not_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    assert Checkpoint(path, {"spec": 1}).read(CPU) is None
+    unfinished(Checkpoint(path, {"spec": 1}), 1)
+    assert Checkpoint(path, {"spec": 2}).read(CPU) is None
+    path.write_bytes(path.read_bytes()[:-10])
+    assert Checkpoint(path, {"spec": 1}).read(CPU) is None
+
+
+def progress(epoch: int) -> Progress:
+    table = pd.DataFrame({"epoch": [epoch], "weight": [0.5]})
+    return Progress(epoch, {"a": torch.ones(2)}, [{"loss": float("nan")}], [table], {"x": -1.0}, {})
+
+
+def test_a_file_is_written_when_the_minutes_have_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    checkpoint = Checkpoint(tmp_path / "c", {})
+    for seconds, written in ((59, False), (2, True), (59, True), (2, True)):
+        clock[0] += seconds
+        checkpoint.keep(progress(int(clock[0])), 1)
+        assert checkpoint.path.exists() == written
+    found = checkpoint.read(CPU)
+    assert found is not None
+    assert found.epoch == 222  # not 220, a minute less a second after the one before
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_the_last_epoch_is_kept_when_a_run_is_ended(end: type[BaseException], tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", {})
+    checkpoint.keep(progress(3), 10)
+    with pytest.raises(end), checkpoint.guarding():
+        raise end
+    found = checkpoint.read(CPU)
+    assert found is not None
+    assert found.epoch == 3
+
+
+def test_sigterm_ends_a_run_with_its_status_and_is_left_as_it_was(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    checkpoint = Checkpoint(tmp_path / "c", {})
+    checkpoint.keep(progress(3), 10)
+    with pytest.raises(SystemExit) as stopped, checkpoint.guarding():
+        signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert checkpoint.path.exists()
+
+
+def test_an_error_keeps_nothing(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", {})
+    checkpoint.keep(progress(3), 10)
+    with pytest.raises(ValueError, match="x"), checkpoint.guarding():
+        raise ValueError("x")
+    assert not checkpoint.path.exists()
