@@ -120,3 +120,16 @@ def needs_harmful(run):
     """Return whether a run leaves out harmful or benign samples, or as many random ones."""
     without = RUNS[run]["without"]
     return without is not None and without["what"] in ("harmful", "benign")
+
+
+def histories(runs):
+    """Return the histories of runs, of all seeds."""
+    return expand(rules.train.output.history, method=runs, seed=SEEDS)
+
+
+def flags(named):
+    """Return flags of the command line: --NAME and its values, quoted."""
+    return " ".join(
+        f"--{name.replace('_', '-')} {shlex.join([values] if isinstance(values, str) else values)}"
+        for name, values in named.items()
+    )

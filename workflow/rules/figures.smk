@@ -1,10 +1,5 @@
 """Stage 4: figures, by one rule, since only the tables differ that they need; tables for papers, the page of results."""
 
-
-def histories(runs):
-    return expand(rules.train.output.history, method=runs, seed=SEEDS)
-
-
 MAIN = [method["name"] for method in config["training"]["methods"]]
 WEIGHTED = [name for name in METHODS if "reweighting" in RUNS[name]["method"]]
 VARIANTS = [f"{name}={base}" for name, base in BASES.items()]
@@ -53,14 +48,6 @@ if config["removal"]["method"]:
         },
         "harmful": {"data": rules.data.output.data, "harmful": HARMFUL},
     }
-
-
-def flags(named):
-    """Return flags of the command line: --NAME and its values, quoted."""
-    return " ".join(
-        f"--{name.replace('_', '-')} {shlex.join([values] if isinstance(values, str) else values)}"
-        for name, values in named.items()
-    )
 
 
 rule figure:
