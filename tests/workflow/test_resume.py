@@ -21,15 +21,24 @@ RECIPE = {
     "ema_decay": 0.0,
 }
 MODEL = {"name": "mlp", "width": 32}
+COMPUTE = {"precision": "float32", "channels_last": False, "compile": False, "micro_batch": 0}
 THREAT = {"norm": "linf", "eps": 0.1}
-DIGITS = {"name": "digits", "train_samples": 300, "validation_samples": 1417, "split_seed": 0}
+DIGITS = {"name": "digits", "train_samples": 300, "validation_samples": 1337, "split_seed": 0}
 DATA = {"data": DIGITS, "subsample": 1.0}
-SUBSETS = {"model": MODEL, "subset_fraction": 0.7, "design": "balanced", "seed": 0, "recipe": RECIPE}
+SUBSETS = {
+    "model": MODEL,
+    "subset_fraction": 0.7,
+    "design": "balanced",
+    "seed": 0,
+    "recipe": RECIPE,
+    "compute": COMPUTE,
+}
 SCORES = {"threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
 TRAIN = {
     "model": MODEL,
     "threat": THREAT,
     "recipe": RECIPE,
+    "compute": COMPUTE,
     "attack": {"steps": 3, "step_size": 0.05},
     "attack_bn": "eval",
     "measure_every": 1,

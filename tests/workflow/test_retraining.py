@@ -65,7 +65,8 @@ def test_another_harmful_threshold_retrains_the_runs_that_depend_on_it(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(harmful_threshold=0.3))
     assert trained == {run for run in RUNS if run.endswith(("harmful", "benign"))}
     assert len(trained) == 4
-    assert jobs == {"harmful": 1, "train": 4, "evaluate": 4, "summary": 1, "figure": 4, "results": 1}
+    # finding_a, finding_b, harmful, tradeoff, overfitting
+    assert jobs == {"harmful": 1, "train": 4, "evaluate": 4, "summary": 1, "figure": 5, "results": 1}
 
 
 def test_another_fraction_trains_its_runs_alone(asked):
@@ -77,19 +78,22 @@ def test_another_fraction_trains_its_runs_alone(asked):
 def test_fewer_runs_train_nothing(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(method=None))
     assert not trained
-    assert jobs == {"summary": 1, "figure": 4, "results": 1}
+    # tradeoff, overfitting
+    assert jobs == {"summary": 1, "figure": 2, "results": 1}
 
 
 def test_another_attack_on_subset_models_trains_these_alone(asked):
     attack = {"steps": 4, "step_size": 0.05}
     jobs, trained = changed(asked, lambda config: config["memorization"]["robust"].update(attack=attack))
     assert not trained
-    assert jobs == {"robust_subsets": 1, "robust_scores": 1}
+    # finding_b
+    assert jobs == {"robust_subsets": 1, "robust_scores": 1, "figure": 1, "results": 1}
 
 
 def test_robust_subset_models_may_be_more_than_those_on_clean_images(asked):
     jobs, _ = changed(asked, lambda config: config["memorization"]["robust"].update(subset_models=80))
-    assert jobs == {"robust_subsets": 3, "robust_scores": 1}  # the first is there
+    # the first shard is there
+    assert jobs == {"robust_subsets": 3, "robust_scores": 1, "figure": 1, "results": 1}
 
 
 def test_the_table_of_harmful_samples_goes_to_the_runs_that_need_it(asked):
