@@ -194,7 +194,7 @@ def test_pixels_that_take_more_than_half_of_the_free_memory_do_not_fit():
 
 
 def test_only_a_gpu_has_free_memory_to_ask_for(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index, 10**9))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index or 7, 10**9))
     assert free_memory(torch.device("cuda", 3)) == 3
     assert free_memory(torch.device("cpu")) is None
 
@@ -214,13 +214,19 @@ def test_pixels_of_all_splits_move_where_they_fit_together(free, where, monkeypa
 def test_images_follow_the_labels_from_pinned_memory(rows, monkeypatch):
     pinned, moved, to = [], [], torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda pixels: pinned.append(pixels.clone()) or pixels)
-    monkeypatch.setattr(torch.Tensor, "to", lambda *given, **options: moved.append(options) or to(*given, **options))
-    images = apart().images(rows)
+    samples = apart()
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda it, where, **options: moved.append((it, where, options)) or to(it, where, **options)
+    )
+    images = samples.images(rows)
     assert (images.device.type, images.dtype, images.shape) == ("meta", torch.float32, (2, 1, 4, 4))
     # only what is asked for, and still as bytes
     assert len(pinned) == 1
     assert torch.equal(pinned[0], part().pixels[rows])
-    assert {"non_blocking": True} in moved
+    *before, (_, where, options) = moved
+    assert (where.type, options) == ("meta", {"non_blocking": True})
+    # rows that may be on the other device, where they cannot be taken from
+    assert [(it is rows, where.type) for it, where, _ in before] == [(True, "cpu")] * isinstance(rows, torch.Tensor)
 
 
 def test_images_that_lie_with_their_labels_are_not_pinned(monkeypatch):
