@@ -17,7 +17,8 @@ class Part:
     """Samples of one split.
 
     pixels: (n, c, h, w) uint8; labels: (n,) int64; index: (n,) int64, each sample's place in its source, for ever.
-    A pixel's value in [0, 1] is ``pixels / pixel_max``.
+    A pixel's value in [0, 1] is ``pixels / pixel_max``. Labels and index are on the device that computes; pixels may
+    stay in host memory, and images are on the device of the labels all the same.
     """
 
     pixels: Tensor
@@ -29,16 +30,25 @@ class Part:
         return len(self.labels)
 
     def images(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Return the images of ``rows`` as float32 (n, c, h, w) in [0, 1]."""
-        return self.pixels[rows].float() / self.pixel_max
+        """Return the images of ``rows`` as float32 (n, c, h, w) in [0, 1], on the device of the labels."""
+        pixels, device = self._pixels(rows), self.labels.device
+        if pixels.device != device:
+            # as bytes, and from pinned memory, so that the copy is not waited for
+            pixels = pixels.pin_memory().to(device, non_blocking=True)
+        return pixels.float() / self.pixel_max
 
     def take(self, rows: Tensor) -> "Part":
         """Return the samples of ``rows``."""
-        return Part(self.pixels[rows], self.labels[rows], self.index[rows], self.pixel_max)
+        return Part(self._pixels(rows), self.labels[rows], self.index[rows], self.pixel_max)
 
-    def to(self, device: torch.device) -> "Part":
-        """Return the same samples on ``device``."""
-        return Part(self.pixels.to(device), self.labels.to(device), self.index.to(device), self.pixel_max)
+    def to(self, device: torch.device, *, with_pixels: bool = True) -> "Part":
+        """Return the same samples on ``device``; without pixels these stay where they are."""
+        pixels = self.pixels.to(device) if with_pixels else self.pixels
+        return Part(pixels, self.labels.to(device), self.index.to(device), self.pixel_max)
+
+    def _pixels(self, rows: Tensor | slice) -> Tensor:
+        """Return the pixels of ``rows`` where they lie."""
+        return self.pixels[rows.to(self.pixels.device) if isinstance(rows, Tensor) else rows]
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,21 @@ class DataSet:
         return digest.hexdigest()
 
     def to(self, device: torch.device) -> "DataSet":
-        """Return the same data set on ``device``."""
-        parts = {name: part.to(device) for name, part in self.parts().items()}
+        """Return the same data set on ``device``; pixels that would crowd its memory stay where they are."""
+        size = sum(part.pixels.nbytes for part in self.parts().values())
+        with_pixels = fits(size, free_memory(device))
+        parts = {name: part.to(device, with_pixels=with_pixels) for name, part in self.parts().items()}
         return DataSet(**parts, classes=self.classes, class_names=self.class_names)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a GPU now, None for any other device: what is there, lies there."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def fits(size: int, free: int | None) -> bool:
+    """Return whether ``size`` bytes of pixels take at most half of ``free`` bytes; training needs the other half."""
+    return free is None or size <= free // 2
 
 
 def load_source(data: Data, *, subsample: float) -> DataSet:

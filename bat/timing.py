@@ -49,7 +49,7 @@ _LOOSE = 1e-6
 
 def first_step(config: Config, data: DataSet) -> None:
     """Train one step, so that what happens once in a process has happened."""
-    model = build(config.model, data.train, classes=data.classes, seed=0)
+    model = build(config.subset_model, data.train, classes=data.classes, seed=0)
     part = _first(data.train, min(_SMALLEST, len(data.train)))
     next(_gentle_epochs(config, model, part, _NATURAL, config.memorization.recipe, config.training.attack))
 
@@ -60,7 +60,7 @@ def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
     attack, method = plan.robust.attack, _ROBUST if robust else _NATURAL
     size = subset_size(len(data.train), plan.subset_fraction)
     start = now()
-    model = build(config.model, _first(data.train, size), classes=data.classes, seed=0)
+    model = build(config.subset_model, _first(data.train, size), classes=data.classes, seed=0)
     building = now() - start
 
     def epoch(count: int) -> float:

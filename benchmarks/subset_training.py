@@ -38,7 +38,7 @@ def main() -> None:
 
     def ours() -> None:
         for seed in range(MODELS):
-            model = build(config.model, subset, classes=data.classes, seed=seed)
+            model = build(config.subset_model, subset, classes=data.classes, seed=seed)
             for _ in fit(model, subset, objective=natural, recipe=recipe, seed=seed, what="benchmark"):
                 pass
 
@@ -46,7 +46,7 @@ def main() -> None:
         batch = next(iter(torch.arange(size).tensor_split(steps // recipe.epochs)))
         x, labels = subset.images(batch), subset.labels[batch]
         for seed in range(MODELS):
-            model = build(config.model, subset, classes=data.classes, seed=seed).train()
+            model = build(config.subset_model, subset, classes=data.classes, seed=seed).train()
             optimizer = torch.optim.SGD(
                 model.parameters(),
                 lr=recipe.learning_rate,

@@ -37,6 +37,9 @@ class Memorization:
         description="balanced (every sample is left out equally often, as far as it divides) or independent draws."
     )
     seed: int = Field(ge=0, le=LARGEST, description="Seed of subsets, initial weights and batch order.")
+    model: Model | None = Field(
+        description="The network of the subset models, those trained adversarially included; null: that of stage 2."
+    )
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
     threshold: float = Field(ge=0, lt=1, description="t: a training sample is atypical if its memorization is over t.")
     false_discovery_rate: float = Field(
@@ -116,7 +119,7 @@ class Config:
     subsample: float = Field(
         gt=0, le=1, description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
     )
-    model: Model = Field(description="The network, for stage 1 and stage 2 alike.")
+    model: Model = Field(description="The network of stage 2, and of stage 1 where memorization.model is null.")
     threat: Threat = Field(description="What an adversary may change.")
     compute: Compute = Field(description="How stage 1 and stage 2 compute.")
     scores: Scores = Field(description="Where the scores of stage 1 come from.")
@@ -124,6 +127,11 @@ class Config:
     training: Training = Field(description="Stage 2: methods.")
     removal: Removal = Field(description="Findings (a) and (b): retraining without some samples.")
     evaluation: Evaluation = Field(description="Stage 3: attacks on every model.")
+
+    @property
+    def subset_model(self) -> Model:
+        """The network of the subset models."""
+        return self.memorization.model or self.model
 
     @model_validator(mode="after")
     def _coherent(self) -> "Config":

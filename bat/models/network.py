@@ -10,8 +10,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bat.config import LibraryModel, Model, SizedModel
 from bat.data import Part
+from bat.errors import BatError
 from bat.models.library import library_body
-from bat.models.residual import preact_resnet18, resnet, wide_resnet
+from bat.models.residual import preact_resnet18, resnet, resnet9, wide_resnet
 from bat.models.small import mlp, small_cnn
 
 
@@ -51,14 +52,14 @@ def build(model: Model, train: Part, *, classes: int, seed: int) -> Network:
     Its initial weights depend on ``seed`` alone, and none are trained; the global random state is left as it was.
 
     Raises:
-        BatError: a network of another library that is not there, or does not take such images.
+        BatError: a network that does not take such images, or of another library and not there.
     """
     mean, std = _statistics(train)
     with seeded(seed, torch.device("cpu")):
         body, width = _body(model, train.pixels.shape[1:])
         # a channel without any contrast must not divide by 0
         network = Network(body, width, classes, mean.float(), std.float().clamp(min=1e-3))
-    return network.to(train.pixels.device)
+    return network.to(train.labels.device)
 
 
 def _statistics(part: Part) -> tuple[Tensor, Tensor]:
@@ -143,10 +144,15 @@ def _body(model: Model, shape: torch.Size) -> tuple[nn.Module, int]:
         return {"small_cnn": small_cnn, "mlp": mlp}[model.name](shape, model.width)
     if isinstance(model, LibraryModel):
         return library_body(model.name, shape)
+    if model.name == "resnet9" and min(shape[1:]) < 11:
+        raise BatError(
+            f"model resnet9: takes images of at least 11 x 11 pixels, not {shape[1]} x {shape[2]}: choose another"
+        )
     return _FIXED[model.name](shape[0])
 
 
 _FIXED: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
+    "resnet9": resnet9,
     "resnet18": partial(resnet, 18),
     "preact_resnet18": preact_resnet18,
     "resnet50": partial(resnet, 50),

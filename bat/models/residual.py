@@ -1,7 +1,8 @@
 """Residual networks for small images: bodies from images (n, channels, h, w) to features, with their number.
 
-Each starts with a 3 x 3 convolution of stride 1 and no pooling, and ends with the mean over all places. Convolutions
-start from He's normal distribution over what leaves them (He et al. 2015), as in torchvision.
+Each starts with a 3 x 3 convolution of stride 1 and no pooling, and ends with the mean over all places, resnet9 with
+the maximum. Convolutions start from He's normal distribution over what leaves them (He et al. 2015), as in torchvision;
+those of resnet9 as torch starts them, with which its recipes were found.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,51 @@ def wide_resnet(depth: int, factor: int, channels: int) -> tuple[nn.Module, int]
     WRN-28-10 has 36,479,194 parameters with a head of 10 classes, 36,536,884 with 100; WRN-34-10 46,160,474 with 10.
     """
     return _preactivation(channels, stem=16, widths=(16 * factor, 32 * factor, 64 * factor), blocks=(depth - 4) // 6)
+
+
+def resnet9(channels: int) -> tuple[nn.Module, int]:
+    """Return the ResNet-9 of fast CIFAR-10 training, as FFCV's example has it after KakaoBrain's torchskeleton.
+
+    Images have at least 11 x 11 pixels. Features come scaled by 0.2, which is that example's factor on the logits; its
+    last layer has no bias, the head here has one. 2,274,890 parameters with a head of 10 classes.
+    """
+
+    def layer(inputs: int, outputs: int, size: int = 3, *, stride: int = 1, padding: int = 1) -> list[nn.Module]:
+        convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding, bias=False)
+        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+    layers = [
+        *layer(channels, 64),
+        *layer(64, 128, 5, stride=2, padding=2),
+        _Residual(*layer(128, 128), *layer(128, 128)),
+        *layer(128, 256),
+        nn.MaxPool2d(2),
+        _Residual(*layer(256, 256), *layer(256, 256)),
+        *layer(256, 128, padding=0),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        _Scale(0.2),
+    ]
+    return nn.Sequential(*layers), 128
+
+
+class _Residual(nn.Sequential):
+    """Layers beside a shortcut."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        changed = x
+        for layer in self:
+            changed = layer(changed)
+        return x + changed
+
+
+class _Scale(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
 
 
 def _preactivation(channels: int, *, stem: int, widths: Sequence[int], blocks: int) -> tuple[nn.Module, int]:

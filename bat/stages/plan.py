@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bat.config import Config, FileScores, expand, load, removal_runs
+from bat.config import Config, FileScores, Model, expand, load, removal_runs
 from bat.data import DataSet
 from bat.errors import BatError
 from bat.journal import Journal
@@ -56,12 +56,13 @@ def plan(
         Stage("figures", FIGURES, start),
     ]
     on_cpu = where.type == "cpu"
-    weights = build(experiment.model, data.train, classes=data.classes, seed=0).state_dict().values()
-    parameters = sum(tensor.numel() for tensor in weights)
-    stored = disk(experiment, data, runs=runs, weights=sum(tensor.nbytes for tensor in weights))
+    network, weights = _network(experiment.model, data)
+    if experiment.memorization.model and not isinstance(experiment.scores, FileScores):
+        network += f"; of stage 1 {_network(experiment.subset_model, data)[0]}"
+    stored = disk(experiment, data, runs=runs, weights=weights)
     lines = [
         _described(experiment, data, origin),
-        f"{experiment.model.name}, {parameters:,} weights, on {where}, {threads} thread{'s'[: threads > 1]}",
+        f"{network}, on {where}, {threads} thread{'s'[: threads > 1]}",
         "",
         *table(stages, threads=threads if on_cpu else 1, unit="CPU" if on_cpu else "GPU"),
         "",
@@ -97,6 +98,12 @@ def _data(config: Config) -> tuple[DataSet, str]:
         if read_tensors(path, "data")[1]["spec"] == asdict(wanted):
             return read_data(path), path
     return random_data(config), "random images in its place"
+
+
+def _network(model: Model, data: DataSet) -> tuple[str, int]:
+    """Return a network's name and number of weights as text, and the bytes of its weights."""
+    weights = build(model, data.train, classes=data.classes, seed=0).state_dict().values()
+    return f"{model.name}, {sum(tensor.numel() for tensor in weights):,} weights", sum(w.nbytes for w in weights)
 
 
 def _described(config: Config, data: DataSet, origin: str) -> str:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,8 +23,10 @@ from bat.config import (
     Npz,
     OneCycle,
     Packaged,
+    Pgd,
     PgdAt,
     Published,
+    Recipe,
     Steps,
     load,
     parse,
@@ -31,8 +34,11 @@ from bat.config import (
     share,
     subset_size,
 )
+from bat.data import split
 from bat.errors import BatError
 from bat.memorization import subset_masks
+from bat.plan import SOURCES
+from bat.sources import Samples, Source
 
 ROOT = Path(__file__).parents[2]
 SCHEMA_FILE = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -46,8 +52,16 @@ def read(*names):
     return merged
 
 
+def without_null_width(value):
+    """Drop what only takes an inherited width away: no record of a network of fixed size has it."""
+    model = value["model"]
+    return value if model["width"] is not None else value | {"model": {"name": model["name"]}}
+
+
 DEFAULT = ("config",)
 SMOKE = ("config", "smoke")
+LARGE = ["mnist", "cifar10", "cifar100", "tiny_imagenet"]
+SHIPPED = [DEFAULT, *(("config", name) for name in ("smoke", "digits_full", "mnist5k", *LARGE))]
 
 
 def edited(path, value):
@@ -72,10 +86,15 @@ class Drop:
 DROP = Drop()
 
 
-@pytest.mark.parametrize("names", [DEFAULT, SMOKE], ids="+".join)
+def test_all_files_are_shipped_configurations():
+    assert {names[-1] for names in SHIPPED} == {path.stem for path in (ROOT / "config").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("names", SHIPPED, ids="+".join)
 def test_shipped_configurations_are_read_as_written(names):
     value = read(*names)
     config = parse(Config, value, "here")
+    value = without_null_width(value)
     # through JSON, in which tuples are lists
     assert json.loads(json.dumps(dataclasses.asdict(config))) == value
 
@@ -87,12 +106,64 @@ def test_smoke_changes_the_default_and_nothing_is_lost_in_the_merge():
     assert smoke.training.recipe.schedule == default.training.recipe.schedule
 
 
-@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"])
+@pytest.mark.parametrize("name", ["resnet9", "resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"])
 def test_a_network_of_fixed_size_stands_alone_or_takes_an_inherited_width_away(name):
     expected = FixedModel(name=name)
     assert parse(Config, edited("model", {"name": name}), "").model == expected
     assert parse(Config, edited("model", {"name": name, "width": None}), "").model == expected
     assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+
+
+@pytest.mark.parametrize("name", LARGE[1:])
+def test_the_usual_recipe_for_cifar(name):
+    config = parse(Config, read("config", name), "")
+    stage, attack = config.training, Pgd(steps=10, step_size=2 / 255)
+    assert (config.threat.norm, config.threat.eps) == ("linf", 8 / 255)
+    assert stage.attack == config.memorization.robust.attack == attack
+    assert (config.evaluation.pgd.steps, config.evaluation.pgd.step_size) == (20, 2 / 255)
+    assert stage.recipe == Recipe(
+        epochs=200,
+        batch_size=128,
+        learning_rate=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule=Steps(name="steps", milestones=(0.5, 0.75), factor=0.1),
+        crop_padding=4,
+        flip=True,
+        label_smoothing=0.0,
+        ema_decay=0.0,
+    )
+    assert config.model == FixedModel(name="preact_resnet18")
+
+
+def test_subset_models_have_a_network_of_their_own_where_one_is_named():
+    config = parse(Config, read("config", "cifar10"), "")
+    assert (config.model.name, config.subset_model.name) == ("preact_resnet18", "resnet9")
+    config = parse(Config, read("config"), "")
+    assert config.memorization.model is None
+    assert config.subset_model == config.model
+    wrong = edited("memorization.model", {"name": "resnet9", "width": 3})
+    assert refusal(parse, Config, wrong, "here").startswith("here: memorization.model: resnet9 has no width")
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("subsample", [1.0, 0.02])
+def test_splits_and_subsets_of_large_data_sets_and_of_their_trials(name, subsample):
+    config = parse(Config, read("config", name) | {"subsample": subsample}, "")
+    known = SOURCES[name]
+
+    def samples(count):
+        labels = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % known.classes
+        return Samples(labels, lambda rows: torch.zeros(len(rows), 1, 1, 1, dtype=torch.uint8))
+
+    source = Source(samples(known.pool), samples(known.test), tuple(map(str, range(known.classes))), 255)
+    data = split(source, config.data, subsample=subsample)  # refuses a class without training samples
+    size, models = len(data.train), config.memorization.subset_models
+    assert size == round(subsample * (known.pool - config.data.validation_samples))
+    assert len(data.validation) == round(subsample * config.data.validation_samples)
+    # each sample is left out of some model, and of some not
+    assert models >= math.ceil(size / (size - subset_size(size, config.memorization.subset_fraction)))
+    assert models % config.memorization.models_per_shard == 0
 
 
 @pytest.mark.parametrize("name", ["torchvision:vgg11_bn", "timm:resnet18.a1_in1k", "timm:vit_tiny_patch16_224"])
@@ -218,6 +289,9 @@ WRONG = [
     ("scores", {"source": "file", "path": "scores.npz"}, "scores.format: missing key", True),
     ("scores", {"source": "file", "path": "", "format": "npz"}, "scores.path: ", True),
     ("scores", {"source": "file", "path": "scores.npz", "format": "pickle"}, "scores.format: ", True),
+    ("memorization.model", DROP, "memorization.model: missing key", True),
+    ("memorization.model", {"name": "resnet"}, "memorization.model.name: no such network", True),
+    ("memorization.model", {"name": "mlp"}, "memorization.model.width: missing key", True),
     ("memorization.design", "random", "memorization.design: ", True),
     ("memorization.robust.subset_models", -50, "memorization.robust.subset_models: ", True),
     ("memorization.robust.subset_models", 30, "memorization.robust.subset_models is 30, no multiple", False),
@@ -411,9 +485,9 @@ def test_the_schema_itself_is_valid():
     Draft202012Validator.check_schema(schema())
 
 
-@pytest.mark.parametrize("names", [DEFAULT, SMOKE], ids="+".join)
+@pytest.mark.parametrize("names", SHIPPED, ids="+".join)
 def test_shipped_configurations_are_valid_under_the_schema(names):
-    Draft202012Validator(schema()).validate(read(*names))
+    Draft202012Validator(schema()).validate(without_null_width(read(*names)))
 
 
 @pytest.mark.parametrize(("path", "value", "_", "refused"), WRONG)

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from bat.config import Npz, Packaged
-from bat.data import DataSet, Part, augment, load_source, split, stratified_order
+from bat.config import FixedModel, Npz, Packaged, SizedModel
+from bat.data import DataSet, Part, augment, fits, free_memory, load_source, split, stratified_order
 from bat.errors import BatError
+from bat.models import build
 from bat.seeds import generator
 from bat.sources import Samples, Source
 
@@ -178,6 +179,79 @@ def test_all_tensors_move_to_the_device():
         assert {samples.pixels.device, samples.labels.device, samples.index.device} == {device}
         assert len(samples) == len(set_of().parts()[name])
         assert samples.pixel_max == 255
+
+
+def apart(n=5):
+    """Samples whose pixels stay on the CPU while another device computes."""
+    return part(n).to(torch.device("meta"), with_pixels=False)
+
+
+def test_pixels_that_take_more_than_half_of_the_free_memory_do_not_fit():
+    assert fits(50, 100)
+    assert not fits(51, 100)
+    assert not fits(51, 101)
+    assert fits(10**15, None)
+
+
+def test_only_a_gpu_has_free_memory_to_ask_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index or 7, 10**9))
+    assert free_memory(torch.device("cuda", 3)) == 3
+    assert free_memory(torch.device("cpu")) is None
+
+
+# 5 + 3 + 4 images of 16 bytes
+@pytest.mark.parametrize(("free", "where"), [(2 * 192, "meta"), (2 * 192 - 1, "cpu"), (None, "meta")])
+def test_pixels_of_all_splits_move_where_they_fit_together(free, where, monkeypatch):
+    monkeypatch.setattr("bat.data.free_memory", lambda device: free)
+    for name, samples in set_of().to(torch.device("meta")).parts().items():
+        assert samples.pixels.device.type == where
+        assert samples.labels.device.type == samples.index.device.type == "meta"
+        if where == "cpu":
+            assert torch.equal(samples.pixels, set_of().parts()[name].pixels)
+
+
+@pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([4, 0])], ids=["slice", "rows"])
+def test_images_follow_the_labels_from_pinned_memory(rows, monkeypatch):
+    pinned, moved, to = [], [], torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda pixels: pinned.append(pixels.clone()) or pixels)
+    samples = apart()
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda it, where, **options: moved.append((it, where, options)) or to(it, where, **options)
+    )
+    images = samples.images(rows)
+    assert (images.device.type, images.dtype, images.shape) == ("meta", torch.float32, (2, 1, 4, 4))
+    # only what is asked for, and still as bytes
+    assert len(pinned) == 1
+    assert torch.equal(pinned[0], part().pixels[rows])
+    *before, (_, where, options) = moved
+    assert (where.type, options) == ("meta", {"non_blocking": True})
+    # rows that may be on the other device, where they cannot be taken from
+    assert [(it is rows, where.type) for it, where, _ in before] == [(True, "cpu")] * isinstance(rows, torch.Tensor)
+
+
+def test_images_that_lie_with_their_labels_are_not_pinned(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", None)
+    assert part().images().device.type == "cpu"
+
+
+def test_a_part_of_samples_lies_as_they_do():
+    taken = apart().take(torch.tensor([3, 0]))
+    assert (taken.pixels.device.type, taken.labels.device.type, taken.index.device.type) == ("cpu", "meta", "meta")
+    assert torch.equal(taken.pixels, part().pixels[[3, 0]])
+
+
+@pytest.mark.parametrize("model", [SizedModel(name="small_cnn", width=4), FixedModel(name="resnet18")])
+def test_a_network_is_built_where_the_labels_are(model):
+    network = build(model, apart(), classes=3, seed=0)
+    assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([4, 0, 0])], ids=["slice", "rows"])
+def test_images_from_host_memory_are_those_on_the_gpu(rows):
+    device = torch.device("cuda", 0)
+    rows = rows.to(device) if isinstance(rows, torch.Tensor) else rows
+    assert torch.equal(part().to(device, with_pixels=False).images(rows), part().to(device).images(rows))
 
 
 def set_of(**changes):

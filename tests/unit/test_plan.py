@@ -17,7 +17,7 @@ from snakemake.utils import update_config
 from bat import plan, timing, training
 from bat.attacks.ensemble import STANDARD
 from bat.cli import main
-from bat.config import EvaluationPgd, Packaged, load
+from bat.config import EvaluationPgd, Packaged, SizedModel, load
 from bat.config.reading import merged
 from bat.data import load_source
 from bat.losses import objective
@@ -188,6 +188,31 @@ def test_subset_models_by_a_clock_of_images(images):
     assert timing.subset_seconds(SMOKE, data, robust=True) == pytest.approx(expected)
 
 
+OWN = replace(SMOKE, memorization=replace(SMOKE.memorization, model=SizedModel(name="small_cnn", width=2)))
+
+
+@pytest.mark.parametrize(
+    ("act", "name"),
+    [
+        (lambda data: timing.first_step(OWN, data), "small_cnn"),
+        (lambda data: timing.subset_seconds(OWN, data, robust=False), "small_cnn"),
+        (lambda data: timing.subset_seconds(OWN, data, robust=True), "small_cnn"),
+        (lambda data: timing.method_seconds(OWN, data, OWN.training.methods[1]), "mlp"),
+        (lambda data: timing.evaluation_seconds(OWN, data), "mlp"),
+    ],
+    ids=["first step", "subsets", "robust subsets", "method", "evaluation"],
+)
+def test_each_stage_is_timed_with_its_own_network(act, name, monkeypatch):
+    built = []
+    for module in (timing, training):
+        monkeypatch.setattr(
+            module, "build", lambda model, *parts, **at: built.append(model) or build(model, *parts, **at)
+        )
+    monkeypatch.setattr(timing, "BUDGET", 0.01)
+    act(plan.random_data(OWN))
+    assert {model.name for model in built} == {name}
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
     stage = replace(SMOKE.training, measure_every=2)
@@ -285,6 +310,16 @@ def test_plan_prints_jobs_and_precision(folder, capsys):
     assert "477 models, so memorization.subset_models: 480 (24 shards)" in text  # 1.1905 / 0.0025
     weights = build(SMOKE.model, plan.random_data(SMOKE).train, classes=10, seed=0).state_dict().values()
     assert f"{sum(tensor.numel() for tensor in weights):,} weights" in text
+
+
+def test_plan_names_the_network_of_stage_1_where_it_has_its_own(folder, capsys):
+    own = "memorization={model: {name: small_cnn, width: 2}}"
+    # three convolutions; normalisation with 4 numbers a channel and a counter; a head on 8 x 2 x 2 features; mean and
+    # deviation of pixels
+    count = 18 + 72 + 288 + 4 * (2 + 4 + 8) + 3 + 32 * 10 + 10 + 2
+    assert f" weights; of stage 1 small_cnn, {count} weights, on cpu" in planned(capsys, "--config", own)
+    imported = planned(capsys, "--config", own, "scores={source: file, path: scores.npz, format: npz}")
+    assert "of stage 1" not in imported
 
 
 def test_plan_takes_the_data_set_that_is_on_disk(folder, capsys):

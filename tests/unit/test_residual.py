@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from refusals import refusal
 from torch import nn
 
 from bat.config import FixedModel
@@ -14,11 +15,12 @@ from bat.models import build, for_attacks, mode
 from bat.models.network import _FIXED
 from bat.models.residual import wide_resnet
 
-NAMES = ["resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"]
+NAMES = ["resnet9", "resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"]
 # With a head of 10 classes and 3 channels. resnet18 and resnet50 as in kuangliu's pytorch-cifar, counted so by
 # NNI among others; wrn_28_10 as pytorchcv asserts it (Zagoruyko and Komodakis 2016: 36.5 M); preact_resnet18 and
-# wrn_34_10 by the formula below.
+# wrn_34_10 by the formula below; resnet9 by its own.
 PARAMETERS = {
+    "resnet9": 2_274_890,
     "resnet18": 11_173_962,
     "preact_resnet18": 11_172_170,
     "resnet50": 23_520_842,
@@ -58,6 +60,13 @@ def test_the_formula_of_preactivation_networks_gives_the_same_numbers():
     assert preactivation_parameters(64, (64, 128, 256, 512), 2, 10) == PARAMETERS["preact_resnet18"]
     assert preactivation_parameters(16, (160, 320, 640), 4, 10) == PARAMETERS["wrn_28_10"]
     assert preactivation_parameters(16, (160, 320, 640), 5, 10) == PARAMETERS["wrn_34_10"]
+
+
+def test_the_formula_of_resnet9_gives_the_same_number():
+    # inputs, outputs, side of the kernel
+    layers = [(3, 64, 3), (64, 128, 5), *2 * [(128, 128, 3)], (128, 256, 3), *2 * [(256, 256, 3)], (256, 128, 3)]
+    count = sum(inputs * outputs * side**2 + 2 * outputs for inputs, outputs, side in layers)
+    assert count + 128 * 10 + 10 == PARAMETERS["resnet9"]
 
 
 def test_wrn_28_10_with_100_classes_has_36_5_million_parameters():
@@ -113,7 +122,24 @@ def preactivation(at, x, *, groups, blocks):
     return normalise(at, f"body.{groups * blocks + 1}", x).relu()
 
 
+def resnet9(at, x):
+    """The network of FFCV's CIFAR-10 example, its factor of 0.2 included; no place left to take a mean over."""
+
+    def layer(place, x, stride=1):
+        normalisation = f"{place[:-1]}{int(place[-1]) + 1}"
+        return normalise(at, f"body.{normalisation}", convolve(at[f"body.{place}.weight"], x, stride)).relu()
+
+    x = layer("3", layer("0", x), stride=2)
+    x = x + layer("6.3", layer("6.0", x))
+    x = F.max_pool2d(layer("7", x), 2)
+    x = x + layer("11.3", layer("11.0", x))
+    # without padding: the outermost places of one with padding are gone
+    x = layer("12", x)[:, :, 1:-1, 1:-1]
+    return 0.2 * x.amax((2, 3), keepdim=True)
+
+
 FORMULAS = {
+    "resnet9": resnet9,
     "resnet18": lambda at, x: resnet(at, x, blocks=(2, 2, 2, 2), convolutions=2),
     "resnet50": lambda at, x: resnet(at, x, blocks=(3, 4, 6, 3), convolutions=3),
     "preact_resnet18": lambda at, x: preactivation(at, x, groups=4, blocks=2),
@@ -148,6 +174,13 @@ def test_logits_equal_the_formula_of_the_network(name, channels, monkeypatch):
         torch.testing.assert_close(model(x), logits, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(for_attacks(model)(x), logits, rtol=1e-9, atol=1e-9)
     assert logits.std() > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(3, 10, 32), (1, 32, 10)], ids=str)
+def test_images_too_small_for_resnet9_are_refused(shape):
+    build(FixedModel(name="resnet9"), part((1, 11, 11)), classes=3, seed=0)(part((1, 11, 11)).images())
+    message = refusal(lambda: build(FixedModel(name="resnet9"), part(shape), classes=3, seed=0))
+    assert f"at least 11 x 11 pixels, not {shape[1]} x {shape[2]}" in message
 
 
 # -- what the training loop and the attacks lean on

@@ -90,6 +90,22 @@ def test_another_attack_on_subset_models_trains_these_alone(asked):
     assert jobs == {"robust_subsets": 1, "robust_scores": 1, "figure": 1, "results": 1}
 
 
+def test_another_network_of_stage_1_trains_the_subset_models_again(asked):
+    jobs, _ = changed(asked, lambda config: config["memorization"].update(model={"name": "small_cnn", "width": 4}))
+    assert (jobs["subsets"], jobs["robust_subsets"], jobs["scores"], jobs["train"]) == (2, 1, 1, 13)
+
+
+def test_another_network_of_stage_2_leaves_subset_models_that_have_their_own(asked):
+    def change(config):
+        # the same network for stage 1 as before, now by its own name
+        config["memorization"]["model"] = dict(config["model"])
+        config["model"]["width"] = 16
+
+    jobs, _ = changed(asked, change)
+    assert not jobs.keys() & {"subsets", "robust_subsets", "scores", "null_pairs"}
+    assert (jobs["train"], jobs["evaluate"]) == (13, 13)
+
+
 def test_robust_subset_models_may_be_more_than_those_on_clean_images(asked):
     jobs, _ = changed(asked, lambda config: config["memorization"]["robust"].update(subset_models=80))
     # the first shard is there

@@ -1,11 +1,13 @@
-"""A large experiment is planned by Snakemake in seconds: 4,000 subset models, ten methods, five seeds."""
+"""Large experiments and their trials are planned by Snakemake in seconds: 4,000 subset models, 20 runs, 3 seeds."""
 
+import json
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import yaml
+import pytest
 
 ROOT = Path(__file__).parents[2]
 MEASURE = """
@@ -16,21 +18,52 @@ sys.exit(code)
 """
 
 
-def test_dry_run_of_4000_models_takes_little_time_and_memory(tmp_path):
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    config["memorization"] |= {"subset_models": 4000, "models_per_shard": 50}
-    bat = config["training"]["methods"][2]
-    config["training"]["methods"] = [bat | {"name": f"bat_{number}"} for number in range(10)]
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), "-n"]
+def dry_run(folder, name, *arguments):
+    """Plan a shipped experiment in an empty folder; return what Snakemake says, seconds, and memory in KiB."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow/Snakefile", "--dry-run"]
+    files = ["--configfile", *(ROOT / f"config/{each}.yaml" for each in ("config", name))]
     # through a small process: a child counts the memory of the process that it was forked from, too
-    small = [sys.executable, "-c", MEASURE, *command]
+    small = [sys.executable, "-c", MEASURE, *map(str, [*command, *files, *arguments])]
     start = time.monotonic()
-    run = subprocess.run(small, cwd=tmp_path, capture_output=True, text=True, check=False)
+    run = subprocess.run(small, cwd=folder, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     text, _, memory = run.stdout.rpartition("\n")
-    jobs = dict(line.split() for line in text.splitlines() if line.startswith(("subsets ", "train ", "evaluate ")))
-    assert jobs == {"subsets": "80", "train": "50", "evaluate": "50"}
-    assert time.monotonic() - start < 15
-    assert int(memory) < 1024**2  # KiB
+    return text, time.monotonic() - start, int(memory)
+
+
+def jobs(text):
+    found = dict(re.findall(r"^(download|subsets|robust_subsets|train|evaluate) +(\d+)$", text, re.MULTILINE))
+    return {rule: int(count) for rule, count in found.items()}
+
+
+def test_dry_run_of_4000_models_takes_little_time_and_memory(tmp_path):
+    text, seconds, memory = dry_run(tmp_path, "cifar100")
+    assert jobs(text) == {"download": 1, "subsets": 80, "train": 60, "evaluate": 60}
+    assert seconds < 15
+    assert memory < 1024**2
+
+
+# shards; runs, those of removal and sweeps included, times seeds; networks of stage 1 and 2
+SHIPPED = {
+    "mnist": (20, 21 * 3, "small_cnn", "small_cnn"),
+    "cifar10": (20, 21 * 3, "resnet9", "preact_resnet18"),
+    "cifar100": (80, 20 * 3, "preact_resnet18", "preact_resnet18"),
+    "tiny_imagenet": (100, 19 * 2, "preact_resnet18", "preact_resnet18"),
+}
+
+
+@pytest.mark.parametrize("config", [[], ["subsample=0.02", "experiment=trial"]], ids=["whole", "trial"])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_large_experiments_and_their_trials_can_be_planned_without_their_data(tmp_path, name, config):
+    shards, runs, first, second = SHIPPED[name]
+    options = ["--config", *config] if config else []
+    text, _, _ = dry_run(tmp_path, name, "--printshellcmds", *options)
+    assert jobs(text) == {"download": 1, "subsets": shards, "train": runs, "evaluate": runs}
+    assert f"results/{'trial' if config else name}/subsets/" in text
+    specs = {
+        stage: [json.loads(found) for found in re.findall(rf"python -m bat {stage} --spec '(.*?)' --", text)]
+        for stage in ("data", "subsets", "train", "evaluate")
+    }
+    assert [spec["subsample"] for spec in specs["data"]] == [0.02 if config else 1.0]
+    for stage, network in (("subsets", first), ("train", second), ("evaluate", second)):
+        assert {spec["model"]["name"] for spec in specs[stage]} == {network}

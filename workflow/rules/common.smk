@@ -108,7 +108,7 @@ def subsets_spec(shard, adversary):
         "design",
         "seed",
         "recipe",
-        model=config["model"],
+        model=config["memorization"]["model"] or config["model"],
         compute=config["compute"],
         first_model=int(shard) * MODELS_PER_SHARD,
         models=MODELS_PER_SHARD,
