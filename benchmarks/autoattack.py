@@ -4,10 +4,13 @@
 
 Trains one model a method on digits, then runs both on the same images in this process, on one thread. For each attack
 list: samples that stand after it, by either; share of images on which they differ; CPU seconds and their ratio.
+
+Either draws its own random starts, so that on a sample that some starts break and others do not they differ by chance.
+With --seeds 20 both run with 20 seeds on the same model: mean, least and most of the samples that stand show how far
+one run of either is from its next.
 """
 
 import argparse
-import sys
 import time
 from dataclasses import replace
 
@@ -51,21 +54,21 @@ def trained(method: Method, data: DataSet, width: int, epochs: int) -> Network:
     return model.eval()
 
 
-def ours(model: Network, part: Part, threat: Threat, attack: Attack, batch_size: int) -> np.ndarray:
+def ours(model: Network, part: Part, threat: Threat, attack: Attack, batch_size: int, seed: int) -> np.ndarray:
     """Return which samples stand after one attack of this package."""
     # one step, one restart: the least that evaluate() can do beside the ensemble
     pgd = EvaluationPgd(name="pgd", steps=1, step_size=threat.eps, restarts=1)
     found = [
-        evaluate(model, part, rows, threat=threat, pgd_attack=pgd, ensemble=(attack,), seed=0)["margin"] > 0
+        evaluate(model, part, rows, threat=threat, pgd_attack=pgd, ensemble=(attack,), seed=seed)["margin"] > 0
         for rows in torch.split(torch.arange(len(part)), batch_size)
     ]
     return torch.cat(found).numpy()
 
 
-def theirs(model: Network, part: Part, threat: Threat, attack: Attack, batch_size: int) -> np.ndarray:
+def theirs(model: Network, part: Part, threat: Threat, attack: Attack, batch_size: int, seed: int) -> np.ndarray:
     """Return which samples stand after one attack of pyautoattack with the standard's settings."""
     norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
-    adversary = AutoAttack(model, norm=norm, eps=threat.eps, seed=0, version="standard")
+    adversary = AutoAttack(model, norm=norm, eps=threat.eps, seed=seed, version="standard")
     adversary.attacks_to_run = [NAMES[attack.name]]
     x, labels = part.images(), part.labels
     x_adv = adversary.run_standard_evaluation(x, labels, batch_size=batch_size)
@@ -82,6 +85,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16, help="channels of small_cnn's first convolution")
     parser.add_argument("--batch-size", type=int, default=250, help="images in one pass, for both")
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=1, help="runs of both with starts of their own, on one model")
     parser.add_argument("--attacks", nargs="+", default=list(NAMES), choices=NAMES)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     options = parser.parse_args()
@@ -93,30 +97,38 @@ def main() -> None:
         model = trained(METHODS[name], data, options.width, options.epochs)
         for threat in THREATS[options.data]:
             print(f"\n{options.data}, {name}, {threat.norm} {threat.eps:g}, {len(images)} images")
-            print(f"{'after':10}{'ours':>7}{'theirs':>8}{'differ':>9}{'ours s':>9}{'theirs s':>10}{'ratio':>8}")
-            standing = {run: np.ones(len(images), dtype=bool) for run in (ours, theirs)}
+            print(f"{'after':10}{'ours':>17}{'theirs':>17}{'differ':>9}{'ours s':>9}{'theirs s':>10}{'ratio':>8}")
+            standing = {run: np.ones((options.seeds, len(images)), dtype=bool) for run in (ours, theirs)}
             total = dict.fromkeys(standing, 0.0)
             for attack in attacks:
                 seconds = {}
                 for run, stands in standing.items():
-                    rows = torch.tensor(np.flatnonzero(stands))
                     start = time.process_time()
-                    if len(rows):
-                        stands[rows] = run(model, images.take(rows), threat, attack, options.batch_size)
-                    seconds[run] = time.process_time() - start
+                    for seed in range(options.seeds):
+                        rows = torch.tensor(np.flatnonzero(stands[seed]))
+                        if len(rows):
+                            part = images.take(rows)
+                            stands[seed, rows] = run(model, part, threat, attack, options.batch_size, seed)
+                    seconds[run] = (time.process_time() - start) / options.seeds
                     total[run] += seconds[run]
                 line(attack.name, standing, seconds)
             line("all", standing, total)
-            sys.stdout.flush()
 
 
 def line(name: str, standing: dict, seconds: dict) -> None:
-    """Print one row."""
+    """Print one row: means over seeds, and the range of the samples that stand if there are several seeds."""
     differ = float((standing[ours] != standing[theirs]).mean())
     print(
-        f"{name:10}{standing[ours].sum():7}{standing[theirs].sum():8}{differ:9.2%}{seconds[ours]:9.2f}"
-        f"{seconds[theirs]:10.2f}{seconds[ours] / max(seconds[theirs], 1e-9):8.2f}"
+        f"{name:10}{count(standing[ours]):>17}{count(standing[theirs]):>17}{differ:9.2%}{seconds[ours]:9.2f}"
+        f"{seconds[theirs]:10.2f}{seconds[ours] / max(seconds[theirs], 1e-9):8.2f}",
+        flush=True,
     )
+
+
+def count(stands: np.ndarray) -> str:
+    """Return how many samples stand: with several seeds mean, least and most. stands: (seeds, samples)."""
+    found = stands.sum(1)
+    return f"{found[0]}" if len(found) == 1 else f"{found.mean():.1f} ({found.min()} to {found.max()})"
 
 
 if __name__ == "__main__":

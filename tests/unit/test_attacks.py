@@ -10,16 +10,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from networks import trained
-from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from bat.attacks.apgd import apgd
 from bat.attacks.ball import project, random_start, size, step
-from bat.attacks.gradient import cross_entropy
+from bat.attacks.gradient import cross_entropy, targeted_dlr
 from bat.attacks.pgd import pgd
 from bat.data import Part
 from bat.evaluation import attackable, correct
-from bat.models import Network
+from bat.models import Network, for_attacks
 
 torch.set_num_threads(1)
 
@@ -432,6 +432,35 @@ def test_apgd_agrees_with_its_authors_code(digits: tuple[Network, Part], norm: s
     # from others, random starts: 1 % of 300, which is what two runs of the authors' code differ by
     assert abs(int(stood.sum() - own_start.sum())) <= 2
     assert (stood != own_start).sum() <= 3
+
+
+@pytest.mark.filterwarnings("ignore:there are .* points with zero gradient")
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.6)])
+def test_apgd_and_its_authors_code_break_the_same_samples_of_a_natural_model(norm: str, eps: float) -> None:
+    # here a sample's start decides whether it breaks: from starts of their own the two may differ, as two seeds would
+    model, test = trained("natural", name="small_cnn", width=8, epochs=8)
+    test = test.take(torch.from_numpy(correct(model, test)).nonzero().flatten()[:300])
+    x, labels = test.images(), test.labels
+    with torch.no_grad():
+        ranked = model(x).argsort(dim=1, descending=True)
+    options: dict[str, Any] = {"norm": norm, "eps": eps, "steps": 100, "rho": 0.75}
+    name = {"linf": "Linf", "l2": "L2"}[norm]
+    for rank in range(4):  # the cross-entropy, then the three most likely wrong classes
+        uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(rank))
+        start = random_start(x, uniform, norm=norm, eps=eps)
+        loss = targeted_dlr if rank else cross_entropy
+        target = torch.stack([labels, ranked[:, rank]], dim=1) if rank else labels
+        targeted = APGDAttack_targeted(model, norm=name, eps=eps, device="cpu")
+        theirs = targeted if rank else authors_apgd(model, norm, eps)
+        theirs.init_hyperparam(x)
+        theirs.y_target = ranked[:, rank]
+        with attackable(model), torch.random.fork_rng():
+            ours = apgd(for_attacks(model), x, labels, target, loss=loss, start=start, **options)
+            with torch.no_grad():
+                stood = model(ours).argmax(1) == labels
+            _, their_stood, _, _ = theirs.attack_single_run(x, labels, x_init=start)
+        assert 10 < stood.sum() < 290
+        assert (stood != their_stood).sum() <= 1
 
 
 # -- what attacks leave behind, and what they do not depend on
