@@ -352,6 +352,7 @@ def _parser() -> argparse.ArgumentParser:
         | {"benchmarks": "folder of Snakemake's records of jobs"}
         | {"markdown": "accuracies, Markdown", "latex": "accuracies, LaTeX", "out": "the page, Markdown"},
     )
+    results.add_argument("--histories", nargs="+", required=True, help="history.parquet of all models")
     for name in ("null-pairs", "harmful", "robust-effects"):
         results.add_argument(f"--{name}", help=f"{name.replace('-', '_')}.parquet, where there is one")
     add(

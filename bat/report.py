@@ -28,12 +28,12 @@ def accuracy_table(summary: pd.DataFrame, runs: Sequence[str], *, form: str) -> 
     return tabulate(rows, headers, tablefmt=form, disable_numparse=True)
 
 
-def difference_table(comparisons: pd.DataFrame, question: str) -> str:
-    """Return paired differences in points with intervals, after the last epoch, as Markdown: a row a pair of runs.
+def difference_table(comparisons: pd.DataFrame, question: str, checkpoint: str) -> str:
+    """Return paired differences in points with intervals, at the best or last epoch, as Markdown: a row a pair of runs.
 
     A star marks those that comparisons (as in evaluation/comparisons.parquet) call higher or lower.
     """
-    chosen = (comparisons["question"] == question) & (comparisons["checkpoint"] == "last")
+    chosen = (comparisons["question"] == question) & (comparisons["checkpoint"] == checkpoint)
     columns = [(group, metric) for group in ("typical", "atypical") for metric in ("clean", "robust")]
     rows = []
     for (method, baseline), cells in comparisons[chosen].groupby(["method", "baseline"], sort=False):
@@ -48,6 +48,33 @@ def difference_table(comparisons: pd.DataFrame, question: str) -> str:
                 row.append(points(cell["difference"], cell["ci_low"], cell["ci_high"]) + star)
         rows.append(row)
     headers = ["compared", *(f"{group}, {metric}" for group, metric in columns)]
+    return tabulate(rows, headers, tablefmt=MARKDOWN, disable_numparse=True)
+
+
+def training_table(histories: pd.DataFrame) -> str:
+    """Return what runs were trained on and how well they fit it, in percent, as Markdown: a row a run.
+
+    histories: rows of models/{run}/seed-{s}/history.parquet. Means over seeds; robust: under the attack of training.
+    """
+    rows = []
+    for run, epochs in histories.groupby("method", sort=False):
+        best, last = epochs[epochs["best"]], epochs.groupby("seed").tail(1)
+        parts = [("train_all_pgd", both) for both in (best, last)] + [
+            ("validation_all_pgd", both) for both in (best, last)
+        ]
+        parts += [(f"train_{group}_{metric}", last) for group in ("typical", "atypical") for metric in ("clean", "pgd")]
+        percent = [100 * chosen[f"{name}_accuracy"].mean() for name, chosen in parts]
+        train_best, train_last, held_best, held_last, *groups = (f"{value:.1f}" for value in percent)
+        epoch = f"{best['epoch'].mean():.0f} of {last['epoch'].mean():.0f}"
+        fits = (
+            f"{train_best}, {train_last}",
+            f"{held_best}, {held_last}",
+            " / ".join(groups[:2]),
+            " / ".join(groups[2:]),
+        )
+        rows.append([run, f"{epochs['trained_samples'].mean():.0f}", epoch, *fits])
+    headers = ["run", "trained on", "best epoch", "robust, training: best, last", "robust, validation: best, last"]
+    headers += ["typical training, clean / robust", "atypical training, clean / robust"]
     return tabulate(rows, headers, tablefmt=MARKDOWN, disable_numparse=True)
 
 

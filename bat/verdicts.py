@@ -26,7 +26,7 @@ def finding_a(comparisons: pd.DataFrame, *, base: str, margin: float) -> list[Ve
     the number of runs). That robustness gains less is shown, if the interval of its loss lies below that of the
     clean one.
     """
-    rows = _last(comparisons, "removal", "atypical")
+    rows = _rows(comparisons, "removal", "last", "atypical")
     clean = rows[(rows["metric"] == "clean") & (rows["baseline"] == base)]
     clean = clean[clean["method"].str.match(f"{base}_without_(?:atypical|top_)")]
     questions = (
@@ -54,7 +54,7 @@ def finding_b(comparisons: pd.DataFrame, *, base: str, margin: float) -> Verdict
     """
     question = "(b) fitting harmful atypical samples hurts typical ones"
     name = f"{base}_without_harmful"
-    rows = _last(comparisons, "removal", "typical")
+    rows = _rows(comparisons, "removal", "last", "typical")
     rows = rows[rows["method"] == name]
     if rows.empty:
         return Verdict(question, TOO_SMALL, "no typical test sample, or no retraining")
@@ -69,13 +69,15 @@ def finding_b(comparisons: pd.DataFrame, *, base: str, margin: float) -> Verdict
     return Verdict(question, SHOWN if shown else _no_gain(highest, margin), f"`{name}`: {numbers}")
 
 
-def better(comparisons: pd.DataFrame, question: str, method: str, baseline: str, *, margin: float) -> Verdict:
-    """Say whether a method has a better trade-off than its baseline, on all test samples.
+def better(
+    comparisons: pd.DataFrame, question: str, method: str, baseline: str, *, checkpoint: str, margin: float
+) -> Verdict:
+    """Say whether a method has a better trade-off than its baseline, on all test samples, at its best or last epoch.
 
     Shown, if clean or robust accuracy is higher and neither is lower; not shown, if gains of ``margin`` or more are
     outside both intervals, or one is lower and none higher.
     """
-    rows = _last(comparisons, question, "all")
+    rows = _rows(comparisons, question, checkpoint, "all")
     cells = [_cell(rows, method, baseline, metric) for metric in ("clean", "robust")]
     found = {cell["verdict"] for cell in cells}
     if HIGHER in found and LOWER in found:
@@ -87,11 +89,11 @@ def better(comparisons: pd.DataFrame, question: str, method: str, baseline: str,
     else:
         answer = _no_gain(max(cell["ci_high"] for cell in cells), margin)
     numbers = ", ".join(f"{name} {_difference(cell)}" for name, cell in zip(("clean", "robust"), cells, strict=True))
-    return Verdict(f"`{method}` has a better trade-off than `{baseline}`", answer, numbers)
+    return Verdict(f"{checkpoint} epoch: `{method}` has a better trade-off than `{baseline}`", answer, numbers)
 
 
-def _last(comparisons: pd.DataFrame, question: str, group: str) -> pd.DataFrame:
-    chosen = (comparisons["question"] == question) & (comparisons["checkpoint"] == "last")
+def _rows(comparisons: pd.DataFrame, question: str, checkpoint: str, group: str) -> pd.DataFrame:
+    chosen = (comparisons["question"] == question) & (comparisons["checkpoint"] == checkpoint)
     return comparisons[chosen & (comparisons["group"] == group)]
 
 

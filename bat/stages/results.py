@@ -2,6 +2,7 @@
 
 import os
 import platform
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +12,12 @@ from bat.comparison import HIGHER, LOWER
 from bat.config import parse
 from bat.files import replacing
 from bat.journal import Journal
-from bat.report import LATEX, MARKDOWN, accuracy_table, difference_table, page
+from bat.report import LATEX, MARKDOWN, accuracy_table, difference_table, page, training_table
 from bat.specs import ResultsSpec
 from bat.tables import read_table, read_table_with_facts
 from bat.verdicts import Verdict, better, finding_a, finding_b
 
+_CHECKPOINTS = ("last", "best")
 _QUESTIONS = {
     "methods": "Methods less the baseline",
     "pairs": "Further pairs",
@@ -32,6 +34,7 @@ def results(
     flags: str,
     memorization: str,
     test_groups: str,
+    histories: list[str],
     null_pairs: str | None,
     harmful: str | None,
     robust_effects: str | None,
@@ -54,7 +57,8 @@ def results(
         for question in ("methods", "pairs"):
             pairs = table.loc[table["question"] == question, ["method", "baseline"]].drop_duplicates()
             verdicts += [
-                better(table, question, method, baseline, margin=plan.margin)
+                better(table, question, method, baseline, checkpoint=checkpoint, margin=plan.margin)
+                for checkpoint in _CHECKPOINTS
                 for method, baseline in pairs.itertuples(index=False)
                 if method in plan.weighted and baseline not in plan.weighted
             ]
@@ -74,12 +78,15 @@ def results(
         lines.append(
             f"intervals: {percent}, bootstrap over seeds and test samples, paired; a star marks differences whose "
             "interval excludes 0 and whose paired permutation test passes Holm's correction over the rows of its "
-            "table; all figures are of the last epoch"
+            "table; where no epoch is named, figures are of the last one; the best is chosen on validation samples"
         )
         parts = {f"Accuracy in percent, {percent} intervals": accuracy_table(means, plan.methods, form=MARKDOWN)}
-        for question, heading in _QUESTIONS.items():
+        for question, checkpoint in product(_QUESTIONS, _CHECKPOINTS):
             if (table["question"] == question).any():
-                parts[f"{heading}: differences in points"] = difference_table(table, question)
+                heading = f"{_QUESTIONS[question]}, {checkpoint} epoch: differences in points"
+                parts[heading] = difference_table(table, question, checkpoint)
+        trained = pd.concat([read_table(path, "history") for path in histories], ignore_index=True)
+        parts["Training, accuracies in percent, robust under the attack of training"] = training_table(trained)
         texts = {
             markdown: accuracy_table(means, plan.methods, form=MARKDOWN) + "\n",
             latex: accuracy_table(means, plan.methods, form=LATEX) + "\n",
@@ -139,9 +146,9 @@ def _cost(folder: Path) -> str:
         named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         processor = named[0].partition(":")[2].strip() if named else processor
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    busy, taken = (jobs[column].sum() / 60 for column in ("cpu_time", "s"))
+    taken = jobs["s"].sum() / 60
     return (
-        f"{len(jobs)} jobs of one thread, {busy:.0f} CPU minutes in all, {taken:.0f} minutes one after the other; "
+        f"{len(jobs)} jobs of one thread, {taken:.0f} minutes one after the other; "
         f"{os.cpu_count()} cores of {processor}, {device}; Python {platform.python_version()}, "
         f"torch {torch.__version__}"
     )

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bat.comparison import HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
-from bat.report import LATEX, MARKDOWN, accuracy_table, difference_table, page
+from bat.report import LATEX, MARKDOWN, accuracy_table, difference_table, page, training_table
 from bat.verdicts import SHOWN, TOO_SMALL, Verdict, better, finding_a, finding_b
 
 NARROW = 0.002
@@ -104,9 +104,12 @@ def test_better(clean: str, robust: str, answer: str) -> None:
     rows += [
         row("bat", "m", metric, -0.9, LOWER, question="methods", group="typical") for metric in ("clean", "robust")
     ]
-    assert better(pd.DataFrame(rows), "methods", "bat", "m", margin=0.01).answer == answer
+    rows += [{**worse, "checkpoint": "best", "verdict": LOWER} for worse in rows]
+    table = pd.DataFrame(rows)
+    assert better(table, "methods", "bat", "m", checkpoint="last", margin=0.01).answer == answer
+    assert better(table, "methods", "bat", "m", checkpoint="best", margin=0.01).answer == "not shown: lower"
     wide = pd.DataFrame(rows).assign(ci_high=0.5, verdict=NOT_SHOWN)
-    assert better(wide, "methods", "bat", "m", margin=0.01).answer == TOO_SMALL
+    assert better(wide, "methods", "bat", "m", checkpoint="last", margin=0.01).answer == TOO_SMALL
 
 
 def summary() -> pd.DataFrame:
@@ -151,10 +154,26 @@ def test_differences_have_a_star_where_they_are_named() -> None:
         row("a", "b", "clean", 0.5, HIGHER, checkpoint="best"),
         row("a", "b", "clean", 0.5, HIGHER, question="other"),
     ]
-    lines = difference_table(pd.DataFrame(rows), "removal").splitlines()
+    lines = difference_table(pd.DataFrame(rows), "removal", "last").splitlines()
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
     assert len(lines) == 3
     assert cells == ["a - b", "+5.0 [+4.8, +5.2]*", "-1.0 [-1.2, -0.8]", "no sample", "no sample"]
+
+
+def test_training_is_shown_at_the_best_and_the_last_epoch() -> None:
+    # seed 1 stopped early; its accuracies are a fifth of a point higher
+    epochs = [(0, 1, False), (0, 2, True), (0, 3, False), (1, 1, True), (1, 2, False)]
+    columns = ["train_all_pgd", "validation_all_pgd"]
+    columns += [f"train_{group}_{metric}" for group in ("typical", "atypical") for metric in ("clean", "pgd")]
+    rows = [
+        {"method": "m", "seed": seed, "epoch": epoch, "best": best, "trained_samples": 90}
+        | {f"{name}_accuracy": (10 * place + epoch + seed / 5) / 100 for place, name in enumerate(columns)}
+        for seed, epoch, best in epochs
+    ]
+    line = training_table(pd.DataFrame(rows)).splitlines()[2]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    # best: epochs 2 and 1, last: epochs 3 and 2
+    assert cells == ["m", "90", "2 of 2", "1.6, 2.6", "11.6, 12.6", "22.6 / 32.6", "42.6 / 52.6"]
 
 
 def test_page_holds_facts_answers_and_parts_in_order() -> None:

@@ -96,6 +96,7 @@ rule results:
         flags=rules.summary.output.flags,
         memorization=SCORES.memorization,
         test_groups=SCORES.test_groups,
+        histories=histories(RUNS),
     output:
         markdown=f"{RESULTS}/summary.md",
         latex=f"{RESULTS}/summary.tex",
