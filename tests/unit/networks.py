@@ -1,9 +1,12 @@
-"""Small networks trained on digits for a second or two, for attacks to work on."""
+"""Small networks trained on digits in seconds, for attacks to work on, and what attacks must leave as it is."""
 
-from typing import Literal
+import copy
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from methods import BAT, NATURAL, PGD_AT
+from torch import nn
 
 from bat.config import OneCycle, Packaged, Pgd, Recipe, SizedModel, Threat
 from bat.data import Part, load_source
@@ -41,3 +44,20 @@ def trained(
     for _ in fit(model, source.train, objective=goal, recipe=recipe, seed=0, what=data, atypical=atypical, inner=inner):
         pass
     return model, source.test
+
+
+def snapshot(model: nn.Module) -> list[Any]:
+    """Return all of the model and of the process that an attack must leave as it found it."""
+    hooks = [
+        (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
+        for module in model.modules()
+    ]
+    return [
+        copy.deepcopy(model.state_dict()),
+        [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
+        [module.training for module in model.modules()],
+        hooks,
+        torch.get_rng_state(),
+        np.random.get_state()[1],  # noqa: NPY002
+        torch.is_grad_enabled(),
+    ]

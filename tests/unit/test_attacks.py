@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from networks import trained
+from networks import snapshot, trained
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
@@ -464,22 +464,6 @@ def test_apgd_and_its_authors_code_break_the_same_samples_of_a_natural_model(nor
 
 
 # -- what attacks leave behind, and what they do not depend on
-
-
-def snapshot(model: nn.Module) -> list[Any]:
-    hooks = [
-        (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
-        for module in model.modules()
-    ]
-    return [
-        copy.deepcopy(model.state_dict()),
-        [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
-        [module.training for module in model.modules()],
-        hooks,
-        torch.get_rng_state(),
-        np.random.get_state()[1],  # noqa: NPY002
-        torch.is_grad_enabled(),
-    ]
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -1,14 +1,13 @@
 """FAB against linear programs, closed forms, and its authors' code (Croce and Hein 2020)."""
 
 import copy
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from networks import METHODS, trained
+from networks import METHODS, snapshot, trained
 from pyautoattack.fab_pt import FABAttack_PT
 from scipy.optimize import bisect, linprog
 from torch import Tensor, nn
@@ -263,17 +262,6 @@ def test_fab_t_agrees_with_its_authors_code(
 
 
 # -- what it leaves behind, and what it does not depend on
-
-
-def snapshot(model: nn.Module) -> list[Any]:
-    return [
-        copy.deepcopy(model.state_dict()),
-        [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
-        [module.training for module in model.modules()],
-        torch.get_rng_state(),
-        np.random.get_state()[1],  # noqa: NPY002
-        torch.is_grad_enabled(),
-    ]
 
 
 @pytest.mark.parametrize("norm", NORMS)

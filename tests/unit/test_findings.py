@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from runs import run, same, samples, weights
 from scipy.stats import ttest_ind
-from test_cli import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, scores, training
+from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, scores, training
 
 from bat.config import Pgd, PgdAt, Recipe, SizedModel, Threat, parse
 from bat.data import DataSet, Part

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_cli import COMPUTE, RECIPE, SCORES, SUBSETS, TRAIN, call, command, digits, scores, training
+from stages import COMPUTE, RECIPE, SCORES, SUBSETS, TRAIN, call, command, digits, scores, training
 
 torch.set_num_threads(1)
 

@@ -1,6 +1,5 @@
 """Square Attack against the paper's algorithm written out for one sample, and against AutoAttack's code."""
 
-import copy
 import math
 from itertools import product
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import METHODS, trained
+from networks import METHODS, snapshot, trained
 from pyautoattack.square import SquareAttack
 from scipy.stats import binomtest, chisquare
 from torch import Tensor, nn
@@ -433,19 +432,9 @@ def test_square_leaves_everything_as_found(digits: dict[str, tuple[Network, Part
     index = torch.arange(20)
     inputs = x.clone(), labels.clone(), index.clone()
 
-    def snapshot() -> list:
-        return [
-            copy.deepcopy(model.state_dict()),
-            [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()],
-            [module.training for module in model.modules()],
-            torch.get_rng_state(),
-            np.random.get_state()[1],  # noqa: NPY002
-            torch.is_grad_enabled(),
-        ]
-
-    before = snapshot()
+    before = snapshot(model)
     found = attack(model, x, labels, norm, 0.1, 150, index=index)
-    torch.testing.assert_close(snapshot(), before, rtol=0, atol=0)
+    torch.testing.assert_close(snapshot(model), before, rtol=0, atol=0)
     for value, unchanged in zip((x, labels, index), inputs, strict=True):
         assert torch.equal(value, unchanged)
     assert not found.requires_grad

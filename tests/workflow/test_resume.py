@@ -1,56 +1,13 @@
 """A run of AutoAttack that is killed at random moments ends with the same table."""
 
-import json
 import random
 import subprocess
 import sys
 import time
 
-from bat.cli import main
+from stages import EVALUATE, SCORES, SUBSETS, TRAIN, call, command, digits, evaluation, scores, training
 
-RECIPE = {
-    "epochs": 3,
-    "batch_size": 64,
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 0.0005,
-    "schedule": {"name": "one_cycle", "warmup": 0.3},
-    "crop_padding": 0,
-    "flip": False,
-    "label_smoothing": 0.0,
-    "ema_decay": 0.0,
-}
-MODEL = {"name": "mlp", "width": 32}
-COMPUTE = {"precision": "float32", "channels_last": False, "compile": False, "micro_batch": 0}
-THREAT = {"norm": "linf", "eps": 0.1}
-DIGITS = {"name": "digits", "train_samples": 300, "validation_samples": 1337, "split_seed": 0}
-DATA = {"data": DIGITS, "subsample": 1.0}
-SUBSETS = {
-    "model": MODEL,
-    "subset_fraction": 0.7,
-    "design": "balanced",
-    "seed": 0,
-    "recipe": RECIPE,
-    "compute": COMPUTE,
-}
-SCORES = {"threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
-TRAIN = {
-    "model": MODEL,
-    "threat": THREAT,
-    "recipe": RECIPE,
-    "compute": COMPUTE,
-    "attack": {"steps": 3, "step_size": 0.05},
-    "attack_bn": "eval",
-    "measure_every": 1,
-    "early_stop": 0,
-    "without": None,
-    "method": {"name": "pgd_at", "objective": "pgd_at", "eps_factor": 1.0, "awp": 0.0},
-    "seed": 0,
-}
-EVALUATE = {
-    "model": MODEL,
-    "threat": THREAT,
-    "seed": 0,
+BATCHES = {
     "batch_size": 4,
     "pgd": {"name": "pgd", "steps": 20, "step_size": 0.0125, "restarts": 1},
     "ensemble": [
@@ -62,42 +19,16 @@ KILLS = 10
 
 
 def test_ten_kills_change_no_byte(tmp_path):
-    at = {
-        name: str(tmp_path / name)
-        for name in ("data", "files", "shard", "best", "last", "history", "samples", "influence", "pairs")
-    }
-    groups = {name: str(tmp_path / f"{name}.parquet") for name in ("memorization", "validation-groups", "test-groups")}
-    flags = [text for name, path in groups.items() for text in (f"--{name}", path)]
-    shard = SUBSETS | {"first_model": 0, "models": 10, "adversary": None}
-    main(["data", "--spec", json.dumps(DATA), "--out", at["data"], "--files", at["files"]])
-    main(["subsets", "--spec", json.dumps(shard), "--data", at["data"], "--out", at["shard"]])
-    scores = ["--shards", at["shard"], "--influence", at["influence"], "--train-influence", at["pairs"]]
-    main(["scores", "--spec", json.dumps(SCORES), "--data", at["data"], *flags, *scores])
-    models = ["--best", at["best"], "--last", at["last"]]
-    main(
-        [
-            "train",
-            "--spec",
-            json.dumps(TRAIN),
-            "--data",
-            at["data"],
-            *flags,
-            *models,
-            "--history",
-            at["history"],
-            "--samples",
-            at["samples"],
-        ]
-    )
-    evaluate = ["evaluate", "--spec", json.dumps(EVALUATE), "--data", at["data"], *flags[-2:], *models]
+    call("data", tmp_path, **digits(train_samples=300, validation_samples=1337), out="data.safetensors")
+    call("subsets", tmp_path, spec=SUBSETS | {"first_model": 0}, data="data.safetensors", out="shard.parquet")
+    call("scores", tmp_path, **scores("shard.parquet", spec=SCORES))
+    call("train", tmp_path, **training(spec=TRAIN))
 
     def run(name):
-        out = tmp_path / f"{name}.parquet"
-        return [*evaluate, "--out", str(out), "--flags", str(tmp_path / f"{name}-flags.parquet")], out
+        return evaluation(spec=EVALUATE | BATCHES, out=f"{name}.parquet", flags=f"{name}-flags.parquet")
 
-    unbroken, expected = run("unbroken")
-    main(unbroken)
-    killed, out = run("killed")
+    call("evaluate", tmp_path, **run("unbroken"))
+    killed, out = command("evaluate", tmp_path, **run("killed")), tmp_path / "killed.parquet"
     parts, moments, kills = tmp_path / "killed.parquet.parts", random.Random(0), 0
     while kills < KILLS:
         before = len(list(parts.rglob("*.safetensors")))
@@ -111,7 +42,7 @@ def test_ten_kills_change_no_byte(tmp_path):
         process.wait()
         kills += 1
         assert not out.exists()
-    main(killed)
-    assert out.read_bytes() == expected.read_bytes()
-    assert (tmp_path / "killed-flags.parquet").read_bytes() == (tmp_path / "unbroken-flags.parquet").read_bytes()
+    call("evaluate", tmp_path, **run("killed"))
+    for name in ("{}.parquet", "{}-flags.parquet"):
+        assert (tmp_path / name.format("killed")).read_bytes() == (tmp_path / name.format("unbroken")).read_bytes()
     assert not parts.exists()
