@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bat.figures.style import COLOURS, STYLE, note
+from bat.figures.style import COLOURS, STYLE, attacks, note
 
 _METRICS = (("clean", "clean accuracy"), ("robust", "robust accuracy"))
 
@@ -52,7 +52,7 @@ def finding_a(
         axes_row[0].set(ylabel=name, xlabel="share of training samples left out")
         _over_epochs(axes_row[1], histories, base, "clean" if metric == "clean" else "pgd")
     grid[0, 1].set_title("over epochs (robust: under the training attack)")
-    grid[0, 0].set_title(f"last epoch (robust: {tier})")
+    grid[0, 0].set_title(f"last epoch (robust: {attacks(tier)})")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", fontsize=7.5)
     figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside lower right", fontsize=7.5)
     figure.suptitle(
@@ -92,8 +92,8 @@ def finding_b(
     ]
     pairs = list(dict.fromkeys(zip(rows["method"], rows["baseline"], strict=True)))
     names = [f"{_case(method)} less {_case(baseline)}" for method, baseline in pairs]
-    figure = Figure(figsize=(9, 3.6 if effects is not None else 2.8), layout="constrained")
-    axes_row = figure.subplots(1, 2 if effects is None else 3, width_ratios=[1, 1] + [1.3] * (effects is not None))
+    figure = Figure(figsize=(11, 3.6) if effects is not None else (9, 2.8), layout="constrained")
+    axes_row = figure.subplots(1, 2 if effects is None else 3, width_ratios=[1, 1] + [1.4] * (effects is not None))
     for axes, (metric, name) in zip(axes_row, _METRICS, strict=False):
         cells = rows[rows["metric"] == metric].set_index(["method", "baseline"])
         for place, pair in enumerate(pairs):
@@ -105,16 +105,19 @@ def finding_b(
         axes.axvline(0, color="#999999", linewidth=1)
         axes.set_yticks(range(len(pairs)), names if metric == "clean" else [""] * len(pairs), fontsize=7.5)
         axes.set_ylim(max(len(pairs), 1) - 0.5, -0.5)
-        axes.set(xlabel=f"difference of {name}, points", title=f"{name}, typical test samples")
+        axes.set(xlabel="difference, points", title=f"{name},\ntypical test samples")
         if not pairs:
             note(axes, "no typical test sample")
+    models = 0 if effects is None or effects.empty else effects["models"].iloc[0]
     if effects is not None:
         _effects(axes_row[2], effects, harmful)
     facts = rows.iloc[0] if len(rows) else {"samples": 0, "seeds": 0, "tier": "no attack"}
     figure.suptitle(
         f"Finding (b): training without harmful or benign atypical samples. {facts['samples']} test samples, "
-        f"{facts['seeds']} seeds,\n{confidence:.0%} intervals of paired differences, robust under {facts['tier']}; "
-        "random: without as many others.",
+        f"{facts['seeds']} seeds,\n{confidence:.0%} intervals of paired differences, robust under "
+        f"{attacks(str(facts['tier']))}; random: without as many others."
+        + f" Right: {models} robust subset models, ± 2 standard errors."
+        * bool(models),
         fontsize=9,
     )
     return figure
@@ -146,8 +149,8 @@ def _effects(axes: Axes, effects: pd.DataFrame, harmful: pd.DataFrame) -> None:
     axes.axhline(0, color="#999999", linewidth=1)
     axes.set(
         xlabel="atypical training samples, in order",
-        ylabel="effect on typical robust accuracy, points",
-        title=f"{effects['models'].iloc[0] if len(effects) else 0} robust subset models, ± 2 standard errors:\n"
+        ylabel="effect, points",
+        title="effect of each on robust accuracy, typical test samples:\n"
         f"{int(found.sum())} of {len(order)} significantly negative",
     )
     axes.legend(fontsize=7.5)

@@ -40,6 +40,11 @@ def look(number: int) -> dict[str, Any]:
     return {"color": COLOURS[number % 8], "marker": MARKERS[(number + number // 8) % 8]}
 
 
+def attacks(tier: str) -> str:
+    """Name the attacks behind a robust accuracy: its tier, or their names."""
+    return f"AutoAttack {tier}" if tier in ("fast", "standard") else tier
+
+
 def save(figure: Figure, paths: Sequence[str]) -> None:
     """Write ``figure`` to each path; the ending chooses the format. The files hold no date."""
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}

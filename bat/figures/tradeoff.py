@@ -1,6 +1,6 @@
 """Figures of stage 3: accuracies of methods against one another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bat.figures.style import GROUPS, STYLE, look, note
+from bat.figures.style import GROUPS, STYLE, attacks, look, note
 
 # of the influence of the atypical training sample that influences a test sample most
 _BINS = (-np.inf, 0.0, 0.05, 0.1, 0.15, 0.3, np.inf)
@@ -22,53 +22,66 @@ def tradeoff(summary: pd.DataFrame, bases: Mapping[str, str], *, tier: str, thre
     summary: as in evaluation/summary.parquet; bases: the methods to draw, each with the method that it is a variant
     of, itself if of none; tier names the attacks behind the robust accuracy. Variants have their base's colour and are
     joined to it; a thin line leads to the best epoch; the front joins the methods that no other beats in both means.
+    Where a method has less than half of the highest robust accuracy, a second row is drawn without such methods.
     """
-    figure = Figure(figsize=(9, 4.2 + 0.16 * (-(-len(bases) // 5))), layout="constrained")
-    families = list(dict.fromkeys(bases.values()))
-    for axes, group in zip(figure.subplots(1, 3), GROUPS, strict=True):
-        rows = summary[(summary["group"] == group) & summary["method"].isin(bases)]
-        if rows.empty:
-            axes.set_title(f"{group} (0 test samples)")
-            note(axes, "no such test sample")
-            continue
-        cells = _cells(rows)
-        for number, (method, base) in enumerate(bases.items()):
-            looks = look(number) | {"color": look(families.index(base))["color"]}
-            (x, y), (x_best, y_best), (x_base, y_base) = (
-                [cells[name, checkpoint, metric] for metric in ("robust", "clean")]
-                for name, checkpoint in ((method, "last"), (method, "best"), (base, "last"))
-            )
-            axes.errorbar(
-                x["accuracy"],
-                y["accuracy"],
-                xerr=[[x["accuracy"] - x["ci_low"]], [x["ci_high"] - x["accuracy"]]],
-                yerr=[[y["accuracy"] - y["ci_low"]], [y["ci_high"] - y["accuracy"]]],
-                **looks,
-                markersize=6,
-                elinewidth=0.5,
-                linestyle="none",
-                label=method,
-                zorder=3,
-            )
-            thin = {"color": looks["color"], "linewidth": 0.8}
-            axes.plot([x["accuracy"], x_best["accuracy"]], [y["accuracy"], y_best["accuracy"]], ":", **thin)
-            axes.plot([x["accuracy"], x_base["accuracy"]], [y["accuracy"], y_base["accuracy"]], "-", **thin)
-        last = rows[rows["checkpoint"] == "last"].pivot(index="method", columns="metric", values="accuracy")
-        front = last.sort_values(["robust", "clean"], ascending=False)
-        front = front[front["clean"] > front["clean"].shift(fill_value=-1.0).cummax()]
-        axes.step(front["robust"], front["clean"], where="pre", color="#999999", linewidth=1, zorder=1)
-        axes.set(xlabel="robust accuracy", title=f"{group} ({rows['samples'].iloc[0]} test samples)")
-    figure.axes[0].set_ylabel("clean accuracy")
+    rows = summary[summary["method"].isin(bases)]
+    robust = rows[(rows["metric"] == "robust") & (rows["checkpoint"] == "last") & (rows["group"] == "all")]
+    accuracy = robust.set_index("method")["accuracy"]
+    near = {method: base for method, base in bases.items() if accuracy[method] >= accuracy.max() / 2}
+    drawn = [bases, near] if 1 < len(near) < len(bases) else [bases]
+    figure = Figure(figsize=(9, 1.2 + 3 * len(drawn) + 0.16 * (-(-len(bases) // 5))), layout="constrained")
+    for axes_row, methods in zip(figure.subplots(len(drawn), 3, squeeze=False), drawn, strict=True):
+        for axes, group in zip(axes_row, GROUPS, strict=True):
+            of_group = rows[(rows["group"] == group) & rows["method"].isin(methods)]
+            if of_group.empty:
+                axes.set_title(f"{group} (0 test samples)")
+                note(axes, "no such test sample")
+                continue
+            _panel(axes, of_group, methods, list(bases))
+            axes.set_title(f"{group} ({of_group['samples'].iloc[0]} test samples)")
+        axes_row[0].set_ylabel("clean accuracy")
+    for axes in figure.axes[-3:]:
+        axes.set_xlabel("robust accuracy")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
     seeds = int(summary["seeds"].max())
     figure.suptitle(
-        f"{threat}, robust under {tier}. Last epoch, mean over {seeds} seeds with {confidence:.0%} "
+        f"{threat}, robust under {attacks(tier)}. Last epoch, mean over {seeds} seeds with {confidence:.0%} "
         "intervals over seeds and samples.\nDotted: to the best epoch; thin lines: variants of one method; grey: the "
-        "front of the means.",
+        "front of the means." + " Below: without methods that are hardly robust." * (len(drawn) > 1),
         fontsize=9,
     )
     return figure
+
+
+def _panel(axes: Axes, summary: pd.DataFrame, bases: Mapping[str, str], order: Sequence[str]) -> None:
+    """Draw the methods of ``bases`` on one group of test samples; ``order``, of all methods, chooses their looks."""
+    cells = _cells(summary)
+    for method, base in bases.items():
+        looks = look(order.index(method)) | {"color": look(order.index(base))["color"]}
+        (x, y), (x_best, y_best), (x_base, y_base) = (
+            [cells[name, checkpoint, metric] for metric in ("robust", "clean")]
+            for name, checkpoint in ((method, "last"), (method, "best"), (base if base in bases else method, "last"))
+        )
+        axes.errorbar(
+            x["accuracy"],
+            y["accuracy"],
+            xerr=[[x["accuracy"] - x["ci_low"]], [x["ci_high"] - x["accuracy"]]],
+            yerr=[[y["accuracy"] - y["ci_low"]], [y["ci_high"] - y["accuracy"]]],
+            **looks,
+            markersize=6,
+            elinewidth=0.5,
+            linestyle="none",
+            label=method,
+            zorder=3,
+        )
+        thin = {"color": looks["color"], "linewidth": 0.8}
+        axes.plot([x["accuracy"], x_best["accuracy"]], [y["accuracy"], y_best["accuracy"]], ":", **thin)
+        axes.plot([x["accuracy"], x_base["accuracy"]], [y["accuracy"], y_base["accuracy"]], "-", **thin)
+    last = summary[summary["checkpoint"] == "last"].pivot(index="method", columns="metric", values="accuracy")
+    front = last.sort_values(["robust", "clean"], ascending=False)
+    front = front[front["clean"] > front["clean"].shift(fill_value=-1.0).cummax()]
+    axes.step(front["robust"], front["clean"], where="pre", color="#999999", linewidth=1, zorder=1)
 
 
 @matplotlib.rc_context(STYLE)
@@ -97,14 +110,13 @@ def influence(samples: pd.DataFrame, *, tier: str, threat: str) -> Figure:
             [f"{bin}\nn = {sizes.get(number, 0)}" for number, bin in enumerate(_BIN_NAMES)],
             fontsize=7.5,
         )
-        axes.set(title=name, ylim=(-0.03, 1.03))
-    figure.supxlabel("strongest influence of an atypical training sample on the test sample", fontsize=9)
+        axes.set(title=name, ylim=(-0.03, 1.03), xlabel="strongest influence of an atypical training sample")
     figure.axes[0].set_ylabel("accuracy")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8)
     figure.suptitle(
-        f"{threat}, robust under {tier}. Last epoch, mean over {samples['seed'].nunique()} seeds, bars: their range.\n"
-        f"{int(counts.isna().sum())} test samples whose class has no atypical training sample are left out.",
+        f"{threat}, robust under {attacks(tier)}. Last epoch, mean over {samples['seed'].nunique()} seeds, bars: their "
+        f"range.\n{int(counts.isna().sum())} test samples whose class has no atypical training sample are left out.",
         fontsize=9,
     )
     return figure
@@ -133,8 +145,8 @@ def overfitting(summary: pd.DataFrame, *, tier: str, threat: str) -> Figure:
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     facts = rows.iloc[0]
     figure.suptitle(
-        f"{threat}, robust under {tier}. {facts['samples']} test samples, mean over {facts['seeds']} seeds with "
-        "intervals over both. Best: on validation samples.",
+        f"{threat}, robust under {attacks(tier)}. {facts['samples']} test samples, mean over {facts['seeds']} seeds "
+        "with intervals over both. Best: on validation samples.",
         fontsize=9,
     )
     return figure

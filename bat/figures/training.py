@@ -36,7 +36,7 @@ def curves(histories: pd.DataFrame, *, typical: int, atypical: int, attack: str,
                         **looks,
                         markersize=4,
                         markevery=(number, max(len(mean) // 8, 1)),
-                        label=f"{method}, {split}",
+                        label=method if split == "test" else None,
                     )
                     if split == "test":
                         axes.fill_between(mean.index, low, high, color=looks["color"], alpha=0.15, linewidth=0)
@@ -48,8 +48,12 @@ def curves(histories: pd.DataFrame, *, typical: int, atypical: int, attack: str,
         axes.set_xlabel("epoch")
     grid[0, 0].set_ylim(-0.03, 1.03)
     handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(len(handles) // 2, 1))
-    figure.suptitle(f"Mean over {seeds} seeds, band: their range (test). {threat}, {attack}.", fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.suptitle(
+        f"Mean over {seeds} seeds. Lines: test samples, band: range over seeds; dotted: training samples. "
+        f"{threat}, {attack}.",
+        fontsize=9,
+    )
     return figure
 
 

@@ -71,7 +71,7 @@ def cell(table: pd.DataFrame, **values: str) -> pd.Series:
 def test_tradeoff_draws_the_means_of_the_methods_and_of_no_other_run() -> None:
     table = summary()
     figure = figures.tradeoff(table, BASES, **ABOUT)
-    for axes, group in zip(figure.axes, ("all", "typical", "atypical"), strict=True):
+    for axes, group in zip(figure.axes[:3], ("all", "typical", "atypical"), strict=True):
         drawn = bars(axes)
         assert set(drawn) == set(METHODS)
         for method, points in drawn.items():
@@ -84,6 +84,25 @@ def test_tradeoff_draws_the_means_of_the_methods_and_of_no_other_run() -> None:
     ]
     front = next(line for line in figure.axes[0].lines if line.get_drawstyle().startswith("steps"))
     assert sorted(front.get_xdata()) == pytest.approx(sorted(means["robust"][~np.array(beaten)]))
+
+
+def test_a_second_row_is_drawn_without_methods_that_are_hardly_robust() -> None:
+    table = summary()
+    robust = {"natural": 0.1, "pgd_at": 0.6, "bat": 0.29, "bat_alpha_2": 0.5}
+    chosen = (table["metric"] == "robust") & (table["group"] == "all") & (table["checkpoint"] == "last")
+    table.loc[chosen, "accuracy"] = table["method"].map(robust)
+    table[["ci_low", "ci_high"]] = 0.0, 1.0
+    figure = figures.tradeoff(table, BASES, **ABOUT)
+    assert [set(bars(axes)) for axes in figure.axes] == 3 * [set(METHODS)] + 3 * [{"pgd_at", "bat_alpha_2"}]
+    looks = [
+        {container.get_label(): container.lines[0].get_color() for container in axes.containers}
+        for axes in figure.axes[::3]
+    ]
+    assert looks[0].items() >= looks[1].items()
+    # all robust alike, or one alone: nothing to be seen better
+    for value in (0.6, 0.1):
+        table.loc[chosen & (table["method"] != "pgd_at"), "accuracy"] = value
+        assert len(figures.tradeoff(table, BASES, **ABOUT).axes) == 3
 
 
 def test_variants_are_joined_to_their_method_in_its_colour() -> None:

@@ -12,7 +12,7 @@ FIGURES = {
         "memorization": SCORES.memorization,
         "train_influence": SCORES.train_influence,
     },
-    "curves": {"histories": histories(MAIN), "test_groups": SCORES.test_groups},
+    "curves": {"histories": histories(MAIN[:8]), "test_groups": SCORES.test_groups},
     "tradeoff": {"summary": rules.summary.output.summary},
     "overfitting": {"summary": rules.summary.output.summary},
     "influence": {
