@@ -25,9 +25,11 @@ report: run
 results: install
 	snakemake --cores all --configfile config/digits_full.yaml
 	snakemake --cores all --configfile config/mnist5k.yaml
-	for experiment in digits_full mnist5k; do for figure in tradeoff finding_a finding_b; do \
-	cp results/$$experiment/figures/$$figure.svg docs/$$experiment-$$figure.svg; done; done
-	cat docs/results.md results/digits_full/results.md results/mnist5k/results.md > RESULTS.md
+	cp docs/results.md RESULTS.md
+	for experiment in digits_full mnist5k; do \
+	for figure in tradeoff overfitting finding_a finding_b; do \
+	cp results/$$experiment/figures/$$figure.svg docs/$$experiment-$$figure.svg; done; \
+	(echo; sed "s#(figures/#(docs/$$experiment-#" results/$$experiment/results.md) >> RESULTS.md; done
 
 test: install
 	ruff format --check bat tests benchmarks

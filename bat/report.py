@@ -78,9 +78,14 @@ def training_table(histories: pd.DataFrame) -> str:
     return tabulate(rows, headers, tablefmt=MARKDOWN, disable_numparse=True)
 
 
-def page(title: str, facts: Sequence[str], verdicts: Sequence[Verdict], parts: Mapping[str, str]) -> str:
-    """Return the page of one experiment as Markdown. parts: further headings with their text."""
+def page(
+    title: str, facts: Sequence[str], verdicts: Sequence[Verdict], figures: Sequence[str], parts: Mapping[str, str]
+) -> str:
+    """Return the page of one experiment as Markdown. figures: names of SVG files in figures/ beside the page; parts:
+    further headings with their text.
+    """
     answers = tabulate(verdicts, ["question", "answer", "evidence: differences in points"], tablefmt=MARKDOWN)
     sections = [f"## {title}", "\n".join(f"- {fact}" for fact in facts), answers]
+    sections += [f"![{name.replace('_', ' ')}](figures/{name}.svg)" for name in figures]
     sections += [f"### {heading}\n\n{text}" for heading, text in parts.items()]
     return "\n\n".join(sections) + "\n"

@@ -17,10 +17,11 @@ class Verdict(NamedTuple):
     evidence: str
 
 
-def finding_a(comparisons: pd.DataFrame, *, base: str, margin: float) -> list[Verdict]:
+def finding_a(comparisons: pd.DataFrame, *, base: str, robust_accuracy: float, margin: float) -> list[Verdict]:
     """Say whether memorizing atypical samples raises accuracy on atypical test samples, clean and robust.
 
-    comparisons: as in evaluation/comparisons.parquet; base: the method retrained. Of the runs without atypical or the
+    comparisons: as in evaluation/comparisons.parquet; base: the method retrained; robust_accuracy: of it on atypical
+    test samples: where that is less than the clean loss, the answer says that robustness had no more to lose. Of the runs without atypical or the
     most memorized samples, the one with the largest loss of clean accuracy is looked at: shown, if the loss is, both
     against training with all samples and against training without as many random ones (p-values are corrected for
     the number of runs). That robustness gains less is shown, if the interval of its loss lies below that of the
@@ -43,7 +44,10 @@ def finding_a(comparisons: pd.DataFrame, *, base: str, margin: float) -> list[Ve
     first = Verdict(questions[0], SHOWN if shown else _no_gain(-loss["ci_low"], margin), numbers)
     less = bool(shown and robust["ci_low"] > loss["ci_high"])
     numbers = f"robust {_difference(robust)}, clean {_difference(loss)}"
-    return [first, Verdict(questions[1], SHOWN if less else TOO_SMALL, numbers)]
+    floor = f", but with all samples it is only {100 * robust_accuracy:.1f} %" * bool(
+        robust_accuracy < -loss["difference"]
+    )
+    return [first, Verdict(questions[1], SHOWN + floor if less else TOO_SMALL, numbers)]
 
 
 def finding_b(comparisons: pd.DataFrame, *, base: str, margin: float) -> Verdict:

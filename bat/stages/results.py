@@ -52,7 +52,9 @@ def results(
     with journal.work():
         verdicts: list[Verdict] = []
         if plan.retrained:
-            verdicts += finding_a(table, base=plan.retrained, margin=plan.margin)
+            row = (means["method"] == plan.retrained) & (means["group"] == "atypical") & (means["metric"] == "robust")
+            accuracy = float(means.loc[row & (means["checkpoint"] == "last"), "accuracy"].mean())
+            verdicts += finding_a(table, base=plan.retrained, robust_accuracy=accuracy, margin=plan.margin)
             verdicts.append(finding_b(table, base=plan.retrained, margin=plan.margin))
         for question in ("methods", "pairs"):
             pairs = table.loc[table["question"] == question, ["method", "baseline"]].drop_duplicates()
@@ -62,6 +64,7 @@ def results(
                 for method, baseline in pairs.itertuples(index=False)
                 if method in plan.weighted and baseline not in plan.weighted
             ]
+        figures = ["tradeoff", "overfitting"] + ["finding_a", "finding_b"] * bool(plan.retrained)
         percent = f"{about['spec']['confidence']:.0%}"
         threat, models = facts["threat"], scores_about["models"]
         lines = [
@@ -90,7 +93,7 @@ def results(
         texts = {
             markdown: accuracy_table(means, plan.methods, form=MARKDOWN) + "\n",
             latex: accuracy_table(means, plan.methods, form=LATEX) + "\n",
-            out: page(plan.experiment, lines, verdicts, parts),
+            out: page(plan.experiment, lines, verdicts, figures, parts),
         }
     for path, text in texts.items():
         with replacing(path) as temporary:

@@ -31,7 +31,7 @@ def removal(case: str, clean: tuple[float, str], twin: tuple[float, str], robust
 
 
 def answers_a(*rows: dict[str, Any]) -> list[str]:
-    found = finding_a(pd.DataFrame(rows), base="m", margin=0.01)
+    found = finding_a(pd.DataFrame(rows), base="m", robust_accuracy=0.4, margin=0.01)
     return [verdict.answer for verdict in found]
 
 
@@ -55,6 +55,12 @@ def test_finding_a(
     clean: tuple[float, str], twin: tuple[float, str], robust: float, half: float, answers: list[str]
 ) -> None:
     assert answers_a(*removal("atypical", clean, twin, robust, half=half, **FAR)) == answers
+
+
+def test_finding_a_says_where_robustness_had_no_more_to_lose() -> None:
+    rows = pd.DataFrame(removal("atypical", (-0.2, LOWER), (-0.15, LOWER), -0.01, **FAR))
+    for accuracy, answer in ((0.19, "shown, but with all samples it is only 19.0 %"), (0.21, SHOWN)):
+        assert finding_a(rows, base="m", robust_accuracy=accuracy, margin=0.01)[1].answer == answer
 
 
 def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
@@ -177,6 +183,9 @@ def test_training_is_shown_at_the_best_and_the_last_epoch() -> None:
 
 
 def test_page_holds_facts_answers_and_parts_in_order() -> None:
-    text = page("digits", ["n is 3"], [Verdict("better?", SHOWN, "+1.0")], {"Numbers": "| a |"})
-    places = [text.index(part) for part in ("## digits", "- n is 3", "better?", "### Numbers", "| a |")]
+    text = page("digits", ["n is 3"], [Verdict("better?", SHOWN, "+1.0")], ["finding_a"], {"Numbers": "| a |"})
+    places = [
+        text.index(part)
+        for part in ("## digits", "- n is 3", "better?", "![finding a](figures/finding_a.svg)", "### Numbers", "| a |")
+    ]
     assert places == sorted(places)
