@@ -21,11 +21,12 @@ def finding_a(comparisons: pd.DataFrame, *, base: str, robust_accuracy: float, m
     """Say whether memorizing atypical samples raises accuracy on atypical test samples, clean and robust.
 
     comparisons: as in evaluation/comparisons.parquet; base: the method retrained; robust_accuracy: of it on atypical
-    test samples: where that is less than the clean loss, the answer says that robustness had no more to lose. Of the runs without atypical or the
-    most memorized samples, the one with the largest loss of clean accuracy is looked at: shown, if the loss is, both
-    against training with all samples and against training without as many random ones (p-values are corrected for
-    the number of runs). That robustness gains less is shown, if the interval of its loss lies below that of the
-    clean one.
+    test samples: where that is less than the clean loss, the answer says that robustness had no more to lose.
+
+    Of the runs without atypical or the most memorized samples, the one with the largest loss of clean accuracy is
+    looked at: shown, if the loss is, both against training with all samples and against training without as many
+    random ones (p-values are corrected for the number of runs). That robustness gains less is shown, if the interval
+    of its loss lies below that of the clean one.
     """
     rows = _rows(comparisons, "removal", "last", "atypical")
     clean = rows[(rows["metric"] == "clean") & (rows["baseline"] == base)]
