@@ -165,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         help="minutes after which an epoch's end is kept, for a killed run to go on there (default: 10)",
     )
     train.add_argument("--harmful", help="harmful.parquet, for runs without harmful or benign samples")
+    train.add_argument("--robust-memorization", help="robust_memorization.parquet, for methods that score by it")
     add(
         stages,
         "harmful",

@@ -37,15 +37,17 @@ def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None
     return chosen
 
 
-def atypical_for(scores: pd.DataFrame, method: Method, *, seed: int) -> Bools:
+def atypical_for(scores: pd.DataFrame, robust: pd.DataFrame | None, method: Method, *, seed: int) -> Bools:
     """Return which training samples a method takes for atypical: (n,) bool, in the order of ``scores``.
 
-    By memorization; shuffled among all samples, a control, by ``seed``; or by 1 - consistency, the share of the models
-    without a sample that get it wrong (Jiang et al. 2021 estimate it over several subset fractions). A sample
-    without a score is typical. Methods without weights have the atypical samples of ``scores``.
+    By memorization; shuffled among all samples, a control, by ``seed``; by 1 - consistency, the share of the models
+    without a sample that get it wrong (Jiang et al. 2021 estimate it over several subset fractions); or by memorization
+    under attack, in ``robust``, a table like ``scores``. A sample without a score is typical. Methods without weights
+    have the atypical samples of ``scores``.
 
     Raises:
-        BatError: the method needs consistency, and no sample has one, as where the scores come from a file.
+        BatError: the method needs ``robust`` and it is None, or consistency and no sample has one, as where the scores
+            come from a file.
     """
     if not isinstance(method, Bat | BatTrades | BatMart):
         return scores["atypical"].to_numpy(bool)
@@ -54,6 +56,10 @@ def atypical_for(scores: pd.DataFrame, method: Method, *, seed: int) -> Bools:
             f"method {method.name}: score is consistency, but the scores have no p_out: take memorization, or estimate "
             "the scores (scores.source: subsets)"
         )
+    if method.score == "robust_memorization":
+        if robust is None:
+            raise BatError(f"method {method.name}: its score needs --robust-memorization, of stage robust-scores")
+        scores = robust
     value = (1 - scores["p_out"] if method.score == "consistency" else scores["memorization"]).to_numpy()
     if method.score == "shuffled":
         value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)

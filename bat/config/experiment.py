@@ -149,6 +149,12 @@ class Config:
         if self.data.train_samples != "all":  # then the number is known only when the data has been read
             self._scores_each_sample(share(self.data.train_samples, self.subsample))
         methods = expand(self.training.methods, self.training.sweeps)
+        for method in methods:
+            if not plan.robust.subset_models and getattr(method, "score", None) == "robust_memorization":
+                raise ValueError(
+                    f"method {method.name}: score is robust_memorization, but memorization.robust.subset_models is 0: "
+                    "raise it, or choose another score"
+                )
         runs = [method.name for method in methods] + [run.name for run in removal_runs(methods, self.removal)]
         if len(set(runs)) < len(runs):
             raise ValueError(f"two runs have one name, those of removal included: {', '.join(runs)}")

@@ -70,9 +70,10 @@ class _Adversarial(_Named):
 class _Benign(_Adversarial):
     """The two parts of BAT."""
 
-    score: Literal["memorization", "shuffled", "consistency"] = Field(
+    score: Literal["memorization", "shuffled", "consistency", "robust_memorization"] = Field(
         description="What makes a sample atypical for this method: its memorization; as a control, memorization "
-        "shuffled among the samples; or 1 - consistency, the share of models without it that get it wrong (C-score)."
+        "shuffled among the samples; 1 - consistency, the share of models without it that get it wrong (C-score); or "
+        "robust_memorization, that of the subset models trained adversarially (memorization.robust)."
     )
     threshold: float = Field(ge=0, lt=1, description="A sample is atypical for this method if its score is over this.")
     reweighting: bool = Field(description="Give harmful atypical samples a lower weight.")

@@ -29,6 +29,7 @@ def train(
     validation_groups: str,
     test_groups: str,
     harmful: str | None,
+    robust_memorization: str | None,
     best: str,
     last: str,
     history: str,
@@ -66,7 +67,12 @@ def train(
                 "lower removal.fractions, or raise memorization.threshold"
             )
     facts: dict[str, Any] = {"spec": json.loads(spec), "data": digest}
-    chosen = atypical_for(scores, plan.method, seed=plan.seed)
+    robust = None
+    if robust_memorization:
+        robust = read_table(robust_memorization, "robust_memorization")
+        part = dataset.train
+        check_labels(robust_memorization, robust, "train_index", part.index.cpu().numpy(), part.labels.cpu().numpy())
+    chosen = atypical_for(scores, robust, plan.method, seed=plan.seed)
     marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out, scores["atypical"])))
     checkpoint = Checkpoint(Path(f"{last}.checkpoint"), facts | {"samples": marks.hexdigest()})
     with journal.work(), checkpoint.guarding():

@@ -295,6 +295,7 @@ WRONG = [
     ("memorization.design", "random", "memorization.design: ", True),
     ("memorization.robust.subset_models", -50, "memorization.robust.subset_models: ", True),
     ("memorization.robust.subset_models", 30, "memorization.robust.subset_models is 30, no multiple", False),
+    ("training.methods.2.score", "robust_memorization", "method bat: score is robust_memorization, but", False),
     ("memorization.robust.attack", DROP, "memorization.robust.attack: missing key", True),
     ("removal", DROP, "removal: missing key", True),
     ("removal.method", "trades", "removal.method is trades, which is no method: take one of natural, pgd_at", False),

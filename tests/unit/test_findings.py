@@ -391,6 +391,23 @@ def test_a_method_is_trained_by_its_own_score_and_threshold(divided: Path, tmp_p
         assert not lighter[table["wrong_probability"] > 0].all()
 
 
+def test_a_method_is_trained_by_the_scores_of_models_under_attack(divided: Path, tmp_path: Path, capsys: Any) -> None:
+    copy = shutil.copytree(divided, tmp_path / "copy")
+    table = pd.read_parquet(copy / "memorization.parquet")
+    other = table.assign(memorization=table["memorization"].to_numpy()[::-1])
+    write_table(copy / "robust.parquet", "robust_memorization", other, provenance("robust_memorization"))
+    spec = SHORT | {"method": SHORT["method"] | {"threshold": 0.5, "score": "robust_memorization"}}
+    call("train", copy, **training(spec=spec), robust_memorization="robust.parquet")
+    rows = pd.read_parquet(copy / "training_samples.parquet")
+    value = rows["train_index"].map(other.set_index("train_index")["memorization"])
+    lighter = (value > 0.5) & (rows["wrong_probability"] > 0)
+    assert ((rows["weight"] < 1) == lighter).all()
+    assert lighter.any()
+    write_table(copy / "robust.parquet", "robust_memorization", other[::-1], provenance("robust_memorization"))
+    line = fails(capsys, "train", copy, **training(spec=spec), robust_memorization="robust.parquet")
+    assert "robust.parquet" in line
+
+
 def test_without_any_atypical_sample_none_is_harmful(copy: Path) -> None:
     table = pd.read_parquet(copy / "memorization.parquet").assign(atypical=False)
     write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization"))

@@ -124,14 +124,19 @@ def test_harmful_samples_by_hand():
 
 def test_scores_of_a_method():
     table = scores()
-    assert np.array_equal(atypical_for(table, PGD_AT, seed=0), table["atypical"])
-    own = atypical_for(table, but(BAT, threshold=0.3), seed=0)
+    assert np.array_equal(atypical_for(table, None, PGD_AT, seed=0), table["atypical"])
+    own = atypical_for(table, None, but(BAT, threshold=0.3), seed=0)
     assert np.array_equal(own, table["memorization"] > 0.3)
-    shuffled = atypical_for(table, but(BAT, threshold=0.3, score="shuffled"), seed=0)
+    shuffled = atypical_for(table, None, but(BAT, threshold=0.3, score="shuffled"), seed=0)
     assert shuffled.sum() == own.sum()
     assert not np.array_equal(shuffled, own)
-    consistency = atypical_for(table, but(BAT, threshold=0.3, score="consistency"), seed=0)
+    consistency = atypical_for(table, None, but(BAT, threshold=0.3, score="consistency"), seed=0)
     assert np.array_equal(consistency, 1 - table["p_out"] > 0.3)
+    robust = scores(seed=5)
+    assert not np.array_equal(robust["memorization"], table["memorization"])
+    under_attack = but(BAT, threshold=0.3, score="robust_memorization")
+    assert np.array_equal(atypical_for(table, robust, under_attack, seed=0), robust["memorization"] > 0.3)
+    assert "needs --robust-memorization" in refusal(lambda: atypical_for(table, None, under_attack, seed=0))
 
 
 @given(st.integers(0, 200), st.sampled_from([BAT, BAT_TRADES, BAT_MART]), st.floats(0, 0.95))
@@ -139,11 +144,11 @@ def test_scores_of_a_method():
 def test_shuffled_scores_are_the_same_values_at_other_places(seed, method, threshold):
     table = scores(seed=seed)
     control = but(method, threshold=threshold, score="shuffled")
-    shuffled = atypical_for(table, control, seed=seed)
+    shuffled = atypical_for(table, None, control, seed=seed)
     assert shuffled.sum() == (table["memorization"] > threshold).sum()
     # all methods with weights get the same control, so that they are compared on the same samples
     other = but(BAT, threshold=threshold, score="shuffled")
-    assert np.array_equal(shuffled, atypical_for(table, other, seed=seed))
+    assert np.array_equal(shuffled, atypical_for(table, None, other, seed=seed))
 
 
 @pytest.mark.parametrize("score", ["memorization", "consistency"])
@@ -152,8 +157,8 @@ def test_shuffled_scores_are_the_same_values_at_other_places(seed, method, thres
 def test_a_samples_own_score_decides_whatever_the_order_of_samples(score, seed):
     table, method = scores(seed=seed), but(BAT, threshold=0.3, score=score)
     order = np.random.default_rng(seed).permutation(len(table))
-    found = atypical_for(table, method, seed=0)
-    assert np.array_equal(atypical_for(table.iloc[order], method, seed=1), found[order])
+    found = atypical_for(table, None, method, seed=0)
+    assert np.array_equal(atypical_for(table.iloc[order], None, method, seed=1), found[order])
     rows = zip(table["memorization"], table["p_out"], strict=True)
     expected = [(1 - p if score == "consistency" else value) > 0.3 for value, p in rows]  # no NaN is over anything
     assert found.tolist() == expected
@@ -161,9 +166,9 @@ def test_a_samples_own_score_decides_whatever_the_order_of_samples(score, seed):
 
 def test_consistency_that_is_not_there_is_refused():
     imported = scores().assign(p_out=np.nan)
-    line = refusal(lambda: atypical_for(imported, but(BAT, score="consistency"), seed=0))
+    line = refusal(lambda: atypical_for(imported, None, but(BAT, score="consistency"), seed=0))
     assert line.startswith("method bat: score is consistency")
-    assert atypical_for(imported, BAT, seed=0).any()
+    assert atypical_for(imported, None, BAT, seed=0).any()
 
 
 def test_runs_of_removal_are_named_and_paired():

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from stages import BAT
 from test_workflow import SMOKE, counted, edit, new_experiment, planned, snakemake
 
 CASES = ["atypical", "top_0_05", "top_0_1", "harmful", "benign"]
@@ -23,6 +24,7 @@ EVERYTHING = {
     "figure": 10,
     "results": 1,
 }
+PGD_AT = {"name": "pgd_at", "objective": "pgd_at", "eps_factor": 1.0, "awp": 0.0}
 EFFECTS = f"{SMOKE}/scores/robust_effects.parquet"
 
 
@@ -121,6 +123,20 @@ def test_the_table_of_harmful_samples_goes_to_the_runs_that_need_it(asked):
         given = f" --harmful {SMOKE}/scores/harmful.parquet " in command
         assert given == run.endswith(("harmful", "benign"))
         assert ('"without": null' in command) == (run not in RUNS)
+
+
+def test_a_method_by_robust_memorization_waits_for_the_robust_subset_models(tmp_path):
+    folder = new_experiment(tmp_path)
+    edit(folder, ask)
+    methods = [BAT, BAT | {"name": "bat_robust_scores", "score": "robust_memorization"}]
+    edit(folder, lambda config: config["training"].update(methods=[PGD_AT, *methods]))
+    scored = {"data": 1, "subsets": 2, "scores": 1}
+    for name, needed in (("bat", {}), ("bat_robust_scores", {"robust_subsets": 1, "robust_scores": 1})):
+        target = f"{SMOKE}/models/{name}/seed-0/best.safetensors"
+        assert planned(folder, target) == scored | needed | {"train": 1}
+        done = snakemake(folder, "--dry-run", "--printshellcmds", target)
+        given = f" --robust-memorization {SMOKE}/scores/robust_memorization.parquet " in done.stdout + done.stderr
+        assert given == bool(needed)
 
 
 def test_by_default_nothing_of_it_is_planned(tmp_path):

@@ -116,10 +116,15 @@ def subsets_spec(shard, adversary):
     )
 
 
-def needs_harmful(run):
-    """Return whether a run leaves out harmful or benign samples, or as many random ones."""
-    without = RUNS[run]["without"]
-    return without is not None and without["what"] in ("harmful", "benign")
+def named_samples(run):
+    """Return the further tables that say which samples a run leaves out, or takes for atypical, by flag."""
+    tables = {}
+    # which samples are harmful is known when the method has been trained with all
+    if (RUNS[run]["without"] or {}).get("what") in ("harmful", "benign"):
+        tables["harmful"] = HARMFUL
+    if RUNS[run]["method"].get("score") == "robust_memorization":
+        tables["robust_memorization"] = rules.robust_scores.output.memorization
+    return tables
 
 
 def histories(runs):

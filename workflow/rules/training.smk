@@ -3,12 +3,11 @@
 
 rule train:
     input:
+        unpack(lambda wildcards: named_samples(wildcards.method)),
         data=rules.data.output.data,
         memorization=SCORES.memorization,
         validation_groups=SCORES.validation_groups,
         test_groups=SCORES.test_groups,
-        # which samples are harmful is known when the method has been trained with all
-        harmful=lambda wildcards: HARMFUL if needs_harmful(wildcards.method) else [],
     output:
         best=f"{RESULTS}/models/{{method}}/seed-{{seed}}/best.safetensors",
         last=f"{RESULTS}/models/{{method}}/seed-{{seed}}/last.safetensors",
@@ -41,7 +40,7 @@ rule train:
             seed=int(wildcards.seed),
             **RUNS[wildcards.method],
         ),
-        harmful=lambda wildcards, input: f"--harmful {HARMFUL}" if input.harmful else "",
+        named=lambda wildcards: flags(named_samples(wildcards.method)),
     shell:
         "python -m bat train"
         " --spec {params.spec:q}"
@@ -49,7 +48,7 @@ rule train:
         " --memorization {input.memorization:q}"
         " --validation-groups {input.validation_groups:q}"
         " --test-groups {input.test_groups:q}"
-        " {params.harmful}"
+        " {params.named}"
         " --best {output.best:q}"
         " --last {output.last:q}"
         " --history {output.history:q}"
