@@ -9,6 +9,7 @@ import yaml
 
 import bat
 from bat.config import schema
+from bat.tables import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -56,3 +57,9 @@ def test_makefile_has_the_commands_of_the_readme():
 
 def test_ci_runs_the_test_command_of_the_readme():
     assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_the_readme_describes_each_table(kind):
+    file = {"subsets": "shard-NNN", "training_samples": "samples"}.get(kind, kind)
+    assert re.search(rf"^(\| .*\W| +.*){file}\.parquet", (ROOT / "README.md").read_text(), re.MULTILINE)
