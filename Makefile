@@ -21,7 +21,7 @@ run: install
 report: run
 	snakemake --report results/digits/report.html
 
-# RESULTS.md: both findings and BAT on digits (15 minutes on two cores) and on MNIST (45 minutes)
+# RESULTS.md: both findings and BAT on digits (14 minutes on two cores) and on MNIST (41 minutes)
 results: install
 	snakemake --cores all --configfile config/digits_full.yaml
 	snakemake --cores all --configfile config/mnist5k.yaml
