@@ -37,8 +37,9 @@ from bat.config import Model, parse
 from bat.data import Part
 from bat.files import KEY, provenance
 from bat.models import build
+from bat.schemas import SCHEMAS
 from bat.stages.attack import _read_weights
-from bat.tables import SCHEMAS, write_table
+from bat.tables import write_table
 from bat.tensors import read_data, read_tensors, write_tensors
 
 

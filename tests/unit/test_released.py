@@ -15,7 +15,7 @@ from bat.cli import main
 from bat.data import DataSet, Part
 from bat.files import KEY, provenance
 from bat.released import Influence, Released, check_labels, influence_table, memorization_table, read_released
-from bat.tables import SCHEMAS
+from bat.schemas import SCHEMAS
 from bat.tensors import write_data
 
 CLASSES, TRAINING, TESTS = 3, 60, 24

@@ -9,7 +9,7 @@ import yaml
 
 import bat
 from bat.config import schema
-from bat.tables import SCHEMAS
+from bat.schemas import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -16,8 +16,8 @@ from refusals import refusal
 import bat
 from bat.errors import BatError
 from bat.files import provenance
+from bat.schemas import SCHEMAS
 from bat.tables import (
-    SCHEMAS,
     check_labels,
     pack,
     read_shards,

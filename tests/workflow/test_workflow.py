@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from bat.tables import SCHEMAS
+from bat.schemas import SCHEMAS
 
 ROOT = Path(__file__).parents[2]
 SMOKE = "results/smoke"

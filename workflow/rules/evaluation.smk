@@ -80,7 +80,7 @@ rule summary:
         runtime=grows(30),
     params:
         spec=spec("evaluation", "seed", "confidence", "bootstrap", questions=COMPARED),
-        code=digest("evaluation", "comparison", "statistics", "tables"),
+        code=digest("evaluation", "comparison", "statistics", "tables", "schemas"),
     shell:
         "python -m bat summary"
         " --spec {params.spec:q}"
