@@ -59,23 +59,28 @@ def training_table(histories: pd.DataFrame) -> str:
     rows = []
     for run, epochs in histories.groupby("method", sort=False):
         best, last = epochs[epochs["best"]], epochs.groupby("seed").tail(1)
-        parts = [("train_all_pgd", both) for both in (best, last)] + [
-            ("validation_all_pgd", both) for both in (best, last)
-        ]
-        parts += [(f"train_{group}_{metric}", last) for group in ("typical", "atypical") for metric in ("clean", "pgd")]
-        percent = [100 * chosen[f"{name}_accuracy"].mean() for name, chosen in parts]
-        train_best, train_last, held_best, held_last, *groups = (f"{value:.1f}" for value in percent)
-        epoch = f"{best['epoch'].mean():.0f} of {last['epoch'].mean():.0f}"
-        fits = (
-            f"{train_best}, {train_last}",
-            f"{held_best}, {held_last}",
-            " / ".join(groups[:2]),
-            " / ".join(groups[2:]),
+        rows.append(
+            [
+                run,
+                f"{epochs['trained_samples'].mean():.0f}",
+                f"{best['epoch'].mean():.0f} of {last['epoch'].mean():.0f}",
+                *(
+                    ", ".join(_percent(each, f"{split}_all_pgd") for each in (best, last))
+                    for split in ("train", "validation")
+                ),
+                *(
+                    " / ".join(_percent(last, f"train_{group}_{metric}") for metric in ("clean", "pgd"))
+                    for group in ("typical", "atypical")
+                ),
+            ]
         )
-        rows.append([run, f"{epochs['trained_samples'].mean():.0f}", epoch, *fits])
     headers = ["run", "trained on", "best epoch", "robust, training: best, last", "robust, validation: best, last"]
     headers += ["typical training, clean / robust", "atypical training, clean / robust"]
     return tabulate(rows, headers, tablefmt=MARKDOWN, disable_numparse=True)
+
+
+def _percent(rows: pd.DataFrame, name: str) -> str:
+    return f"{100 * rows[f'{name}_accuracy'].mean():.1f}"
 
 
 def page(

@@ -1,7 +1,9 @@
 """The specs of a tiny experiment on digits, and the stages called on it in this process."""
 
 import json
+from dataclasses import asdict
 
+import methods
 import pytest
 
 from bat.cli import main
@@ -39,19 +41,7 @@ SUBSETS = {
 }
 SCORES = {"threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
 THREAT = {"norm": "linf", "eps": 0.05}
-BAT = {
-    "name": "bat",
-    "objective": "bat",
-    "eps_factor": 1.0,
-    "awp": 0.0,
-    "score": "memorization",
-    "threshold": 0.15,
-    "reweighting": True,
-    "alpha": 1.0,
-    "discrimination": True,
-    "beta": 0.2,
-    "temperature": 0.1,
-}
+NATURAL, PGD_AT, BAT = (asdict(method) for method in (methods.NATURAL, methods.PGD_AT, methods.BAT))
 TRAIN = {
     "model": MODEL,
     "threat": THREAT,

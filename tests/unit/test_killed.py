@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from stages import COMPUTE, RECIPE, SCORES, SUBSETS, TRAIN, call, command, digits, scores, training
+from stages import COMPUTE, NATURAL, PGD_AT, RECIPE, SCORES, SUBSETS, TRAIN, call, command, digits, scores, training
 
 torch.set_num_threads(1)
 
 EPOCHS = 60
 LONG = RECIPE | {"epochs": EPOCHS}
-PGD_AT = {"name": "pgd_at", "objective": "pgd_at", "eps_factor": 1.0, "awp": 0.0}
-NATURAL = {"name": "natural", "objective": "natural"}
 PLANS = {
     "natural": TRAIN | {"method": NATURAL, "recipe": LONG | {"ema_decay": 0.9}},
     "pgd_at": TRAIN | {"method": PGD_AT, "recipe": LONG, "compute": COMPUTE | {"precision": "bfloat16"}},

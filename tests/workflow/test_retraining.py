@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from stages import BAT
+from stages import BAT, PGD_AT
 from test_workflow import SMOKE, counted, edit, new_experiment, planned, snakemake
 
 CASES = ["atypical", "top_0_05", "top_0_1", "harmful", "benign"]
@@ -24,7 +24,6 @@ EVERYTHING = {
     "figure": 10,
     "results": 1,
 }
-PGD_AT = {"name": "pgd_at", "objective": "pgd_at", "eps_factor": 1.0, "awp": 0.0}
 EFFECTS = f"{SMOKE}/scores/robust_effects.parquet"
 
 

@@ -108,7 +108,7 @@ def subsets_spec(shard, adversary):
         "design",
         "seed",
         "recipe",
-        model=config["memorization"]["model"] or config["model"],
+        model=asdict(parsed.subset_model),
         compute=config["compute"],
         first_model=int(shard) * MODELS_PER_SHARD,
         models=MODELS_PER_SHARD,
