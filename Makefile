@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install run report results test test-slurm clean
+.PHONY: install run report results test test-faults test-slurm clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,10 @@ test: install
 	snakemake --lint
 	mypy
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+# kills, full disks, flipped bits and made-up files: minutes, no part of `make test`
+test-faults: install
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests/faults
 
 # a cluster of one machine, on Debian as root; no part of `make test`
 test-slurm: install

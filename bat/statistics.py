@@ -13,6 +13,14 @@ Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
+def near_chance(accuracy: float, chance: float) -> bool:
+    """Return whether an accuracy is closer to chance than a tenth of the way to 1: a model that did not train.
+
+    chance: the share of the most frequent class, what a constant answer gets.
+    """
+    return not accuracy > chance + 0.1 * (1 - chance)  # NaN is no accuracy
+
+
 def wilson(successes: Counts, n: Counts, *, confidence: float) -> tuple[Floats, Floats]:
     """Return Wilson's score interval (low, high) of a proportion; NaN where n is 0. Source: Wilson 1927."""
     z = ndtri((1 + confidence) / 2)

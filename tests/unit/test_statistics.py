@@ -10,6 +10,7 @@ from bat.statistics import (
     bootstrap_interval,
     greater_p_value,
     holm,
+    near_chance,
     newcombe,
     paired_p_value,
     standard_error,
@@ -233,3 +234,19 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
             break
         rejected.add(place)
     assert {int(place) for place in np.flatnonzero(adjusted <= level)} == rejected
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "chance", "near"),
+    [
+        (0.10, 0.1, True),
+        (0.19, 0.1, True),  # chance and a tenth of the way from it to 1
+        (0.1901, 0.1, False),
+        (0.12, 0.01, False),
+        (0.5, 0.5, True),
+        (0.56, 0.5, False),
+        (float("nan"), 0.1, True),
+    ],
+)
+def test_a_model_near_chance_did_not_train(accuracy, chance, near):
+    assert near_chance(accuracy, chance) is near
