@@ -231,16 +231,16 @@ def test_damaged_and_odd_images_are_reported_by_name_in_one_line(tmp_path):
     (tmp_path / "test/bee/1.png").write_bytes(b"")
     message = refusal(read_all(tmp_path))
     assert message.startswith("data: 8 of 27 files cannot be used: ")
-    assert "; data: 1 of 6 files cannot be used: test/bee/1.png (not an image)" in message
+    assert "; data: 1 of 6 files cannot be used: test/bee/1.png (not an image" in message
     for reason in (
         "train/ant/cut.jpg (",
-        "train/ant/text.png (not an image)",
-        "train/bee/empty.gif (not an image)",
+        "train/ant/text.png (not an image of a kind that is read)",
+        "train/bee/empty.gif (not an image",
         "train/bee/broken.png (",
         "train/cat/large.png (10 x 9 pixels, not 10 x 8)",
         "train/cat/float.tif (floating-point pixels)",
-        "train/cat/deep.tif (more than 16 bits a pixel)",
-        "train/cat/moving.gif (2 frames)",
+        "train/cat/deep.tif (values from ",
+        "train/cat/moving.gif (an animation",
     ):
         assert reason in message
     assert "whole.jpg" not in message

@@ -72,7 +72,7 @@ def plain(**changed):
 
 
 def cscores(**changed):
-    return {"labels": TRAIN_LABELS, "scores": 1 - MEMORIZATION} | changed
+    return {"labels": TRAIN_LABELS, "scores": 1 - np.maximum(MEMORIZATION, 0)} | changed
 
 
 def table(**changed):
@@ -167,7 +167,8 @@ def test_a_release_with_influence_becomes_the_tables_of_stage_1(folder, layout, 
 def test_c_scores_stand_for_memorization_and_have_no_influence(folder):
     tables, log = import_scores(folder, npz(folder / "released.npz", cscores()), "cscores")
     index = data_set().train.index.numpy()
-    np.testing.assert_allclose(tables["memorization"]["memorization"], MEMORIZATION[index], atol=1e-7)
+    expected = np.maximum(MEMORIZATION[index], 0)
+    np.testing.assert_allclose(tables["memorization"]["memorization"], expected, atol=1e-7)
     assert tables["influence"].empty
     assert not tables["test_groups"]["atypical"].any()
     assert "no test sample can be called atypical" in log
@@ -288,17 +289,17 @@ def test_labels_of_a_table_are_compared(tmp_path):
         ("npz", plain(memorization=MEMORIZATION[:, None]), "memorization has shape (60, 1) of float32"),
         ("npz", plain(memorization=None), "has no array memorization (it has influence, labels, test_labels)"),
         ("npz", plain(labels=TRAIN_LABELS.astype(float)), "labels has shape (60,) of float64: need integers"),
-        ("npz", plain(memorization=MEMORIZATION.astype(object)), "never read"),
-        ("npz", plain(labels=TRAIN_LABELS.astype(object)), "never read"),
+        ("npz", plain(memorization=MEMORIZATION.astype(object)), "would have to be unpickled"),
+        ("npz", plain(labels=TRAIN_LABELS.astype(object)), "would have to be unpickled"),
         ("npz", plain(memorization=100 * MEMORIZATION), "need differences of rates, from -1 to 1"),
         ("npz", plain(influence=np.full_like(INFLUENCE, np.inf)), "influence goes from 0 to inf"),
         ("cscores", cscores(scores=MEMORIZATION[:-1]), "scores has shape (59,)"),
         ("cscores", plain(), "has no array scores"),
-        ("cscores", cscores(scores=np.array([{}] * TRAINING)), "never read"),
+        ("cscores", cscores(scores=np.array([{}] * TRAINING)), "would have to be unpickled"),
         ("feldman_zhang", feldman_zhang(tr_mem=MEMORIZATION[1:]), "tr_mem has shape (59,)"),
         ("feldman_zhang", feldman_zhang(infl_matrix_class0=None), "has no array infl_matrix_class0"),
         ("feldman_zhang", feldman_zhang(infl_matrix_class0=CLASS_0.T), "infl_matrix_class0 has shape (8, 20)"),
-        ("feldman_zhang", feldman_zhang(infl_matrix_class0=CLASS_0.astype(object)), "never read"),
+        ("feldman_zhang", feldman_zhang(infl_matrix_class0=CLASS_0.astype(object)), "would have to be unpickled"),
         ("feldman_zhang", feldman_zhang(tr_classidx_1=np.arange(20)), "tr_classidx_1 is not the index of each sample"),
         ("feldman_zhang", feldman_zhang(tt_classidx_1=np.arange(8)), "tt_classidx_1 is not the index of each sample"),
     ],
@@ -332,7 +333,7 @@ def test_a_file_with_too_few_samples_is_refused(arrays, message, tmp_path):
     [
         (table().drop(columns="memorization"), "has no column memorization (it has train_index, label)"),
         (table().drop(columns="train_index"), "has no column train_index"),
-        (table(train_index=0.5), "column train_index holds float64: need integers"),
+        (table(train_index=0.5), "column train_index holds"),
         (table(train_index=3), "train_index 3 is there twice"),
         (table(memorization="high"), "column memorization holds"),
         (table(label="cat"), "column label holds"),
@@ -372,7 +373,7 @@ def test_a_single_array_and_a_damaged_member_are_refused(tmp_path):
     content = bytearray((tmp_path / "own.npz").read_bytes())
     content[200] ^= 255
     (tmp_path / "own.npz").write_bytes(content)
-    assert "damaged" in refusal(read_released, path, "npz")
+    assert "array memorization cannot be read as npz (Bad CRC-32" in refusal(read_released, path, "npz")
 
 
 def test_nothing_is_unpickled(tmp_path, monkeypatch):
