@@ -155,8 +155,7 @@ def _check_png(content: bytes) -> None:
     while place < len(content):
         length, kind = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
         end = place + 8 + length
-        # a checksum of what is not needed to draw the image does not matter
-        if kind[:1].isupper() and zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4]):
+        if zlib.crc32(content[place + 4 : end]) != int.from_bytes(content[end : end + 4]):
             raise ValueError("damaged: a checksum differs")
         if kind == b"IEND":
             return
@@ -168,12 +167,13 @@ class _White(NamedTuple):
     """What white is in an image of more than 8 bits.
 
     value: None where the file does not say; stated: the file says just this; zero: it is black that has the value, and
-    white is 0.
+    white is 0; rounded: Pillow rounds colours to 8 bits.
     """
 
     value: int | None
     stated: bool = False
     zero: bool = False
+    rounded: bool = False
 
 
 def _white(image: Image.Image, content: bytes) -> _White:
@@ -184,7 +184,8 @@ def _white(image: Image.Image, content: bytes) -> _White:
         # Pillow scales by the maxval; of 65535 it is not known whether it was meant
         args = image.tile[0].args  # type: ignore[attr-defined]  # of files alone
         maxval = args[-1] if isinstance(args, tuple) else {"I;16B": _WHITE}.get(str(args))
-        return _White(_WHITE if isinstance(maxval, int) and maxval > 255 else None, stated=maxval != _WHITE)
+        deep = isinstance(maxval, int) and maxval > 255
+        return _White(_WHITE if deep else None, stated=maxval != _WHITE, rounded=True)
     if image.format != "TIFF":
         return _White(None)
     bits, zero = _tag(image, _TIFF_BITS) or 1, _tag(image, _TIFF_PHOTOMETRIC) == 0
@@ -213,27 +214,24 @@ def _eight_bits(image: Image.Image, white: _White) -> tuple[Image.Image, int | N
             raise ValueError(f"values from {low} to {high}, and nothing says which of them is white: {_DO}")
         if low < 0 or high > white.value:
             raise ValueError(f"values from {low} to {high}, of 0 to {white.value} as its tags say: {_DO}")
-        if not white.stated:
-            _refuse_dark(high)
+        if not white.stated and 0 < high < _DARK:
+            raise ValueError(f"16-bit pixels up to {high} only, so almost black: {_DO}")
         if white.zero:
             values = white.value - values
         scaled = values >> 8 if white.value == _WHITE else (values * 255 + white.value // 2) // white.value
         return Image.fromarray(scaled.astype(np.uint8)), None if white.stated else high
     if white.value is not None and image.mode in ("RGB", "RGBA"):
-        # Pillow has kept the upper 8 bits of each colour already
-        high = 256 * int(np.asarray(image.convert("RGB")).max()) + 255
+        # Pillow has made 8 bits of each colour: it rounds a PPM's, and keeps the upper ones of others
+        top = int(np.asarray(image.convert("RGB")).max())
+        high = min(257 * top + 128, _WHITE) if white.rounded else 256 * top + 255
         if white.value != _WHITE:
             raise ValueError(f"colours of 16 bits whose tags say that white is {white.value}: {_DO}")
         if not white.stated:
-            _refuse_dark(high)
+            if 256 * top < _DARK + 256 * white.rounded:
+                raise ValueError(f"16-bit colours of at most {high}, so almost black: {_DO}")
             return image, high
     # a palette's transparency is lost without a warning only by way of RGBA
     return image.convert("RGBA") if image.mode in ("P", "PA") else image, None
-
-
-def _refuse_dark(largest: int) -> None:
-    if 0 < largest < _DARK:
-        raise ValueError(f"16-bit pixels up to {largest} only, so almost black: {_DO}")
 
 
 def _flat(image: Image.Image) -> bool:
