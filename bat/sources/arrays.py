@@ -1,6 +1,7 @@
 """A user's own arrays: an npz file with x_train, y_train, x_test and y_test."""
 
 import hashlib
+import sys
 import unicodedata
 from collections import Counter
 from typing import Any
@@ -72,10 +73,10 @@ def _class_names(names: NDArray[Any] | None, classes: int, path: str) -> tuple[s
         raise BatError(
             f"{path}: class_names is {names.dtype} of shape {names.shape}: give {classes} texts, one a class"
         )
-    try:
-        texts = [unicodedata.normalize("NFC", str(name)) for name in names]
-    except ValueError as error:  # numpy keeps numbers that are no characters
-        raise BatError(f"{path}: class_names is damaged ({error}): give {classes} texts, one a class") from error
+    # numpy keeps numbers that are no characters, of which Python makes no text
+    if np.ascontiguousarray(names).view(np.uint32).max(initial=0) > sys.maxunicode:
+        raise BatError(f"{path}: class_names is damaged: give {classes} texts, one a class")
+    texts = [unicodedata.normalize("NFC", str(name)) for name in names]
     times = Counter(texts)
     odd = next((text for text in texts if not text.strip() or not text.isprintable() or times[text] > 1), None)
     if odd is not None:
