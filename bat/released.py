@@ -5,8 +5,9 @@ of the training file, and of the test file.
 """
 
 import csv
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -26,6 +27,7 @@ from bat.npz import Arrays, open_npz, read_array
 from bat.statistics import Counts, Floats
 
 _COLUMNS = ("train_index", "memorization", "label")
+_NEEDED = ("train_index", "memorization")
 _WHOLE = ("train_index", "label")
 _HEADER = 1 << 16  # bytes, of which the first line of a CSV is one part
 _ROUNDING = 1e-6  # by which float32 may leave a range
@@ -81,8 +83,12 @@ def read_released(path: str, layout: str) -> Released:
     _check_range(path, "memorization", released.memorization, -1)
     for block in released.influence:
         _check_range(path, "influence", block.values, -1)
-    if np.isnan(released.memorization).all():
-        raise BatError(f"{path}: {len(released.memorization)} samples, and none has a score: give another file")
+    for name, blocks in (
+        ("a score", [released.memorization]),
+        ("an influence", [each.values for each in released.influence]),
+    ):
+        if blocks and not any(_holds_numbers(values) for values in blocks):
+            raise BatError(f"{path}: {len(released.memorization)} samples, and none has {name}: give another file")
     return released
 
 
@@ -138,11 +144,7 @@ def _table(path: str) -> Released:
         raise BatError(f"{path}: neither .parquet nor .csv: give a table, or another scores.format")
     try:
         with open_file(located(path)) as file:
-            table, names = read(path, file)
-        missing = next((name for name in ("train_index", "memorization") if name not in table), None)
-        if missing is not None:
-            has = ", ".join(name[:40] for name in names[:8])
-            raise BatError(f"{path}: has no column {missing} (it has {has}): add it")
+            table = read(path, file)
         index, memorization = (_column(path, table, name) for name in ("train_index", "memorization"))
         labels = _column(path, table, "label") if "label" in table else None
     except (OSError, ValueError, MemoryError, OverflowError, csv.Error, pa.ArrowException) as error:
@@ -159,21 +161,18 @@ def _table(path: str) -> Released:
     return Released(index, memorization[order], None if labels is None else labels[order], None, (), whole=False)
 
 
-def _parquet(path: str, file: BufferedReader) -> tuple[_Table, list[str]]:
-    """Return the columns that count, and the names of all."""
+def _parquet(path: str, file: BufferedReader) -> _Table:
     opened = pq.ParquetFile(file, page_checksum_verification=True)
     schema, rows = opened.schema_arrow, opened.metadata.num_rows
     check_memory(16 * rows * len(_COLUMNS), f"{path}: a table of {rows} rows", "give the rows of this data set alone")
-    table: _Table = {}
     index = _stored_index(schema, rows)
-    if index is not None:
-        table["train_index"] = pa.chunked_array([index])
-    for name, place in _places(path, schema.names).items():
+    table: _Table = {} if index is None else {"train_index": pa.chunked_array([index])}
+    for name, place in _places(path, schema.names, known=table).items():
         kind = schema.field(place).type
         if pa.types.is_nested(kind):
             raise BatError(f"{path}: column {name} holds {kind}: need numbers")
-        table[name] = opened.read(columns=[schema.names[place]], use_threads=False).column(0)
-    return table, schema.names
+        table[name] = opened.read(columns=[schema.names[place]], use_threads=False).column(schema.names[place])
+    return table
 
 
 def _stored_index(schema: pa.Schema, rows: int) -> Counts | None:
@@ -188,8 +187,10 @@ def _stored_index(schema: pa.Schema, rows: int) -> Counts | None:
     return None
 
 
-def _csv(path: str, file: BufferedReader) -> tuple[_Table, list[str]]:
-    """As ``_parquet``; the separator is the one that gives the first line a column train_index."""
+def _csv(path: str, file: BufferedReader) -> _Table:
+    """Read a CSV; its separator is the one that gives the first line a column train_index."""
+    check_memory(file.seek(0, os.SEEK_END), path, "give the rows of this data set alone")
+    file.seek(0)
     start = file.read(_HEADER)
     header = re.split(rb"[\r\n]", start, maxsplit=1)[0].decode("utf-8-sig")
     rows = {separator: next(csv.reader([header], delimiter=separator), []) for separator in ",;\t|"}
@@ -213,15 +214,19 @@ def _csv(path: str, file: BufferedReader) -> tuple[_Table, list[str]]:
             raise
         need = "integers" if name in _WHOLE else "numbers with decimal points"
         raise BatError(f"{path}: column {name} holds {odd[3][:40]!r} in row {odd[2]}: need {need}") from error
-    return {name: read.column(str(place)) for name, place in places.items()}, rows[separator]
+    return {name: read.column(str(place)) for name, place in places.items()}
 
 
-def _places(path: str, names: Sequence[str]) -> dict[str, int]:
-    """Return where the columns are that count."""
+def _places(path: str, names: Sequence[str], known: Container[str] = ()) -> dict[str, int]:
+    """Return where the columns are that count; those that are needed must be there or ``known``."""
     stripped = [name.strip() for name in names]
     twice = next((name for name in _COLUMNS if stripped.count(name) > 1), None)
     if twice is not None:
         raise BatError(f"{path}: has {stripped.count(twice)} columns {twice}: leave one")
+    missing = next((name for name in _NEEDED if name not in stripped and name not in known), None)
+    if missing is not None:
+        has = ", ".join(name[:40] for name in names[:8])
+        raise BatError(f"{path}: has no column {missing} (it has {has or 'none'}): add it")
     return {name: stripped.index(name) for name in _COLUMNS if name in stripped}
 
 
@@ -266,6 +271,11 @@ def _members(file: Arrays, name: str, labels: Counts, label: int) -> Counts:
 def _check_shape(path: str, name: str, array: NDArray[Any], expected: tuple[int, ...]) -> None:
     if array.shape != expected:
         raise BatError(f"{path}: {name} has shape {array.shape}, where its other arrays need {expected}")
+
+
+def _holds_numbers(values: NDArray[Any]) -> bool:
+    """Return whether any value is not NaN; not by isnan, which would take a quarter of a matrix of gigabytes."""
+    return values.size > 0 and not np.isnan(np.fmin.reduce(values, axis=None))
 
 
 def _check_range(path: str, name: str, values: NDArray[Any], lowest: int) -> None:
