@@ -5,7 +5,6 @@ free. Only what ``numpy.savez`` and ``numpy.savez_compressed`` write is read: st
 """
 
 import math
-import tokenize
 import warnings
 import zipfile
 import zlib
@@ -38,8 +37,6 @@ _DAMAGE = (
     MemoryError,
     OverflowError,
 )
-# and numpy on the header of an array, which is Python text
-_HEADER = (*_DAMAGE, SyntaxError, tokenize.TokenError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ def read_array(arrays: Arrays, name: str) -> NDArray[Any]:
                 raise ValueError(f"its header says {size} bytes, but there are {held}")
             check_memory(size, where, "give fewer samples, or a machine with more")
             content = _content(stream, size)
-    except _HEADER as error:
+    except _DAMAGE as error:
         raise BatError(f"{where} cannot be read as npz ({reason(error)}): {_DO}") from error
     array: NDArray[Any] = content.view(dtype) if size else np.empty(math.prod(shape), dtype)
     if not dtype.isnative:
@@ -118,17 +115,18 @@ def read_array(arrays: Arrays, name: str) -> NDArray[Any]:
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
-    """Return shape, Fortran order and dtype of an array, or raise one of ``_HEADER``."""
-    version = npy.read_magic(stream)
+    """Return shape, Fortran order and dtype of an array, or raise ValueError."""
     with warnings.catch_warnings():
         # numpy says of an array written by Python 2 that it took a little longer
         warnings.simplefilter("ignore", UserWarning)
-        if version == (1, 0):
-            shape, fortran, dtype = npy.read_array_header_1_0(stream)
-        elif version == (2, 0):
-            shape, fortran, dtype = npy.read_array_header_2_0(stream)
-        else:
-            raise ValueError(f"format {version[0]}.{version[1]}, which is for records only")
+        try:
+            version = npy.read_magic(stream)
+            if version > (2, 0):
+                raise ValueError(f"format {version[0]}.{version[1]}, which is for records only")
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, fortran, dtype = read(stream)
+        except Exception as error:  # a header is Python text, and numpy raises whatever that leads it to
+            raise ValueError(reason(error)) from error
     if dtype.hasobject:
         raise ValueError("objects, which would have to be unpickled: save plain numbers")
     if dtype.kind == "V":

@@ -172,6 +172,8 @@ def _parquet(path: str, file: BufferedReader) -> _Table:
         if pa.types.is_nested(kind):
             raise BatError(f"{path}: column {name} holds {kind}: need numbers")
         table[name] = opened.read(columns=[schema.names[place]], use_threads=False).column(schema.names[place])
+        if len(table[name]) != rows:
+            raise ValueError(f"{len(table[name])} rows of {name}, but {rows} in all")
     return table
 
 

@@ -138,6 +138,7 @@ LIST = "{'descr': '|u1', 'fortran_order': False, 'shape': %s, }"
         (header("(" * 300, b"1234"), "cannot be read as npz ("),
         (header("-" * 5000 + "1", b"1234"), "cannot be read as npz ("),
         (header("{'''", b"1234"), "cannot be read as npz ("),
+        (header("{'descr': (), 'fortran_order': False, 'shape': (4,)}", b"1234"), "index out of range"),
         (header(LIST % "(4,)", b"1234", version=3), "format 3.0"),
         (header(LIST % "(4,)", b"1234")[:30], "cannot be read as npz ("),
         (b"", "cannot be read as npz ("),
