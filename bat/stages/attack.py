@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import warnings
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from bat.errors import BatError
 from bat.files import provenance
 from bat.journal import Journal
 from bat.models import build, mode
+from bat.npz import as_labels, open_npz, read_array
 from bat.specs import AttackSpec
 from bat.stages.evaluation import attacked
 from bat.stages.inputs import device_named
@@ -142,19 +142,21 @@ def _read_weights(path: str, architecture: str, part: Part) -> nn.Module:
 
 def _read_images(path: str) -> Part:
     """Read x (n, c, h, w), uint8 or floating in [0, 1], and y (n,) from an npz file."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            x, y = file["x"], file["y"]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise BatError(f"{path}: cannot be read as npz with arrays x and y ({error})") from error
-    if x.ndim != 4 or y.shape != (len(x),) or not len(x) or not np.issubdtype(y.dtype, np.integer):
+    with open_npz(path) as arrays:
+        x, y = (read_array(arrays, name) for name in ("x", "y"))
+    if x.ndim != 4 or not x.size or y.shape != (len(x),) or y.dtype.kind not in "iu":
         found = f"x has shape {x.shape} and y {y.shape} of {y.dtype}"
-        raise BatError(f"{path}: {found}: need (n, c, h, w) and (n,) integers, n at least 1")
+        raise BatError(f"{path}: {found}: need (n, c, h, w) and (n,) integers, all at least 1")
+    labels = torch.from_numpy(as_labels(y, len(x), f"{path}: y"))
     if x.dtype == np.uint8:
-        return Part(torch.tensor(x), torch.tensor(y).long(), torch.arange(len(x)), 255)
-    if not np.issubdtype(x.dtype, np.floating) or not (x.min() >= 0 and x.max() <= 1):
-        raise BatError(f"{path}: x is {x.dtype} from {x.min()} to {x.max()}: need uint8, or floats in [0, 1]")
-    return Part(torch.tensor(x).float(), torch.tensor(y).long(), torch.arange(len(x)), 1)
+        if x.max() <= 1:
+            raise BatError(f"{path}: x is uint8 from {x.min()} to {x.max()}: give 0 to 255, or floats in [0, 1]")
+        return Part(torch.from_numpy(np.ascontiguousarray(x)), labels, torch.arange(len(x)), 255)
+    # min and max of numbers with a NaN are NaN, which is in no range
+    if x.dtype.kind != "f" or not (x.min() >= 0 and x.max() <= 1):
+        found = f"x is {x.dtype}" + (f" from {x.min()} to {x.max()}" if x.dtype.kind in "iufb" else "")
+        raise BatError(f"{path}: {found}: need uint8, or floats in [0, 1], none missing")
+    return Part(torch.from_numpy(x.astype(np.float32, order="C")), labels, torch.arange(len(x)), 1)
 
 
 def _check_outputs(entry: str, network: nn.Module, part: Part) -> None:
