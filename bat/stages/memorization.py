@@ -22,7 +22,7 @@ from bat.models import build
 from bat.seeds import derive_seed
 from bat.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.stages.inputs import read_data, read_subset_models, tensor
-from bat.tables import check_labels, pack, read_table, unpack, write_table
+from bat.tables import check_labels, check_one_data_set, pack, read_table, unpack, write_table
 from bat.tensors import kept
 
 
@@ -81,7 +81,8 @@ def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) ->
             seeds.append(derive_seed(plan.seed, "model", number))
             # so that a killed shard goes on at its last model
             part = provenance("part", **about, model=number)
-            results.append(kept(folder / f"{number}.safetensors", part, partial(recorded, number, seeds[-1], mask)))
+            make = partial(recorded, number, seeds[-1], mask)
+            results.append(kept(folder / f"{number}.safetensors", part, make, journal.line))
     columns = {name: pack(np.stack([found[name].numpy() for found in results])) for name in results[0]}
     names = [f"{kind}_{part}" for kind in ("correct", "robust") for part in samples.parts()]
     table = pd.DataFrame(
@@ -177,6 +178,7 @@ def null_pairs(journal: Journal, *, spec: str, data: str, shards: list[str], mem
     samples, digest = read_data(data, "cpu")
     models, facts = read_subset_models(shards, data, digest)
     scores = read_table(memorization, "memorization")
+    check_one_data_set(memorization, data=(data, digest))
     train, test = samples.train, samples.test
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
     atypical = scores["atypical"].to_numpy()
