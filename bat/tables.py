@@ -18,11 +18,13 @@ from bat.schemas import SCHEMAS
 
 def write_table(path: str | Path, name: str, frame: pd.DataFrame, about: str) -> None:
     """Write ``frame`` as the table ``name``, its columns in the schema's order, with ``about`` and a checksum."""
-    schema = SCHEMAS[name].with_metadata({KEY: unsealed(about)})
-    table = pa.Table.from_pandas(frame[schema.names], schema=schema)
+    schema = SCHEMAS[name]
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema).replace_schema_metadata()
     with replacing(path) as temporary:
         # without Arrow's own schema, which would hold the metadata, and so the place of the checksum, a second time
-        pq.write_table(table.replace_schema_metadata(schema.metadata), temporary, store_schema=False)
+        with pq.ParquetWriter(temporary, schema, store_schema=False) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({KEY: unsealed(about)})
         seal(temporary)
 
 
@@ -64,6 +66,21 @@ def check_one_data_set(*paths: str | None, data: tuple[str, str] | None = None) 
                 f"{first[0]} and {path} are of different data: remove the one that is out of date, and run its stage "
                 "again"
             )
+
+
+def check_one_run(*paths: str) -> None:
+    """Compare the provenance of tables that one run of a stage writes together.
+
+    Raises:
+        BatError: a table was made from another spec, or from other inputs, than the first; names both files.
+    """
+    first, *others = paths
+    about = [
+        json.loads(_read(path, pq.read_metadata)[1] or "{}") | dict.fromkeys(("kind", "checksum")) for path in paths
+    ]
+    for path, facts in zip(others, about[1:], strict=True):
+        if facts != about[0]:
+            raise BatError(f"{first} and {path} are not of one run of their stage: run it again")
 
 
 def _read(path: str | Path, read: Callable[[str | Path], Any]) -> tuple[Any, str | None, str | None]:

@@ -20,7 +20,7 @@ from bat.files import provenance, replacing
 from bat.flags import find_flags
 from bat.journal import Journal
 from bat.specs import AttackSpec, EvaluateSpec, SummarySpec
-from bat.stages.inputs import read_data, read_model
+from bat.stages.inputs import check_one_training, read_data, read_model
 from bat.tables import check_labels, check_one_data_set, read_table, read_table_with_facts, write_table
 from bat.tensors import kept, write_tensors
 
@@ -48,8 +48,10 @@ def evaluate(
     parts = Path(f"{out}.parts")
     tables, found_flags, strongest = [], [], {}
     before: dict[str, Tensor] = {}
+    models = {path: read_model(path, plan.model, samples, (data, digest)) for path in (best, last)}
+    check_one_training((best, models[best][1]), (last, models[last][1]))
     for checkpoint, path in (("best", best), ("last", last)):
-        model, facts = read_model(path, plan.model, samples, (data, digest))
+        model, facts = models[path]
         about = {"spec": json.loads(spec), "training": facts["spec"], "data": digest}
         weights = model.state_dict()
         # often the last epoch is the best: the same weights are not attacked again
@@ -131,7 +133,11 @@ def summary(
         if facts["spec"] != specs[0]:
             raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
     samples = pd.concat(tables, ignore_index=True)
-    found = pd.concat([read_table(path, "flags") for path in flags], ignore_index=True)
+    flagged = [read_table_with_facts(path, "flags") for path in flags]
+    for path, (_, about) in zip(flags, flagged, strict=True):
+        if about["spec"] != specs[0]:
+            raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
+    found = pd.concat([table for table, _ in flagged], ignore_index=True)
     check_one_data_set(*evaluations, *flags)
     name = tier(parse(EvaluateSpec, json.dumps(specs[0]), evaluations[0]).ensemble)
     with journal.work():

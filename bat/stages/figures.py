@@ -5,8 +5,9 @@ from typing import Any
 import pandas as pd
 
 from bat import figures
+from bat.errors import BatError
 from bat.journal import Journal
-from bat.tables import check_one_data_set, read_table, read_table_with_facts
+from bat.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
 
 
 def memorization(journal: Journal, *, memorization: str, out: list[str]) -> None:
@@ -24,6 +25,7 @@ def gallery(journal: Journal, *, data: str, memorization: str, train_influence: 
     table, facts = read_table_with_facts(memorization, "memorization")
     pairs = read_table(train_influence, "train_influence")
     check_one_data_set(memorization, train_influence, data=(data, samples.digest()))
+    check_one_run(memorization, train_influence)
     with journal.work():
         figure = figures.gallery(
             # one by one: the data set may be as large as the memory
@@ -73,6 +75,9 @@ def influence(journal: Journal, *, evaluations: list[str], out: list[str]) -> No
     """Draw accuracies against the strongest influence of an atypical training sample."""
     tables = [read_table_with_facts(path, "per_sample") for path in evaluations]
     check_one_data_set(*evaluations)
+    for path, (_, facts) in zip(evaluations, tables, strict=True):
+        if facts["spec"] != tables[0][1]["spec"]:
+            raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
     samples = pd.concat([table for table, _ in tables], ignore_index=True)
     with journal.work():
         figure = figures.influence(

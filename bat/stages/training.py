@@ -16,7 +16,7 @@ from bat.journal import Journal
 from bat.selection import atypical_for, removed
 from bat.specs import TrainSpec
 from bat.stages.inputs import read_data, tensor
-from bat.tables import check_labels, check_one_data_set, read_table, write_table
+from bat.tables import check_labels, check_one_data_set, check_one_run, read_table, write_table
 from bat.tensors import write_tensors
 
 
@@ -46,6 +46,7 @@ def train(
     dataset, digest = read_data(data, device)
     scored = (memorization, validation_groups, test_groups, harmful, robust_memorization)
     check_one_data_set(*scored, data=(data, digest))
+    check_one_run(memorization, validation_groups, test_groups)
     atypical, tables = {}, {}
     for name, path, column in (
         ("train", memorization, "train_index"),
@@ -75,7 +76,8 @@ def train(
         part = dataset.train
         check_labels(robust_memorization, robust, "train_index", part.index.cpu().numpy(), part.labels.cpu().numpy())
     chosen = atypical_for(scores, robust, plan.method, seed=plan.seed)
-    marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out, scores["atypical"])))
+    marked = (chosen, left_out, *(tables[name]["atypical"] for name in ("train", "validation", "test")))
+    marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in marked))
     checkpoint = Checkpoint(Path(f"{last}.checkpoint"), facts | {"samples": marks.hexdigest()})
     with journal.work(), checkpoint.guarding():
         progress = checkpoint.read(dataset.train.labels.device, journal.line)
