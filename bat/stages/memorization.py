@@ -180,7 +180,7 @@ def null_pairs(journal: Journal, *, spec: str, data: str, shards: list[str], mem
     models, facts = read_subset_models(shards, data, digest)
     scores, scored = read_table_with_facts(memorization, "memorization")
     check_one_data_set(memorization, data=(data, digest))
-    if scored["spec"]["shards"] != facts or scored["models"] != len(models):
+    if scored["spec"].get("shards") != facts or scored["models"] != len(models):
         raise BatError(f"{memorization}: of other subset models than {shards[0]}: run stage scores again")
     train, test = samples.train, samples.test
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())

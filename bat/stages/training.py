@@ -76,8 +76,8 @@ def train(
         part = dataset.train
         check_labels(robust_memorization, robust, "train_index", part.index.cpu().numpy(), part.labels.cpu().numpy())
     chosen = atypical_for(scores, robust, plan.method, seed=plan.seed)
-    marked = (chosen, left_out, *(tables[name]["atypical"] for name in ("train", "validation", "test")))
-    marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in marked))
+    groups = [tables[name]["atypical"].to_numpy(bool) for name in ("train", "validation", "test")]
+    marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out, *groups)))
     checkpoint = Checkpoint(Path(f"{last}.checkpoint"), facts | {"samples": marks.hexdigest()})
     with journal.work(), checkpoint.guarding():
         progress = checkpoint.read(dataset.train.labels.device, journal.line)
