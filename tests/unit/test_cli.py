@@ -24,6 +24,7 @@ from stages import (
     digits,
     evaluation,
     fails,
+    rewrite,
     scores,
     shard,
     summary,
@@ -38,7 +39,6 @@ from bat.files import KEY, provenance
 from bat.models import build
 from bat.schemas import SCHEMAS
 from bat.stages.attack import _read_weights
-from bat.tables import read_table_with_facts, write_table
 from bat.tensors import read_data, read_tensors, write_tensors
 
 
@@ -62,13 +62,6 @@ def experiment(tmp_path_factory):
 @pytest.fixture
 def copy(experiment, tmp_path):
     return shutil.copytree(experiment, tmp_path / "copy")
-
-
-def rewrite(path, name, table, stem=None, **changed):
-    """Write another table, or facts, in place of a stage's own, or beside it."""
-    _, facts = read_table_with_facts(path, name)
-    facts = {key: value for key, value in facts.items() if key not in ("kind", "version")}
-    write_table(path.with_stem(stem) if stem else path, name, table, provenance(name, **facts | changed))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +171,8 @@ def test_pairs_found_by_chance_stand_beside_those_found(experiment):
 
 def test_runs_are_compared(copy):
     table = pd.read_parquet(copy / "per_sample.parquet")
-    rewrite(copy / "per_sample.parquet", "per_sample", table.assign(method="other", clean_correct=False), "other")
+    other = table.assign(method="other", clean_correct=False)
+    rewrite(copy / "per_sample.parquet", "per_sample", other, copy / "other.parquet")
     pairs = summary("per_sample.parquet", "other.parquet")
     pairs["spec"] = SUMMARY | {"questions": {"methods": [["bat", "other"]], "removal": []}}
     call("summary", copy, **pairs)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import stages
 import torch
 from stages import (
     BAT,
@@ -53,7 +54,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         call("data", folder, **digits(split_seed=seed), out=f"{name}.safetensors")
     call("subsets", folder, spec=FEW, data="data.safetensors", out="shard.parquet")
     call("scores", folder, **scores("shard.parquet"))
-    rewrite(folder, "memorization", "robust_memorization", lambda table: table, kind="robust_memorization")
+    table, facts = read_table_with_facts(folder / "memorization.parquet", "memorization")
+    about = provenance("robust_memorization", **without_kind(facts))
+    write_table(folder / "robust_memorization.parquet", "robust_memorization", table, about)
     call("train", folder, **training(spec=PLAN), robust_memorization="robust_memorization.parquet")
     call("harmful", folder, spec={"threshold": 0.5}, samples=["training_samples.parquet"], out="harmful.parquet")
     call("evaluate", folder, **evaluation())
@@ -70,12 +73,11 @@ def without_kind(facts: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if key not in ("kind", "version")}
 
 
-def rewrite(folder: Path, name: str, to: str | None = None, change: Any = None, kind: str = "", **facts: Any) -> None:
+def rewrite(folder: Path, stem: str, to: str | None = None, change: Any = None, **facts: Any) -> None:
     """Write a table with other values or facts, under another name where ``to`` gives one."""
-    table, before = read_table_with_facts(folder / f"{name}.parquet", STEMS.get(name, name))
-    table = change(table) if change else table
-    kind = kind or STEMS.get(name, name)
-    write_table(folder / f"{to or name}.parquet", kind, table, provenance(kind, **without_kind(before) | facts))
+    path, name = folder / f"{stem}.parquet", STEMS.get(stem, stem)
+    table = read_table_with_facts(path, name)[0]
+    stages.rewrite(path, name, change(table) if change else table, folder / f"{to or stem}.parquet", **facts)
 
 
 STEMS = {"shard": "subsets", "per_sample_2": "per_sample", "training_samples_2": "training_samples"}
@@ -394,7 +396,7 @@ def test_images_of_another_evaluation_are_refused(folder: Path, capsys: pytest.C
 def test_files_of_another_version_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages: dict[str, dict[str, Any]] = {
+    called: dict[str, dict[str, Any]] = {
         "subsets": shard(),
         "scores": scores("shard.parquet"),
         "train": training(),
@@ -402,6 +404,6 @@ def test_files_of_another_version_are_refused(
         "summary": summary("per_sample.parquet") | {"spec": SUMMARY},
     }
     monkeypatch.setattr("bat.files.__version__", "0.0.1")
-    for stage, flags in stages.items():
+    for stage, flags in called.items():
         line = fails(capsys, stage, folder, **{key: value for key, value in flags.items() if key != "log"})
         assert f"written by version {bat.__version__} of bat, and this is 0.0.1" in line
