@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import stages
@@ -15,6 +16,7 @@ import torch
 from stages import (
     BAT,
     EVALUATE,
+    MODEL,
     NATURAL,
     RECIPE,
     SCORES,
@@ -33,6 +35,7 @@ from stages import (
 
 import bat.files
 from bat.checkpoints import Checkpoint
+from bat.cli import main
 from bat.files import provenance
 from bat.tables import read_table_with_facts, write_table
 from bat.tensors import read_data, read_tensors, write_tensors
@@ -80,7 +83,12 @@ def rewrite(folder: Path, stem: str, to: str | None = None, change: Any = None, 
     stages.rewrite(path, name, change(table) if change else table, folder / f"{to or stem}.parquet", **facts)
 
 
-STEMS = {"shard": "subsets", "per_sample_2": "per_sample", "training_samples_2": "training_samples"}
+STEMS = {
+    "shard": "subsets",
+    "all_flags": "flags",
+    "per_sample_2": "per_sample",
+    "training_samples_2": "training_samples",
+}
 
 
 @pytest.fixture
@@ -158,6 +166,34 @@ def test_parts_of_an_evaluation_of_other_weights_are_made_anew(folder: Path, unf
     assert (folder / "per_sample.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
 
 
+def test_parts_of_an_attack_on_other_images_or_weights_are_made_anew(
+    folder: Path, unfinished: pytest.MonkeyPatch
+) -> None:
+    test = read_data(folder / "data.safetensors").test
+    x, y = test.images(slice(0, 60)).numpy(), test.labels[:60].numpy()
+    fixed = {"architecture": "mlp:16", "norm": "linf", "ensemble": "fast", "batch-size": "20"}
+
+    def attack(eps: float = 0.05, out: str = "own.parquet") -> int:
+        paths = {"model": "last.safetensors", "data": "images.npz", "out": out, "flags": "f.parquet", "log": "log"}
+        flags = fixed | {"eps": str(eps)} | {flag: str(folder / path) for flag, path in paths.items()}
+        main(["attack", *(text for flag, value in flags.items() for text in (f"--{flag}", value))])
+        return (folder / "log").read_text().count(f"{OTHER}: made anew")
+
+    np.savez(folder / "images.npz", x=x, y=y)
+    assert (attack(), attack()) == (0, 0)
+    np.savez(folder / "images.npz", x=x[:, :, ::-1], y=y)
+    assert attack() == 3
+    np.savez(folder / "images.npz", x=x[:, :, ::-1], y=y[::-1])
+    assert attack() == 3
+    weights, facts = read_tensors(folder / "last.safetensors", "model")
+    weights["head.bias"] = weights["head.bias"].roll(1)
+    write_tensors(folder / "last.safetensors", weights, provenance("model", **without_kind(facts)))
+    assert attack() == 3
+    assert attack(eps=0.04) == 3
+    attack(eps=0.04, out="fresh.parquet")
+    assert (folder / "own.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
+
+
 # -- checkpoints
 
 
@@ -232,6 +268,8 @@ def test_a_checkpoint_of_other_data_is_not_taken_up(folder: Path, unfinished: py
 # -- files that a stage reads
 
 DATA = {"data": "another digest"}
+RESULTS = {"experiment": "trial", "data": "digits", "model": MODEL, "recipe": SHORT, "methods": ["bat"]}
+RESULTS |= {"weighted": ["bat"], "baseline": None, "retrained": None, "margin": 0.01}
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -307,6 +345,19 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
             "figure finding_b",
             {"comparisons": "comparisons.parquet", "harmful": "harmful.parquet", "out": ["x.svg"]},
             ("comparisons", "harmful"),
+        ),
+        (
+            "results",
+            {
+                "spec": RESULTS,
+                **{name: f"{name}.parquet" for name in ("summary", "comparisons", "memorization", "test_groups")},
+                "flags": "all_flags.parquet",
+                "histories": ["history.parquet"],
+                "harmful": "harmful.parquet",
+                "benchmarks": "benchmarks",
+                **{name: f"x.{name}" for name in ("markdown", "latex", "out")},
+            },
+            ("summary", "comparisons", "all_flags", "memorization", "test_groups", "history", "harmful"),
         ),
     ]
     for table in tables
