@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bat import __version__
 from bat.errors import BatError
-from bat.files import provenance
+from bat.files import provenance, remove
 from bat.tensors import read_tensors, write_tensors
 from bat.training import Progress
 
@@ -28,13 +27,20 @@ class Checkpoint:
         self._latest: Progress | None = None
         self._written = time.monotonic()
 
-    def read(self, device: torch.device) -> Progress | None:
-        """Return what an earlier run of the same has done; None without one, or where its file is damaged."""
+    def read(self, device: torch.device, tell: Callable[[str], None]) -> Progress | None:
+        """Return what an earlier run of the same has done.
+
+        None without one, or where its file is damaged or of another run; ``tell`` is told which.
+        """
+        if not self.path.exists():
+            return None
         try:
             tensors, facts = read_tensors(self.path, _KIND)
         except BatError:
+            tell(f"{self.path}: damaged, or of another version: training starts anew")
             return None
-        if (facts["about"], facts["version"]) != (self._about, __version__):
+        if facts["about"] != self._about:
+            tell(f"{self.path}: of another spec, or from other inputs: training starts anew")
             return None
         parts: dict[str, dict[str, Any]] = {"state": {}, "best": {}, "samples": {}}
         for name, tensor in tensors.items():
@@ -48,6 +54,10 @@ class Checkpoint:
         self._latest = progress
         if time.monotonic() - self._written >= 60 * minutes:
             self._write()
+
+    def remove(self) -> None:
+        """Remove the file: the run is finished, and its outputs are written."""
+        remove(self.path)
 
     @contextmanager
     def guarding(self) -> Iterator[None]:

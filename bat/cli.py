@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bat.commands import parser
 from bat.errors import BatError
+from bat.files import disk_errors
 from bat.journal import Journal
 
 
@@ -26,16 +27,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_complain(stage, f"{log}: cannot be written ({error}): choose another log"))
     try:
         module, function = run.split(":")
-        # only here: a stage's libraries are heavy
-        getattr(importlib.import_module(f"bat.stages.{module}"), function)(journal, **options)
+        with disk_errors():
+            # only here: a stage's libraries are heavy
+            getattr(importlib.import_module(f"bat.stages.{module}"), function)(journal, **options)
+        journal.finish()
     except BatError as error:
         journal.failure(str(error))
         sys.exit(_complain(stage, str(error)) if log else 2)
     except Exception:
         journal.failure("stopped by an unexpected error; its traceback is on standard error")
         raise
-    else:
-        journal.finish()
     finally:
         journal.close()
 

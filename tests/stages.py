@@ -7,6 +7,8 @@ import methods
 import pytest
 
 from bat.cli import main
+from bat.files import provenance
+from bat.tables import read_table_with_facts, write_table
 
 MODEL = {"name": "mlp", "width": 16}
 COMPUTE = {"precision": "float32", "channels_last": False, "compile": False, "micro_batch": 0}
@@ -107,6 +109,12 @@ def summary(*evaluations):
     outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet", "comparisons": "comparisons.parquet"}
     outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv"}
     return {"spec": SUMMARY, "evaluations": list(evaluations), "flags": ["flags.parquet"]} | outputs
+
+
+def rewrite(path, name, table, to=None, **changed):
+    """Write another table, or facts of its provenance, in place of a stage's own, or at ``to``."""
+    facts = read_table_with_facts(path, name)[1] | changed
+    write_table(to or path, name, table, provenance(name, **{k: facts[k] for k in facts.keys() - {"kind", "version"}}))
 
 
 def fails(capsys, stage, folder, **flags):

@@ -20,8 +20,8 @@ from bat.files import provenance, replacing
 from bat.flags import find_flags
 from bat.journal import Journal
 from bat.specs import AttackSpec, EvaluateSpec, SummarySpec
-from bat.stages.inputs import read_data, read_model
-from bat.tables import check_labels, read_table, read_table_with_facts, write_table
+from bat.stages.inputs import check_one_training, read_data, read_model
+from bat.tables import check_labels, check_one_data_set, read_table, read_table_with_facts, write_table
 from bat.tensors import kept, write_tensors
 
 
@@ -42,13 +42,16 @@ def evaluate(
     plan = parse(EvaluateSpec, spec, "--spec")
     samples, digest = read_data(data, device)
     groups = read_table(test_groups, "test_groups")
+    check_one_data_set(test_groups, data=(data, digest))
     test = samples.test
     check_labels(test_groups, groups, "test_index", test.index.cpu().numpy(), test.labels.cpu().numpy())
     parts = Path(f"{out}.parts")
     tables, found_flags, strongest = [], [], {}
     before: dict[str, Tensor] = {}
+    models = {path: read_model(path, plan.model, samples, (data, digest)) for path in (best, last)}
+    check_one_training((best, models[best][1]), (last, models[last][1]))
     for checkpoint, path in (("best", best), ("last", last)):
-        model, facts = read_model(path, plan.model, samples)
+        model, facts = models[path]
         about = {"spec": json.loads(spec), "training": facts["spec"], "data": digest}
         weights = model.state_dict()
         # often the last epoch is the best: the same weights are not attacked again
@@ -96,6 +99,7 @@ def attacked(
                     ensemble=ensemble,
                     seed=plan.seed,
                 ),
+                journal.line,
             )
             for number, rows in enumerate(journal.bar(batches, len(batches), "batches"))
         ]
@@ -129,7 +133,12 @@ def summary(
         if facts["spec"] != specs[0]:
             raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
     samples = pd.concat(tables, ignore_index=True)
-    found = pd.concat([read_table(path, "flags") for path in flags], ignore_index=True)
+    flagged = [read_table_with_facts(path, "flags") for path in flags]
+    for path, (_, about) in zip(flags, flagged, strict=True):
+        if about["spec"] != specs[0]:
+            raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
+    found = pd.concat([table for table, _ in flagged], ignore_index=True)
+    check_one_data_set(*evaluations, *flags)
     name = tier(parse(EvaluateSpec, json.dumps(specs[0]), evaluations[0]).ensemble)
     with journal.work():
         seeds = evaluation.accuracies_by_seed(samples, confidence=plan.confidence)
@@ -138,7 +147,7 @@ def summary(
         compared = comparison_table(samples, plan.questions, **drawn)
     if not (means["group"] == "atypical").any():
         journal.line("no test sample is atypical: the summary has no rate of that group")
-    about = {"spec": json.loads(spec), "evaluation": specs[0], "tier": name}
+    about = {"spec": json.loads(spec), "evaluation": specs[0], "tier": name, "data": facts["data"]}
     write_table(by_seed, "by_seed", seeds.assign(tier=name), provenance("by_seed", **about))
     write_table(summary, "summary", means.assign(tier=name), provenance("summary", **about))
     write_table(comparisons, "comparisons", compared.assign(tier=name), provenance("comparisons", **about))

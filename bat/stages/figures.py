@@ -5,8 +5,9 @@ from typing import Any
 import pandas as pd
 
 from bat import figures
+from bat.errors import BatError
 from bat.journal import Journal
-from bat.tables import read_table, read_table_with_facts
+from bat.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
 
 
 def memorization(journal: Journal, *, memorization: str, out: list[str]) -> None:
@@ -23,6 +24,8 @@ def gallery(journal: Journal, *, data: str, memorization: str, train_influence: 
     samples = read_data(data)
     table, facts = read_table_with_facts(memorization, "memorization")
     pairs = read_table(train_influence, "train_influence")
+    check_one_data_set(memorization, train_influence, data=(data, samples.digest()))
+    check_one_run(memorization, train_influence)
     with journal.work():
         figure = figures.gallery(
             # one by one: the data set may be as large as the memory
@@ -40,6 +43,7 @@ def curves(journal: Journal, *, histories: list[str], test_groups: str, out: lis
     tables = [read_table_with_facts(path, "history") for path in histories]
     spec = tables[0][1]["spec"]
     groups = read_table(test_groups, "test_groups")
+    check_one_data_set(*histories, test_groups)
     with journal.work():
         figure = figures.curves(
             pd.concat([table for table, _ in tables], ignore_index=True),
@@ -54,6 +58,7 @@ def curves(journal: Journal, *, histories: list[str], test_groups: str, out: lis
 def weights(journal: Journal, *, samples: list[str], out: list[str]) -> None:
     """Draw the weights of atypical training samples over epochs."""
     tables = [read_table(path, "training_samples") for path in samples]
+    check_one_data_set(*samples)
     with journal.work():
         figures.save(figures.weights(pd.concat(tables, ignore_index=True)), out)
 
@@ -69,6 +74,10 @@ def tradeoff(journal: Journal, *, summary: str, methods: list[str], out: list[st
 def influence(journal: Journal, *, evaluations: list[str], out: list[str]) -> None:
     """Draw accuracies against the strongest influence of an atypical training sample."""
     tables = [read_table_with_facts(path, "per_sample") for path in evaluations]
+    check_one_data_set(*evaluations)
+    for path, (_, facts) in zip(evaluations, tables, strict=True):
+        if facts["spec"] != tables[0][1]["spec"]:
+            raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
     samples = pd.concat([table for table, _ in tables], ignore_index=True)
     with journal.work():
         figure = figures.influence(
@@ -92,6 +101,7 @@ def finding_a(journal: Journal, *, summary: str, histories: list[str], out: list
     """Draw what leaving out memorized samples does. The first of the histories is of the run with all samples."""
     means, about = _summary(summary)
     tables = [read_table(path, "history") for path in histories]
+    check_one_data_set(summary, *histories)
     with journal.work():
         base = str(tables[0]["method"].iloc[0])
         figures.save(figures.finding_a(means, pd.concat(tables, ignore_index=True), base=base, **about), out)
@@ -101,6 +111,7 @@ def finding_b(journal: Journal, *, comparisons: str, harmful: str, robust_effect
     """Draw what leaving out harmful samples does, and the effect of each."""
     table, facts = read_table_with_facts(comparisons, "comparisons")
     effects = read_table(robust_effects, "robust_effects") if robust_effects else None
+    check_one_data_set(comparisons, harmful, robust_effects)
     with journal.work():
         confidence = facts["spec"]["confidence"]
         divided = read_table(harmful, "harmful")
@@ -114,6 +125,7 @@ def harmful(journal: Journal, *, data: str, harmful: str, out: list[str]) -> Non
     samples = read_data(data)
     place = {int(index): row for row, index in enumerate(samples.train.index)}
     table = read_table(harmful, "harmful")
+    check_one_data_set(harmful, data=(data, samples.digest()))
     with journal.work():
         figure = figures.harmful(
             lambda index: samples.train.images(slice(place[index], place[index] + 1))[0].numpy(),

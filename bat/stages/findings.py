@@ -10,15 +10,29 @@ from bat.memorization import effect_table, influence_table, memorization_table
 from bat.selection import harmful_table
 from bat.specs import HarmfulSpec, ScoresSpec
 from bat.stages.inputs import read_data, read_subset_models
-from bat.tables import check_labels, read_table, unpack, write_table
+from bat.tables import (
+    check_labels,
+    check_one_data_set,
+    check_one_run,
+    read_table,
+    read_table_with_facts,
+    unpack,
+    write_table,
+)
 
 
 def harmful(journal: Journal, *, spec: str, samples: list[str], out: str) -> None:
     """Divide the atypical training samples into harmful and benign ones, by one method's records of all seeds."""
     plan = parse(HarmfulSpec, spec, "--spec")
-    table = harmful_table([read_table(path, "training_samples") for path in samples], threshold=plan.threshold)
+    tables = [read_table_with_facts(path, "training_samples") for path in samples]
+    check_one_data_set(*samples)
+    specs = [facts["spec"] | {"seed": None} for _, facts in tables]
+    for path, other in zip(samples, specs, strict=True):
+        if other != specs[0]:
+            raise BatError(f"{samples[0]} and {path} were trained by different specs: train both again")
+    table = harmful_table([table for table, _ in tables], threshold=plan.threshold)
     journal.line(f"{table['harmful'].sum()} of {len(table)} atypical training samples are harmful")
-    write_table(out, "harmful", table, provenance("harmful", spec=json.loads(spec)))
+    write_table(out, "harmful", table, provenance("harmful", spec=json.loads(spec), data=tables[0][1]["data"]))
 
 
 def robust_scores(
@@ -37,6 +51,8 @@ def robust_scores(
     plan = parse(ScoresSpec, spec, "--spec")
     samples, digest = read_data(data, "cpu")
     models, facts = read_subset_models(shards, data, digest)
+    check_one_data_set(memorization, test_groups, data=(data, digest))
+    check_one_run(memorization, test_groups)
     if models["robust_test"].isna().any():
         raise BatError(f"{shards[0]}: models trained on clean images: give the shards trained adversarially")
     scores, groups = read_table(memorization, "memorization"), read_table(test_groups, "test_groups")

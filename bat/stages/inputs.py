@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bat import tensors
-from bat.config import Model
+from bat.config import Model, parse
 from bat.data import DataSet
 from bat.errors import BatError
 from bat.models import Network, build
@@ -39,6 +39,14 @@ def tensor(array: Any, samples: DataSet) -> Tensor:
     return torch.tensor(array, device=samples.train.labels.device)
 
 
+def check_one_training(best: tuple[str, dict[str, Any]], last: tuple[str, dict[str, Any]]) -> None:
+    """Raise BatError unless two models, by path and provenance, are of one training."""
+    own = ("epoch", "digest")
+    facts = [{key: value for key, value in found.items() if key not in own} for _, found in (best, last)]
+    if facts[0] != facts[1]:
+        raise BatError(f"{best[0]} and {last[0]} are not of one training: run stage train again")
+
+
 def read_subset_models(shards: list[str], data: str, digest: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read the shards of subset models; refuse those trained on other data than that of file ``data``."""
     models, facts = read_shards(shards)
@@ -47,9 +55,18 @@ def read_subset_models(shards: list[str], data: str, digest: str) -> tuple[pd.Da
     return models, facts
 
 
-def read_model(path: str, plan: Model, samples: DataSet) -> tuple[Network, dict[str, Any]]:
-    """Read a trained network, and its provenance with the digest of its weights."""
+def read_model(path: str, plan: Model, samples: DataSet, data: tuple[str, str]) -> tuple[Network, dict[str, Any]]:
+    """Read a trained network, and its provenance with the digest of its weights. data: path and digest of ``samples``.
+
+    Raises:
+        BatError: the weights are damaged, of another network, or were trained on other data.
+    """
     weights, facts = tensors.read_tensors(path, "model")
+    if facts["data"] != data[1]:
+        raise BatError(f"{path}: trained on other data than {data[0]}: remove it and run stage train again")
+    trained: Model = parse(Model, facts["spec"]["model"], path)  # type: ignore[arg-type]  # a union
+    if trained != plan:
+        raise BatError(f"{path}: not the weights of {plan.name}: of {trained}, not {plan}: run stage train again")
     model = build(plan, samples.train, classes=samples.classes, seed=0)
     try:
         model.load_state_dict(weights)

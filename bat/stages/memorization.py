@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bat.config import Method, Natural, PgdAt, parse, subset_size
+from bat.errors import BatError
 from bat.evaluation import correct, robustly_correct
 from bat.files import provenance
 from bat.fitting import Inner, fit
@@ -22,7 +23,7 @@ from bat.models import build
 from bat.seeds import derive_seed
 from bat.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.stages.inputs import read_data, read_subset_models, tensor
-from bat.tables import check_labels, pack, read_table, unpack, write_table
+from bat.tables import check_labels, check_one_data_set, pack, read_table_with_facts, unpack, write_table
 from bat.tensors import kept
 
 
@@ -81,7 +82,8 @@ def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) ->
             seeds.append(derive_seed(plan.seed, "model", number))
             # so that a killed shard goes on at its last model
             part = provenance("part", **about, model=number)
-            results.append(kept(folder / f"{number}.safetensors", part, partial(recorded, number, seeds[-1], mask)))
+            make = partial(recorded, number, seeds[-1], mask)
+            results.append(kept(folder / f"{number}.safetensors", part, make, journal.line))
     columns = {name: pack(np.stack([found[name].numpy() for found in results])) for name in results[0]}
     names = [f"{kind}_{part}" for kind in ("correct", "robust") for part in samples.parts()]
     table = pd.DataFrame(
@@ -176,7 +178,10 @@ def null_pairs(journal: Journal, *, spec: str, data: str, shards: list[str], mem
     plan = parse(NullPairsSpec, spec, "--spec")
     samples, digest = read_data(data, "cpu")
     models, facts = read_subset_models(shards, data, digest)
-    scores = read_table(memorization, "memorization")
+    scores, scored = read_table_with_facts(memorization, "memorization")
+    check_one_data_set(memorization, data=(data, digest))
+    if scored["spec"].get("shards") != facts or scored["models"] != len(models):
+        raise BatError(f"{memorization}: of other subset models than {shards[0]}: run stage scores again")
     train, test = samples.train, samples.test
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
     atypical = scores["atypical"].to_numpy()

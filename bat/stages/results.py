@@ -14,7 +14,7 @@ from bat.files import replacing
 from bat.journal import Journal
 from bat.report import LATEX, MARKDOWN, accuracy_table, difference_table, page, training_table
 from bat.specs import ResultsSpec
-from bat.tables import read_table, read_table_with_facts
+from bat.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
 from bat.verdicts import Verdict, better, finding_a, finding_b
 
 _CHECKPOINTS = ("last", "best")
@@ -49,6 +49,10 @@ def results(
     table, facts = read_table(comparisons, "comparisons"), about["evaluation"]
     scores, scores_about = read_table_with_facts(memorization, "memorization")
     groups = read_table(test_groups, "test_groups")
+    others = (flags, memorization, test_groups, *histories, null_pairs, harmful, robust_effects)
+    check_one_data_set(summary, comparisons, *others)
+    check_one_run(summary, comparisons, flags)
+    check_one_run(memorization, test_groups)
     with journal.work():
         verdicts: list[Verdict] = []
         if plan.retrained:

@@ -16,7 +16,7 @@ from bat.journal import Journal
 from bat.selection import atypical_for, removed
 from bat.specs import TrainSpec
 from bat.stages.inputs import read_data, tensor
-from bat.tables import check_labels, read_table, write_table
+from bat.tables import check_labels, check_one_data_set, check_one_run, read_table, write_table
 from bat.tensors import write_tensors
 
 
@@ -44,6 +44,9 @@ def train(
     """
     plan = parse(TrainSpec, spec, "--spec")
     dataset, digest = read_data(data, device)
+    scored = (memorization, validation_groups, test_groups, harmful, robust_memorization)
+    check_one_data_set(*scored, data=(data, digest))
+    check_one_run(memorization, validation_groups, test_groups)
     atypical, tables = {}, {}
     for name, path, column in (
         ("train", memorization, "train_index"),
@@ -73,10 +76,11 @@ def train(
         part = dataset.train
         check_labels(robust_memorization, robust, "train_index", part.index.cpu().numpy(), part.labels.cpu().numpy())
     chosen = atypical_for(scores, robust, plan.method, seed=plan.seed)
-    marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out, scores["atypical"])))
+    groups = [tables[name]["atypical"].to_numpy(bool) for name in ("train", "validation", "test")]
+    marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out, *groups)))
     checkpoint = Checkpoint(Path(f"{last}.checkpoint"), facts | {"samples": marks.hexdigest()})
     with journal.work(), checkpoint.guarding():
-        progress = checkpoint.read(dataset.train.labels.device)
+        progress = checkpoint.read(dataset.train.labels.device, journal.line)
         epochs = plan.recipe.epochs - (progress.epoch if progress else 0)
         if progress:
             journal.line(f"goes on after epoch {progress.epoch}, from {checkpoint.path}")
@@ -98,4 +102,4 @@ def train(
     write_table(history, "history", trained.history.assign(**this), provenance("history", **facts))
     rows = trained.samples.merge(scores[["train_index", "memorization"]], on="train_index", how="left").assign(**this)
     write_table(samples, "training_samples", rows, provenance("training_samples", **facts))
-    checkpoint.path.unlink(missing_ok=True)
+    checkpoint.remove()

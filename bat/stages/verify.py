@@ -26,10 +26,12 @@ def verify(journal: Journal, *, data: str, best: str, last: str, images: str, sa
     dataset, digest = read_data(data, device)
     if facts["data"] != digest:
         raise BatError(f"{samples}: made from other data than {data}: give the data set that it was made from")
-    stored, _ = read_tensors(images, "images")
+    stored, of_images = read_tensors(images, "images")
+    if of_images | {"kind": "per_sample"} != facts:
+        raise BatError(f"{images} and {samples} are not of one evaluation: evaluate again")
     test = dataset.test
     for checkpoint, path in (("best", best), ("last", last)):
-        model, _ = read_model(path, plan.model, dataset)
+        model, _ = read_model(path, plan.model, dataset, (data, digest))
         rows = table[table["checkpoint"] == checkpoint]
         if checkpoint not in stored or len(rows) != len(test) or len(stored[checkpoint]) != len(test):
             raise BatError(f"{images}: not the {len(test)} images of checkpoint {checkpoint}: evaluate again")

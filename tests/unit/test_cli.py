@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -25,6 +24,7 @@ from stages import (
     digits,
     evaluation,
     fails,
+    rewrite,
     scores,
     shard,
     summary,
@@ -39,7 +39,6 @@ from bat.files import KEY, provenance
 from bat.models import build
 from bat.schemas import SCHEMAS
 from bat.stages.attack import _read_weights
-from bat.tables import write_table
 from bat.tensors import read_data, read_tensors, write_tensors
 
 
@@ -172,9 +171,8 @@ def test_pairs_found_by_chance_stand_beside_those_found(experiment):
 
 def test_runs_are_compared(copy):
     table = pd.read_parquet(copy / "per_sample.parquet")
-    schema = pq.read_table(copy / "per_sample.parquet").schema
     other = table.assign(method="other", clean_correct=False)
-    pq.write_table(pa.Table.from_pandas(other[schema.names], schema=schema), copy / "other.parquet")
+    rewrite(copy / "per_sample.parquet", "per_sample", other, copy / "other.parquet")
     pairs = summary("per_sample.parquet", "other.parquet")
     pairs["spec"] = SUMMARY | {"questions": {"methods": [["bat", "other"]], "removal": []}}
     call("summary", copy, **pairs)
@@ -251,7 +249,7 @@ def test_too_many_samples_asked_of_the_data(copy, capsys):
 def test_scores_whose_labels_differ(copy, capsys):
     table = pd.read_parquet(copy / "memorization.parquet")
     table.loc[5, "label"] = (table.loc[5, "label"] + 1) % 10
-    write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization"))
+    rewrite(copy / "memorization.parquet", "memorization", table)
     line = fails(capsys, "train", copy, **training())
     assert f"row 5 is sample {table.loc[5, 'train_index']}" in line
 
@@ -328,7 +326,7 @@ def test_error_goes_to_the_log_and_to_the_terminal(copy, capsys):
 def test_no_atypical_test_sample_leaves_that_group_out(copy):
     groups = pd.read_parquet(copy / "test_groups.parquet").assign(atypical=False)
     groups["max_influence_train_index"] = groups["max_influence_train_index"].astype("Int64")
-    write_table(copy / "test_groups.parquet", "test_groups", groups, provenance("test_groups"))
+    rewrite(copy / "test_groups.parquet", "test_groups", groups)
     call("evaluate", copy, **evaluation())
     call("summary", copy, **summary("per_sample.parquet"), log="summary.log")
     assert set(pd.read_parquet(copy / "summary.parquet")["group"]) == {"all", "typical"}
@@ -374,9 +372,10 @@ def test_an_image_that_breaks_nothing_is_found(with_images, capsys):
 
 
 def test_an_image_outside_the_ball_is_found(with_images, capsys):
-    images, _ = read_tensors(with_images / "images.safetensors", "images")
+    images, facts = read_tensors(with_images / "images.safetensors", "images")
     images["last"][7] = 0.5
-    write_tensors(with_images / "images.safetensors", images, provenance("images"))
+    about = {key: value for key, value in facts.items() if key not in ("kind", "version")}
+    write_tensors(with_images / "images.safetensors", images, provenance("images", **about))
     assert "checkpoint last: an attack left the linf ball" in fails(capsys, "verify", with_images, **IMAGES)
 
 

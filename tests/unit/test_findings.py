@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from runs import run, same, samples, weights
 from scipy.stats import ttest_ind
-from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, scores, training
+from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, rewrite, scores, training
 
 from bat.config import Pgd, PgdAt, Recipe, SizedModel, Threat, parse
 from bat.data import DataSet, Part
@@ -234,10 +234,11 @@ def by_hand(tmp_path: Path) -> Path:
     memorization = pd.DataFrame({"train_index": index + 10, "label": 0, "memorization": [0.9, 0.5, 0.1, np.nan]})
     known = dict.fromkeys(("standard_error", "ci_low", "ci_high", "p_in", "p_out"), 0.5) | {"n_in": 2, "n_out": 2}
     memorization = memorization.assign(atypical=[True, True, False, False], **known)
-    write_table(tmp_path / "memorization.parquet", "memorization", memorization, provenance("memorization"))
+    about = {"data": data.digest()}
+    write_table(tmp_path / "memorization.parquet", "memorization", memorization, provenance("memorization", **about))
     groups = pd.DataFrame({"test_index": index + 30, "label": 0, "accuracy": 0.5, "models": 4, "max_influence": 0.5})
     groups = groups.assign(max_influence_train_index=10, memorization=0.9, atypical=[False] * 3 + [True])
-    write_table(tmp_path / "test_groups.parquet", "test_groups", groups, provenance("test_groups"))
+    write_table(tmp_path / "test_groups.parquet", "test_groups", groups, provenance("test_groups", **about))
     return tmp_path
 
 
@@ -270,7 +271,7 @@ def test_robust_scores_by_hand(by_hand: Path) -> None:
 
 def test_without_atypical_samples_the_tables_are_empty(by_hand: Path) -> None:
     table = pd.read_parquet(by_hand / "memorization.parquet").assign(atypical=False)
-    write_table(by_hand / "memorization.parquet", "memorization", table, provenance("memorization"))
+    rewrite(by_hand / "memorization.parquet", "memorization", table)
     call("robust-scores", by_hand, **ROBUST_SCORES, shards=["robust-0.parquet"])
     assert pd.read_parquet(by_hand / "robust_effects.parquet").empty
     assert pd.read_parquet(by_hand / "robust_influence.parquet").empty
@@ -279,7 +280,7 @@ def test_without_atypical_samples_the_tables_are_empty(by_hand: Path) -> None:
 
 def test_without_typical_test_samples_there_is_no_effect(by_hand: Path, capsys: Any) -> None:
     table = pd.read_parquet(by_hand / "test_groups.parquet").assign(atypical=True)
-    write_table(by_hand / "test_groups.parquet", "test_groups", table, provenance("test_groups"))
+    rewrite(by_hand / "test_groups.parquet", "test_groups", table)
     line = fails(capsys, "robust-scores", by_hand, **ROBUST_SCORES, shards=["robust-0.parquet"])
     assert "test_groups.parquet: no test sample is typical" in line
 
@@ -395,7 +396,8 @@ def test_a_method_is_trained_by_the_scores_of_models_under_attack(divided: Path,
     copy = shutil.copytree(divided, tmp_path / "copy")
     table = pd.read_parquet(copy / "memorization.parquet")
     other = table.assign(memorization=table["memorization"].to_numpy()[::-1])
-    write_table(copy / "robust.parquet", "robust_memorization", other, provenance("robust_memorization"))
+    about = provenance("robust_memorization", data=read_data(copy / "data.safetensors").digest())
+    write_table(copy / "robust.parquet", "robust_memorization", other, about)
     spec = SHORT | {"method": SHORT["method"] | {"threshold": 0.5, "score": "robust_memorization"}}
     call("train", copy, **training(spec=spec), robust_memorization="robust.parquet")
     rows = pd.read_parquet(copy / "training_samples.parquet")
@@ -403,14 +405,14 @@ def test_a_method_is_trained_by_the_scores_of_models_under_attack(divided: Path,
     lighter = (value > 0.5) & (rows["wrong_probability"] > 0)
     assert ((rows["weight"] < 1) == lighter).all()
     assert lighter.any()
-    write_table(copy / "robust.parquet", "robust_memorization", other[::-1], provenance("robust_memorization"))
+    write_table(copy / "robust.parquet", "robust_memorization", other[::-1], about)
     line = fails(capsys, "train", copy, **training(spec=spec), robust_memorization="robust.parquet")
     assert "robust.parquet" in line
 
 
 def test_without_any_atypical_sample_none_is_harmful(copy: Path) -> None:
     table = pd.read_parquet(copy / "memorization.parquet").assign(atypical=False)
-    write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization"))
+    rewrite(copy / "memorization.parquet", "memorization", table)
     call("train", copy, **training(spec=SHORT))
     call("harmful", copy, spec={"threshold": 0.5}, samples=["training_samples.parquet"], out="harmful.parquet")
     assert pd.read_parquet(copy / "harmful.parquet").empty
