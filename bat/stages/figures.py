@@ -66,15 +66,14 @@ def tradeoff(journal: Journal, *, summary: str, methods: list[str], out: list[st
         figures.save(figures.tradeoff(means, bases, **about), out)
 
 
-def influence(journal: Journal, *, evaluations: list[str], out: list[str]) -> None:
+def influence(journal: Journal, *, per_sample: str, methods: list[str], out: list[str]) -> None:
     """Draw accuracies against the strongest influence of an atypical training sample."""
-    tables = [read_table_with_facts(path, "per_sample") for path in evaluations]
-    samples = pd.concat([table for table, _ in tables], ignore_index=True)
+    samples, facts = read_table_with_facts(per_sample, "per_sample")
     with journal.work():
         figure = figures.influence(
-            samples[samples["checkpoint"] == "last"].reset_index(drop=True),
+            samples[(samples["checkpoint"] == "last") & samples["method"].isin(methods)].reset_index(drop=True),
             tier=samples["tier"].iloc[0],
-            threat=_threat(tables[0][1]["spec"]["threat"]),
+            threat=_threat(facts["spec"]["threat"]),
         )
         figures.save(figure, out)
 

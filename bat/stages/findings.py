@@ -7,16 +7,20 @@ from bat.errors import BatError
 from bat.files import provenance
 from bat.journal import Journal
 from bat.memorization import effect_table, influence_table, memorization_table
+from bat.records import read_records, samples_table
 from bat.selection import harmful_table
 from bat.specs import HarmfulSpec, ScoresSpec
 from bat.stages.inputs import read_data, read_subset_models
-from bat.tables import check_labels, read_table, unpack, write_table
+from bat.tables import check_labels, read_table, read_table_with_facts, unpack, write_table
 
 
-def harmful(journal: Journal, *, spec: str, samples: list[str], out: str) -> None:
+def harmful(journal: Journal, *, spec: str, memorization: str, records: list[str], out: str) -> None:
     """Divide the atypical training samples into harmful and benign ones, by one method's records of all seeds."""
     plan = parse(HarmfulSpec, spec, "--spec")
-    table = harmful_table([read_table(path, "training_samples") for path in samples], threshold=plan.threshold)
+    scores, facts = read_table_with_facts(memorization, "memorization")
+    tables = {path: read_records(path, memorization, facts.get("data"))[0] for path in records}
+    samples = [samples_table(table, scores, path) for path, table in tables.items()]
+    table = harmful_table(samples, threshold=plan.threshold)
     journal.line(f"{table['harmful'].sum()} of {len(table)} atypical training samples are harmful")
     write_table(out, "harmful", table, provenance("harmful", spec=json.loads(spec)))
 

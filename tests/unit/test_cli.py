@@ -25,6 +25,7 @@ from stages import (
     digits,
     evaluation,
     fails,
+    grouped,
     scores,
     shard,
     summary,
@@ -55,8 +56,9 @@ def experiment(tmp_path_factory):
     shards = ["shard-0.parquet", "shard-10.parquet"]
     call("null-pairs", folder, spec=null, shards=shards, **flags, log="null.log")
     call("train", folder, **training())
+    call("groups", folder, **grouped())
     call("evaluate", folder, **evaluation())
-    call("summary", folder, **summary("per_sample.parquet"))
+    call("summary", folder, **summary("attacked.parquet"))
     return folder
 
 
@@ -115,7 +117,7 @@ def test_a_run_that_stops_early_says_so(copy):
     stops = TRAIN | {"early_stop": 1, "recipe": RECIPE | {"learning_rate": 1e-9}}
     call("train", copy, **training(spec=stops), log="train.log")
     assert "best epoch 1 of 2: stopped early" in (copy / "train.log").read_text()
-    assert pd.read_parquet(copy / "history.parquet")["epoch"].tolist() == [1, 2]
+    assert pd.read_parquet(copy / "records.parquet")["epoch"].tolist() == [1, 2]
     assert read_tensors(copy / "last.safetensors", "model")[1]["epoch"] == 2
 
 
@@ -129,11 +131,13 @@ def test_one_process_and_two_shards_train_the_same_models(experiment, tmp_path):
 
 
 def test_a_repeated_stage_writes_the_same_bytes(copy):
-    written = ["best.safetensors", "last.safetensors", "history.parquet", "training_samples.parquet"]
-    written += ["per_sample.parquet"]
+    written = ["best.safetensors", "last.safetensors", "records.parquet", "history.parquet"]
+    written += ["training_samples.parquet", "attacked.parquet", "per_sample.parquet"]
     before = {name: (copy / name).read_bytes() for name in written}
     call("train", copy, **training())
+    call("groups", copy, **grouped())
     call("evaluate", copy, **evaluation())
+    call("summary", copy, **summary("attacked.parquet"))
     assert {name: (copy / name).read_bytes() for name in written} == before
 
 
@@ -171,11 +175,11 @@ def test_pairs_found_by_chance_stand_beside_those_found(experiment):
 
 
 def test_runs_are_compared(copy):
-    table = pd.read_parquet(copy / "per_sample.parquet")
-    schema = pq.read_table(copy / "per_sample.parquet").schema
+    table = pd.read_parquet(copy / "attacked.parquet")
+    schema = pq.read_table(copy / "attacked.parquet").schema
     other = table.assign(method="other", clean_correct=False)
     pq.write_table(pa.Table.from_pandas(other[schema.names], schema=schema), copy / "other.parquet")
-    pairs = summary("per_sample.parquet", "other.parquet")
+    pairs = summary("attacked.parquet", "other.parquet")
     pairs["spec"] = SUMMARY | {"questions": {"methods": [["bat", "other"]], "removal": []}}
     call("summary", copy, **pairs)
     found = pd.read_parquet(copy / "comparisons.parquet")
@@ -210,7 +214,8 @@ def test_figures_are_written(experiment):
     call("figure gallery", experiment, **data, train_influence="train_influence.parquet", out=["g.pdf", "g.svg"])
     call("figure curves", experiment, histories=["history.parquet"], test_groups="test_groups.parquet", out=["c.svg"])
     call("figure weights", experiment, samples=["training_samples.parquet"], out=["w.svg"])
-    call("figure influence", experiment, evaluations=["per_sample.parquet"], out=["i.svg"])
+    flags = {"per-sample": experiment / "per_sample.parquet", "out": experiment / "i.svg"}
+    main(["figure", "influence", "--methods", "bat", *(f"--{flag}={path}" for flag, path in flags.items())])
     for name in ("tradeoff", "overfitting"):
         flags = {"summary": experiment / "summary.parquet", "out": experiment / f"{name}.svg"}
         main(["figure", name, "--methods", "bat=bat", *(f"--{flag}={path}" for flag, path in flags.items())])
@@ -302,7 +307,7 @@ def test_equal_weights_are_attacked_once_and_reported_twice(copy, monkeypatch):
 
 def test_evaluations_of_two_specs(copy, capsys):
     call("evaluate", copy, **evaluation(spec=EVALUATE | {"seed": 1}, out="other.parquet"))
-    line = fails(capsys, "summary", copy, **summary("per_sample.parquet", "other.parquet"))
+    line = fails(capsys, "summary", copy, **summary("attacked.parquet", "other.parquet"))
     assert "different specs" in line
 
 
@@ -329,8 +334,7 @@ def test_no_atypical_test_sample_leaves_that_group_out(copy):
     groups = pd.read_parquet(copy / "test_groups.parquet").assign(atypical=False)
     groups["max_influence_train_index"] = groups["max_influence_train_index"].astype("Int64")
     write_table(copy / "test_groups.parquet", "test_groups", groups, provenance("test_groups"))
-    call("evaluate", copy, **evaluation())
-    call("summary", copy, **summary("per_sample.parquet"), log="summary.log")
+    call("summary", copy, **summary("attacked.parquet"), log="summary.log")
     assert set(pd.read_parquet(copy / "summary.parquet")["group"]) == {"all", "typical"}
     assert "no test sample is atypical" in (copy / "summary.log").read_text()
     main(f"figure tradeoff --summary {copy}/summary.parquet --methods bat=bat --out {copy}/t.svg".split())
@@ -339,9 +343,7 @@ def test_no_atypical_test_sample_leaves_that_group_out(copy):
 # -- verify
 
 
-IMAGES = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {
-    "samples": "per_sample.parquet"
-}
+IMAGES = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"samples": "attacked.parquet"}
 
 
 @pytest.fixture
@@ -358,11 +360,11 @@ def test_images_bear_out_the_results(with_images):
 
 
 def test_saving_images_changes_no_result(with_images, experiment):
-    assert (with_images / "per_sample.parquet").read_bytes() == (experiment / "per_sample.parquet").read_bytes()
+    assert (with_images / "attacked.parquet").read_bytes() == (experiment / "attacked.parquet").read_bytes()
 
 
 def test_an_image_that_breaks_nothing_is_found(with_images, capsys):
-    table = pd.read_parquet(with_images / "per_sample.parquet").query("checkpoint == 'last'").reset_index()
+    table = pd.read_parquet(with_images / "attacked.parquet").query("checkpoint == 'last'").reset_index()
     row = int(table.index[table["broken_by"].notna()][3])
     images, facts = read_tensors(with_images / "images.safetensors", "images")
     images["last"][row] = read_data(with_images / "data.safetensors").test.images()[row]
@@ -426,7 +428,7 @@ def attack(entry="own_model:model", **changed):
 def test_a_users_own_model_and_images_give_what_the_workflow_gives(own):
     attack()
     call("evaluate", own, **evaluation(spec=EVALUATE | {"ensemble": "fast", "batch_size": 256}))
-    expected = pd.read_parquet("per_sample.parquet").query("checkpoint == 'last'").reset_index(drop=True)
+    expected = pd.read_parquet("attacked.parquet").query("checkpoint == 'last'").reset_index(drop=True)
     found = pd.read_parquet("own.parquet")
     for column in ("label", "predicted", "clean_correct"):
         pd.testing.assert_series_equal(found[column], expected[column])
