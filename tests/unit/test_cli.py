@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from stages import (
     EVALUATE,
     MODEL,
+    NATURAL,
     RECIPE,
     SCORES,
     SUBSETS,
@@ -40,8 +41,12 @@ from bat.files import KEY, provenance
 from bat.models import build
 from bat.schemas import SCHEMAS
 from bat.stages.attack import _read_weights
-from bat.tables import write_table
+from bat.tables import read_table_with_facts, write_table
 from bat.tensors import read_data, read_tensors, write_tensors
+
+HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet", "records": ["records.parquet"]}
+HARMFUL |= {"out": "harmful.parquet"}
+ATYPICAL = {"what": "atypical", "fraction": None, "random": False}
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +264,71 @@ def test_scores_whose_labels_differ(copy, capsys):
     write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization"))
     line = fails(capsys, "train", copy, **training())
     assert f"row 5 is sample {table.loc[5, 'train_index']}" in line
+
+
+def test_scores_that_a_run_reads_are_asked_for(copy, capsys):
+    for spec, name in ((TRAIN, "method bat"), (TRAIN | {"method": NATURAL, "without": ATYPICAL}, "without atypical")):
+        flags = training(spec=spec)
+        del flags["memorization"]
+        line = fails(capsys, "train", copy, **flags)
+        assert name in line
+        assert "--memorization, of stage scores" in line
+
+
+def test_a_run_that_reads_no_score_is_trained_without_any(copy):
+    spec = TRAIN | {"method": NATURAL}
+    call("train", copy, **training(spec=spec))
+    with_scores = (copy / "records.parquet").read_bytes()
+    flags = training(spec=spec)
+    del flags["memorization"]
+    call("train", copy, **flags)
+    assert (copy / "records.parquet").read_bytes() == with_scores
+
+
+def test_other_groups_of_the_same_records(copy):
+    before = pd.read_parquet(copy / "history.parquet")
+    table, facts = read_table_with_facts(copy / "memorization.parquet", "memorization")
+    wanted = table["memorization"] > table["memorization"].median()
+    about = provenance("memorization", data=facts["data"])
+    write_table(copy / "memorization.parquet", "memorization", table.assign(atypical=wanted), about)
+    call("groups", copy, **grouped())
+    after, samples = (pd.read_parquet(copy / f"{name}.parquet") for name in ("history", "training_samples"))
+    changed = {name for name in before if not before[name].equals(after[name])}
+    kinds = [f"{attack}_{metric}" for attack in ("clean", "pgd") for metric in ("loss", "accuracy")]
+    assert {"train_typical_clean_loss"} < changed
+    assert changed <= {f"train_{group}_{kind}" for group in ("typical", "atypical") for kind in kinds}
+    assert samples["train_index"].tolist() == 12 * table.loc[wanted, "train_index"].tolist()
+
+
+def test_groups_of_other_data_or_of_too_few_files(copy, capsys):
+    line = fails(capsys, "groups", copy, **grouped(histories=["a.parquet", "b.parquet"]))
+    assert "--records names 1 files, --histories 2, --samples 1: give one of each a run" in line
+    table = pd.read_parquet(copy / "memorization.parquet")
+    write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization", data="other"))
+    line = fails(capsys, "groups", copy, **grouped())
+    assert f"validation_groups.parquet: of other data than {copy}/memorization.parquet" in line
+    line = fails(capsys, "harmful", copy, **HARMFUL)
+    assert f"memorization.parquet: not the scores of the data that {copy}/records.parquet was trained on" in line
+
+
+def test_groups_of_other_test_samples(copy, capsys):
+    groups = pd.read_parquet(copy / "test_groups.parquet")
+    groups["max_influence_train_index"] = groups["max_influence_train_index"].astype("Int64")
+    groups.loc[3, "label"] += 1
+    write_table(copy / "test_groups.parquet", "test_groups", groups, provenance("test_groups"))
+    line = fails(capsys, "summary", copy, **summary("attacked.parquet"))
+    assert f"test_groups.parquet: row 3 is sample {groups.loc[3, 'test_index']}" in line
+
+
+def test_per_sample_results_have_the_groups_of_their_samples(experiment):
+    table = pd.read_parquet(experiment / "per_sample.parquet")
+    attacked = pd.read_parquet(experiment / "attacked.parquet")
+    groups = pd.read_parquet(experiment / "test_groups.parquet").set_index("test_index")
+    pd.testing.assert_frame_equal(table[attacked.columns], attacked)
+    for column in ("atypical", "max_influence", "memorization"):
+        expected = groups.loc[table["test_index"], column].reset_index(drop=True)
+        pd.testing.assert_series_equal(table[column], expected)
+    assert table["atypical"].any()
 
 
 def test_loss_that_is_not_finite(copy, capsys):
