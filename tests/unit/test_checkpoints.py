@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from methods import BAT
-from runs import RECIPE, SPEC, same, samples
+from runs import RECIPE, SPEC, right, same, samples
 
 from bat.checkpoints import Checkpoint
 from bat.data import DataSet
@@ -52,6 +52,19 @@ def test_a_run_goes_on_from_its_file_to_the_bit(after: int, tmp_path: Path) -> N
     assert progress is not None
     assert progress.epoch == after
     assert_equal(train(PLAN, DATA, chosen=RARE, progress=progress), train(PLAN, DATA, chosen=RARE))
+
+
+def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.9, 0.5, 0.7])  # of epochs 2, 4 and 5
+    monkeypatch.setattr("bat.training.measure", lambda *_, **__: {"validation_pgd_correct": right(next(accuracies))})
+    unfinished(Checkpoint(tmp_path / "c", {}), 3)
+    kept = Checkpoint(tmp_path / "c", {}).read(CPU)
+    assert kept is not None
+    trained = train(PLAN, DATA, chosen=RARE, progress=kept)
+    assert trained.best_epoch == 2
+    assert trained.records["best"].tolist() == [False, True, False, False, False]
+    assert same(trained.best, kept.best)
+    assert not same(trained.best, trained.last)
 
 
 def test_another_run_or_a_damaged_file_is_not_taken_up(tmp_path: Path) -> None:
