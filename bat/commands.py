@@ -109,14 +109,7 @@ def parser() -> argparse.ArgumentParser:
         "train",
         "training:train",
         "Train one method with one seed.",
-        spec
-        | data
-        | scores
-        | models
-        | {
-            "history": "a row an epoch, Parquet",
-            "samples": "a row an epoch and atypical training sample, Parquet",
-        },
+        spec | data | models | {"records": "a row an epoch, with packed values of each sample; Parquet"},
     )
     train.add_argument(
         "--checkpoint-minutes",
@@ -124,15 +117,30 @@ def parser() -> argparse.ArgumentParser:
         default=10,
         help="minutes after which an epoch's end is kept, for a killed run to go on there (default: 10)",
     )
+    train.add_argument(
+        "--memorization", help="memorization.parquet, for methods that read a score, and runs without some samples"
+    )
     train.add_argument("--harmful", help="harmful.parquet, for runs without harmful or benign samples")
     train.add_argument("--robust-memorization", help="robust_memorization.parquet, for methods that score by it")
+    add(
+        stages,
+        "groups",
+        "groups:groups",
+        "Form groups of samples from the records of training: accuracies over epochs, and what atypical samples saw.",
+        scores,
+        {
+            "records": "records.parquet of each run, from stage train",
+            "histories": "history.parquet of each run: a row an epoch",
+            "samples": "samples.parquet of each run: a row an epoch and atypical training sample",
+        },
+    )
     add(
         stages,
         "harmful",
         "findings:harmful",
         "Divide the atypical training samples into harmful and benign ones.",
-        spec | {"out": "harmful.parquet"},
-        {"samples": "samples.parquet of each seed of one method, from stage train"},
+        spec | {"memorization": scores["memorization"], "out": "harmful.parquet"},
+        {"records": "records.parquet of each seed of one method, from stage train"},
     )
     add(
         stages,
@@ -155,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
         "evaluate",
         "evaluation:evaluate",
         "Attack one model's best and last weights on each test sample.",
-        spec | data | groups | models | {"out": "per_sample.parquet", "flags": "flags.parquet"},
+        spec | data | models | {"out": "attacked.parquet", "flags": "flags.parquet"},
     )
     add(
         stages,
@@ -163,17 +171,22 @@ def parser() -> argparse.ArgumentParser:
         "evaluation:summary",
         "Sum up the evaluations of all models: accuracies of groups with intervals.",
         spec
-        | {"by-seed": "a row a model and group", "summary": "a row a method and group, over seeds"}
+        | groups
+        | {
+            "per-sample": "a row a model and test sample",
+            "by-seed": "a row a model and group",
+            "summary": "a row a method and group, over seeds",
+        }
         | {"comparisons": "a row two runs and a group, paired by seed and sample"}
         | {"all-flags": "the flags of all models, Parquet", "raised": "those that are raised, CSV"},
-        {"evaluations": "per_sample.parquet of each model", "flags": "flags.parquet of each model"},
+        {"evaluations": "attacked.parquet of each model", "flags": "flags.parquet of each model"},
     )
     verify = add(
         stages,
         "verify",
         "verify:verify",
         "Recompute each result of evaluate from model and adversarial images.",
-        data | models | {"images": "images that evaluate wrote", "samples": "per_sample.parquet"},
+        data | models | {"images": "images that evaluate wrote", "samples": "attacked.parquet"},
     )
     attack = add(
         stages,
@@ -264,8 +277,8 @@ def parser() -> argparse.ArgumentParser:
         "influence",
         "figures:influence",
         "Accuracy against the influence of atypical training samples.",
-        {},
-        {"evaluations": "per_sample.parquet of each model"} | out,
+        {"per-sample": "per_sample.parquet"},
+        {"methods": "the methods to draw"} | out,
     )
     add(
         figures,

@@ -69,7 +69,7 @@ def robustly_correct(
         fast = for_attacks(model)
         columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
     values = torch.cat(columns, dim=1)
-    clean, under_attack = (values[_MEASURED.index(f"{name}_accuracy")] > 0 for name in ("clean", "pgd"))
+    clean, under_attack = (values[_MEASURED.index(f"{name}_correct")] > 0 for name in ("clean", "pgd"))
     return clean.cpu().numpy(), under_attack.cpu().numpy()
 
 
@@ -155,30 +155,24 @@ def sample_table(part: Part, found: Mapping[str, Tensor], ensemble: Sequence[Att
 def measure(
     model: nn.Module,
     data: DataSet,
-    atypical: Mapping[str, Tensor],
     *,
     threat: Threat,
     attack: Pgd,
     seed: int,
-) -> dict[str, float]:
-    """Return loss and accuracy, clean and under PGD, of each split and group of samples.
+) -> dict[str, Tensor]:
+    """Return the loss of each sample of all splits, and whether it is right, on the clean image and under PGD.
 
-    atypical: for each split (n,) bool. Keys are {split}_{all|typical|atypical}_{clean|pgd}_{loss|accuracy}; a group
-    without samples has NaN. PGD accuracy counts samples that are right on the clean image and after the attack.
+    Keys are {split}_{clean|pgd}_{loss|correct}, values (n,) float32 and bool. Right under PGD are samples that are
+    right on the clean image and after the attack.
     """
-    row = {}
+    found: dict[str, Tensor] = {}
     with attackable(model):
         fast = for_attacks(model)
         for name, part in data.parts().items():
             columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
-            values = torch.cat(columns, dim=1).double()
-            everything = torch.ones(len(part), dtype=torch.bool, device=values.device)
-            groups = {"all": everything, "typical": ~atypical[name], "atypical": atypical[name]}
-            for group, chosen in groups.items():
-                means = values[:, chosen].mean(1).tolist()
-                for metric, mean in zip(_MEASURED, means, strict=True):
-                    row[f"{name}_{group}_{metric}"] = mean
-    return row
+            for metric, values in zip(_MEASURED, torch.cat(columns, dim=1), strict=True):
+                found[f"{name}_{metric}"] = values > 0 if metric.endswith("_correct") else values
+    return found
 
 
 def groups_of(atypical: pd.Series) -> dict[str, "pd.Series[bool]"]:
@@ -252,7 +246,7 @@ def summary(samples: pd.DataFrame, *, confidence: float, bootstrap: int, seed: i
     return pd.DataFrame(rows)
 
 
-_MEASURED = ("clean_loss", "clean_accuracy", "pgd_loss", "pgd_accuracy")
+_MEASURED = ("clean_loss", "clean_correct", "pgd_loss", "pgd_correct")
 
 
 def _losses(

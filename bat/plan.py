@@ -113,15 +113,20 @@ def disk(config: Config, data: DataSet, *, runs: int, weights: int) -> dict[str,
     everything, subsets = sum(samples.values()), config.memorization
     bits = samples["train"] + everything
     epochs = config.training.recipe.epochs
-    # as measured on digits: a row of per_sample.parquet 8 bytes, of history.parquet 500, of samples.parquet 20, each
-    # file's schema 10 thousand; a fifth of the training samples atypical, as in CIFAR-100
-    tables = models * (2 * samples["test"] * 8 + epochs * 500 + 20 * epochs * samples["train"] // 5 + 30_000)
+    measured = -(-epochs // config.training.measure_every)
+    # two losses in 16 bits and two bits a sample; a probability, mostly 0, and a weight, mostly 1, a training sample
+    records = measured * 17 * everything // 4 + epochs * 4 * samples["train"]
+    # as measured on digits: a row of attacked.parquet and of per_sample.parquet 8 bytes, of history.parquet 500, of
+    # samples.parquet 20, the schemas of a model's files 30 thousand; a fifth of the training samples atypical, as in
+    # CIFAR-100
+    rows = 2 * 2 * samples["test"] * 8 + epochs * 500 + 20 * epochs * samples["train"] // 5 + 30_000
     images = 2 * models * 4 * data.test.pixels.numel() if config.evaluation.images else 0
     return {
         "data": sum(part.pixels.numel() + 16 * len(part) for part in data.parts().values()),
         "subsets": subsets.subset_models * bits // 8 + subsets.robust.subset_models * (bits + everything) // 8,
         "weights": 2 * models * weights,
-        "tables": tables + 90 * everything,
+        "records of training": models * records,
+        "tables": models * rows + 90 * everything,
         "adversarial images": images,
     }
 

@@ -88,7 +88,7 @@ def _panel(axes: Axes, summary: pd.DataFrame, bases: Mapping[str, str], order: S
 def influence(samples: pd.DataFrame, *, tier: str, threat: str) -> Figure:
     """Draw clean and robust accuracy against the strongest influence of an atypical training sample.
 
-    samples: rows of evaluation/{method}/seed-{s}/per_sample.parquet, of the last epoch.
+    samples: rows of evaluation/per_sample.parquet, of the last epoch.
     """
     figure = Figure(figsize=(8, 3.9), layout="constrained")
     place = pd.cut(samples["max_influence"], list(_BINS), labels=False)

@@ -30,7 +30,6 @@ def evaluate(
     *,
     spec: str,
     data: str,
-    test_groups: str,
     best: str,
     last: str,
     out: str,
@@ -41,10 +40,6 @@ def evaluate(
     """Attack the best and last weights of one model; write per-sample results and flags."""
     plan = parse(EvaluateSpec, spec, "--spec")
     samples, digest = read_data(data, device)
-    groups = read_table(test_groups, "test_groups")
-    check_one_data_set(test_groups, data=(data, digest))
-    test = samples.test
-    check_labels(test_groups, groups, "test_index", test.index.cpu().numpy(), test.labels.cpu().numpy())
     parts = Path(f"{out}.parts")
     tables, found_flags, strongest = [], [], {}
     before: dict[str, Tensor] = {}
@@ -57,20 +52,17 @@ def evaluate(
         # often the last epoch is the best: the same weights are not attacked again
         if not before or not all(torch.equal(weights[name], tensor) for name, tensor in before.items()):
             table, flagged, x_adv = attacked(
-                journal, model, test, plan, parts / checkpoint, about | {"weights": facts["digest"]}
+                journal, model, samples.test, plan, parts / checkpoint, about | {"weights": facts["digest"]}
             )
         before, strongest[checkpoint] = weights, x_adv.clone()
         this = {"method": facts["spec"]["method"]["name"], "seed": facts["spec"]["seed"], "checkpoint": checkpoint}
         tables.append(table.assign(**this))
         found_flags.append(flagged.assign(**this))
     result = pd.concat(tables, ignore_index=True)
-    result = result.merge(
-        groups[["test_index", "atypical", "max_influence", "memorization"]], on="test_index", how="left"
-    )
     if images:
         write_tensors(images, strongest, provenance("images", **about))
     write_table(flags, "flags", pd.concat(found_flags, ignore_index=True), provenance("flags", **about))
-    write_table(out, "per_sample", result, provenance("per_sample", **about))
+    write_table(out, "attacked", result, provenance("attacked", **about))
     shutil.rmtree(parts)
 
 
@@ -115,30 +107,39 @@ def summary(
     journal: Journal,
     *,
     spec: str,
+    test_groups: str,
     evaluations: list[str],
     flags: list[str],
+    per_sample: str,
     by_seed: str,
     summary: str,
     comparisons: str,
     all_flags: str,
     raised: str,
 ) -> None:
-    """Join the evaluations of all models; write accuracies of groups, runs against one another, and the flags."""
+    """Join the evaluations of all models and the groups of test samples.
+
+    Writes all per-sample results, accuracies of groups, runs against one another, and the flags.
+    """
     plan = parse(SummarySpec, spec, "--spec")
+    groups = read_table(test_groups, "test_groups")
     tables, specs = [], []
     for path in evaluations:
-        table, facts = read_table_with_facts(path, "per_sample")
+        table, facts = read_table_with_facts(path, "attacked")
+        for _, rows in table.groupby("checkpoint"):
+            check_labels(test_groups, groups, "test_index", rows["test_index"].to_numpy(), rows["label"].to_numpy())
         tables.append(table)
         specs.append(facts["spec"])
         if facts["spec"] != specs[0]:
             raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
-    samples = pd.concat(tables, ignore_index=True)
     flagged = [read_table_with_facts(path, "flags") for path in flags]
     for path, (_, about) in zip(flags, flagged, strict=True):
         if about["spec"] != specs[0]:
             raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
+    check_one_data_set(test_groups, *evaluations, *flags)
+    columns = ["test_index", "atypical", "max_influence", "memorization"]
+    samples = pd.concat(tables, ignore_index=True).merge(groups[columns], on="test_index", how="left")
     found = pd.concat([table for table, _ in flagged], ignore_index=True)
-    check_one_data_set(*evaluations, *flags)
     name = tier(parse(EvaluateSpec, json.dumps(specs[0]), evaluations[0]).ensemble)
     with journal.work():
         seeds = evaluation.accuracies_by_seed(samples, confidence=plan.confidence)
@@ -147,6 +148,7 @@ def summary(
         compared = comparison_table(samples, plan.questions, **drawn)
     if not (means["group"] == "atypical").any():
         journal.line("no test sample is atypical: the summary has no rate of that group")
+    write_table(per_sample, "per_sample", samples, provenance("per_sample", spec=specs[0], data=facts["data"]))
     about = {"spec": json.loads(spec), "evaluation": specs[0], "tier": name, "data": facts["data"]}
     write_table(by_seed, "by_seed", seeds.assign(tier=name), provenance("by_seed", **about))
     write_table(summary, "summary", means.assign(tier=name), provenance("summary", **about))

@@ -5,7 +5,6 @@ from typing import Any
 import pandas as pd
 
 from bat import figures
-from bat.errors import BatError
 from bat.journal import Journal
 from bat.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
 
@@ -71,19 +70,14 @@ def tradeoff(journal: Journal, *, summary: str, methods: list[str], out: list[st
         figures.save(figures.tradeoff(means, bases, **about), out)
 
 
-def influence(journal: Journal, *, evaluations: list[str], out: list[str]) -> None:
+def influence(journal: Journal, *, per_sample: str, methods: list[str], out: list[str]) -> None:
     """Draw accuracies against the strongest influence of an atypical training sample."""
-    tables = [read_table_with_facts(path, "per_sample") for path in evaluations]
-    check_one_data_set(*evaluations)
-    for path, (_, facts) in zip(evaluations, tables, strict=True):
-        if facts["spec"] != tables[0][1]["spec"]:
-            raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
-    samples = pd.concat([table for table, _ in tables], ignore_index=True)
+    samples, facts = read_table_with_facts(per_sample, "per_sample")
     with journal.work():
         figure = figures.influence(
-            samples[samples["checkpoint"] == "last"].reset_index(drop=True),
+            samples[(samples["checkpoint"] == "last") & samples["method"].isin(methods)].reset_index(drop=True),
             tier=samples["tier"].iloc[0],
-            threat=_threat(tables[0][1]["spec"]["threat"]),
+            threat=_threat(facts["spec"]["threat"]),
         )
         figures.save(figure, out)
 

@@ -7,6 +7,7 @@ from bat.errors import BatError
 from bat.files import provenance
 from bat.journal import Journal
 from bat.memorization import effect_table, influence_table, memorization_table
+from bat.records import samples_table
 from bat.selection import harmful_table
 from bat.specs import HarmfulSpec, ScoresSpec
 from bat.stages.inputs import read_data, read_subset_models
@@ -21,18 +22,20 @@ from bat.tables import (
 )
 
 
-def harmful(journal: Journal, *, spec: str, samples: list[str], out: str) -> None:
+def harmful(journal: Journal, *, spec: str, memorization: str, records: list[str], out: str) -> None:
     """Divide the atypical training samples into harmful and benign ones, by one method's records of all seeds."""
     plan = parse(HarmfulSpec, spec, "--spec")
-    tables = [read_table_with_facts(path, "training_samples") for path in samples]
-    check_one_data_set(*samples)
-    specs = [facts["spec"] | {"seed": None} for _, facts in tables]
-    for path, other in zip(samples, specs, strict=True):
+    scores = read_table(memorization, "memorization")
+    check_one_data_set(memorization, *records)
+    read = {path: read_table_with_facts(path, "records") for path in records}
+    specs = [facts["spec"] | {"seed": None} for _, facts in read.values()]
+    for path, other in zip(records, specs, strict=True):
         if other != specs[0]:
-            raise BatError(f"{samples[0]} and {path} were trained by different specs: train both again")
-    table = harmful_table([table for table, _ in tables], threshold=plan.threshold)
+            raise BatError(f"{records[0]} and {path} were trained by different specs: train both again")
+    samples = [samples_table(table, scores, path) for path, (table, _) in read.items()]
+    table = harmful_table(samples, threshold=plan.threshold)
     journal.line(f"{table['harmful'].sum()} of {len(table)} atypical training samples are harmful")
-    write_table(out, "harmful", table, provenance("harmful", spec=json.loads(spec), data=tables[0][1]["data"]))
+    write_table(out, "harmful", table, provenance("harmful", spec=json.loads(spec), data=read[records[0]][1]["data"]))
 
 
 def robust_scores(

@@ -16,12 +16,12 @@ from bat.tensors import read_tensors
 
 
 def verify(journal: Journal, *, data: str, best: str, last: str, images: str, samples: str, device: str) -> None:
-    """Recompute what per_sample.parquet says of the clean images and of the strongest adversarial ones.
+    """Recompute what attacked.parquet says of the clean images and of the strongest adversarial ones.
 
     Raises:
         BatError: an image lies outside the threat model, or a sample's result differs; names the first.
     """
-    table, facts = read_table_with_facts(samples, "per_sample")
+    table, facts = read_table_with_facts(samples, "attacked")
     plan = parse(EvaluateSpec, facts["spec"], samples)
     dataset, digest = read_data(data, device)
     if facts["data"] != digest:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from runs import run, same, samples, weights
 from scipy.stats import ttest_ind
-from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, rewrite, scores, training
+from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, grouped, rewrite, scores, training
 
 from bat.config import Pgd, PgdAt, Recipe, SizedModel, Threat, parse
 from bat.data import DataSet, Part
@@ -67,16 +67,15 @@ def test_what_is_right_under_attack_equals_a_loop_over_samples(name: str) -> Non
     assert 0 < robust.sum() < clean.sum() < 540
 
 
-def test_what_is_right_under_attack_is_what_the_history_means() -> None:
+def test_what_is_right_under_attack_is_what_training_records() -> None:
     data = DataSet(samples(60), samples(30, 1), samples(40, 2), classes=3)
     model, _ = run(data.train)
     threat, attack = Threat(norm="l2", eps=0.4), Pgd(steps=3, step_size=0.2)
-    groups = {name: torch.zeros(len(part), dtype=torch.bool) for name, part in data.parts().items()}
-    row = measure(model, data, groups, threat=threat, attack=attack, seed=3)
+    found = measure(model, data, threat=threat, attack=attack, seed=3)
     for name, part in data.parts().items():
         clean, robust = robustly_correct(model, part, threat=threat, attack=attack, seed=3)
-        assert row[f"{name}_all_clean_accuracy"] == pytest.approx(clean.mean())
-        assert row[f"{name}_all_pgd_accuracy"] == pytest.approx(robust.mean())
+        assert np.array_equal(found[f"{name}_clean_correct"], clean)
+        assert np.array_equal(found[f"{name}_pgd_correct"], robust)
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
         again = robustly_correct(model, part.take(order), threat=threat, attack=attack, seed=3)[1]
         assert np.array_equal(again, robust[order.numpy()])  # a sample's start is its own
@@ -312,6 +311,7 @@ def test_robust_shards_of_other_data(copy: Path, capsys: Any) -> None:
 # -- stages train and harmful
 
 SHORT = TRAIN | {"recipe": RECIPE | {"epochs": 8}}
+HARMFUL = {"spec": {"threshold": 0.2}, "memorization": "memorization.parquet", "out": "harmful.parquet"}
 
 
 def without(what: str, random: bool = False, fraction: float | None = None) -> dict[str, Any]:
@@ -321,14 +321,16 @@ def without(what: str, random: bool = False, fraction: float | None = None) -> d
 @pytest.fixture(scope="module")
 def divided(experiment: Path) -> Path:
     for seed in (3, 4):
-        outputs = {name: f"{name}-{seed}" for name in ("best", "last", "history", "samples")}
+        outputs = {name: f"{name}-{seed}" for name in ("best", "last", "records")}
         call("train", experiment, **training(spec=SHORT | {"seed": seed}, **outputs))
-    call("harmful", experiment, spec={"threshold": 0.2}, samples=["samples-3", "samples-4"], out="harmful.parquet")
+    call("harmful", experiment, **HARMFUL, records=["records-3", "records-4"])
     return experiment
 
 
 def test_harmful_samples_are_those_of_a_loop_over_the_records(divided: Path) -> None:
-    records = pd.concat([pd.read_parquet(divided / f"samples-{seed}") for seed in (3, 4)])
+    names = {name: [f"{name}-{seed}" for seed in (3, 4)] for name in ("records", "histories", "samples")}
+    call("groups", divided, **grouped(**names))
+    records = pd.concat([pd.read_parquet(divided / name) for name in names["samples"]])
     table = pd.read_parquet(divided / "harmful.parquet")
     rare = pd.read_parquet(divided / "memorization.parquet").query("atypical")
     assert table["train_index"].tolist() == sorted(rare["train_index"])
@@ -348,12 +350,13 @@ def test_a_run_is_trained_without_what_its_spec_names(divided: Path, tmp_path: P
     spec = without(what, random, 0.1 if what == "top" else None)
     more = {"harmful": "harmful.parquet"} if what in ("harmful", "benign") else {}
     call("train", copy, **training(spec=spec), **more, log="log")
+    call("groups", copy, **grouped())
     table = pd.read_parquet(copy / "memorization.parquet")
     rare = set(table.query("atypical")["train_index"])
     harmful = set(pd.read_parquet(copy / "harmful.parquet").query("harmful")["train_index"])
     top = set(table.nlargest(12, "memorization", keep="first")["train_index"])
     named = {"atypical": rare, "harmful": harmful, "benign": rare - harmful, "top": top}[what]
-    history = pd.read_parquet(copy / "history.parquet")
+    history = pd.read_parquet(copy / "records.parquet")
     assert (history["trained_samples"] == 120 - len(named)).all()
     recorded = set(pd.read_parquet(copy / "training_samples.parquet")["train_index"])
     if what != "top":  # two samples of one memorization may change places there
@@ -385,6 +388,7 @@ def test_a_method_is_trained_by_its_own_score_and_threshold(divided: Path, tmp_p
         ({"threshold": 0.6, "score": "consistency"}, 1 - scored["p_out"]),
     ):
         call("train", copy, **training(spec=SHORT | {"method": SHORT["method"] | method}))
+        call("groups", copy, **grouped())
         table = pd.read_parquet(copy / "training_samples.parquet")
         lighter = table["train_index"].map(values > method["threshold"]) & (table["wrong_probability"] > 0)
         assert ((table["weight"] < 1) == lighter).all()
@@ -399,7 +403,10 @@ def test_a_method_is_trained_by_the_scores_of_models_under_attack(divided: Path,
     about = provenance("robust_memorization", data=read_data(copy / "data.safetensors").digest())
     write_table(copy / "robust.parquet", "robust_memorization", other, about)
     spec = SHORT | {"method": SHORT["method"] | {"threshold": 0.5, "score": "robust_memorization"}}
-    call("train", copy, **training(spec=spec), robust_memorization="robust.parquet")
+    flags = training(spec=spec)
+    del flags["memorization"]  # not read
+    call("train", copy, **flags, robust_memorization="robust.parquet")
+    call("groups", copy, **grouped())
     rows = pd.read_parquet(copy / "training_samples.parquet")
     value = rows["train_index"].map(other.set_index("train_index")["memorization"])
     lighter = (value > 0.5) & (rows["wrong_probability"] > 0)
@@ -414,7 +421,7 @@ def test_without_any_atypical_sample_none_is_harmful(copy: Path) -> None:
     table = pd.read_parquet(copy / "memorization.parquet").assign(atypical=False)
     rewrite(copy / "memorization.parquet", "memorization", table)
     call("train", copy, **training(spec=SHORT))
-    call("harmful", copy, spec={"threshold": 0.5}, samples=["training_samples.parquet"], out="harmful.parquet")
+    call("harmful", copy, **HARMFUL, records=["records.parquet"])
     assert pd.read_parquet(copy / "harmful.parquet").empty
-    call("train", copy, **training(spec=without("benign", random=True), history="h"), harmful="harmful.parquet")
-    assert (pd.read_parquet(copy / "h")["trained_samples"] == 120).all()
+    call("train", copy, **training(spec=without("benign", random=True), records="r"), harmful="harmful.parquet")
+    assert (pd.read_parquet(copy / "r")["trained_samples"] == 120).all()

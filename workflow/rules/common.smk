@@ -117,19 +117,22 @@ def subsets_spec(shard, adversary):
 
 
 def named_samples(run):
-    """Return the further tables that say which samples a run leaves out, or takes for atypical, by flag."""
-    tables = {}
+    """Return the tables that say which samples a run leaves out, or takes for atypical, by flag: for most runs none."""
+    tables, score = {}, RUNS[run]["method"].get("score")
+    without = (RUNS[run]["without"] or {}).get("what")
+    if without or score not in (None, "robust_memorization"):
+        tables["memorization"] = SCORES.memorization
     # which samples are harmful is known when the method has been trained with all
-    if (RUNS[run]["without"] or {}).get("what") in ("harmful", "benign"):
+    if without in ("harmful", "benign"):
         tables["harmful"] = HARMFUL
-    if RUNS[run]["method"].get("score") == "robust_memorization":
+    if score == "robust_memorization":
         tables["robust_memorization"] = rules.robust_scores.output.memorization
     return tables
 
 
 def histories(runs):
     """Return the histories of runs, of all seeds."""
-    return expand(rules.train.output.history, method=runs, seed=SEEDS)
+    return expand(HISTORY, method=runs, seed=SEEDS)
 
 
 def flags(named):
