@@ -24,7 +24,9 @@ class Journal:
         self._work = 0.0
         self._logger = logging.Logger(stage)
         self._handler = (
-            logging.FileHandler(log, mode="w", encoding="utf-8") if log else logging.StreamHandler(sys.stderr)
+            logging.FileHandler(log, mode="w", encoding="utf-8", errors="backslashreplace")
+            if log
+            else logging.StreamHandler(sys.stderr)
         )
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
         self._logger.addHandler(self._handler)
@@ -33,9 +35,9 @@ class Journal:
         """Write one line."""
         self._logger.info(text)
 
-    def failure(self, text: str) -> None:
-        """Write the error that ends the stage."""
-        self._logger.error(text)
+    def failure(self, text: str, *, traceback: bool = False) -> None:
+        """Write the error that ends the stage, with the traceback of the one that is being handled."""
+        self._logger.error(text, exc_info=traceback)
 
     def bar(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
         """Pass ``items`` on, with a progress bar on a terminal and otherwise a line at each tenth."""
