@@ -1,9 +1,10 @@
 """The subcommands, one a stage, with their flags."""
 
 import argparse
-from typing import Any
+from typing import Any, NoReturn
 
 from bat import __version__
+from bat.errors import one_line
 
 EXAMPLES = """\
 The workflow calls these stages in order, and each can be called alone. For example, to look at what the workflow calls:
@@ -15,9 +16,17 @@ not at all. An error that you can mend is one line, and the exit status is 2.
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Write the error and exit with status 2."""
+        self.exit(2, f"{self.prog}: {one_line(message)}: see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all subcommands: each sets ``run``, the module and function of its stage."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bat",
         description="Memorization in adversarial training: scores, benign adversarial training, evaluation, figures.",
         epilog=EXAMPLES,
@@ -195,7 +204,8 @@ def parser() -> argparse.ArgumentParser:
         "Attack a model of your own on images of your own.",
         {
             "model": "module:function, a function that returns a torch.nn.Module from images in [0, 1] to logits; "
-            "or a TorchScript file; or, with --architecture, a safetensors file of weights",
+            "or a TorchScript file; both are programs: run only what you trust. "
+            "Or, with --architecture, a safetensors file of weights",
             "data": "npz file: x (n, c, h, w), uint8 or floats in [0, 1]; y (n,) integers",
             "norm": "linf or l2",
             "out": "results, a row an image, Parquet",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from traceback import format_exc
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -25,7 +26,8 @@ class Journal:
     def __init__(self, stage: str, log: str | None) -> None:
         self._stage, self._log = stage, log
         self._work = 0.0
-        self._file = Path(log).open("w", encoding="utf-8") if log else None  # noqa: SIM115  # open as long as the stage runs
+        # open as long as the stage runs
+        self._file = Path(log).open("w", encoding="utf-8", errors="backslashreplace") if log else None  # noqa: SIM115
 
     def line(self, text: str) -> None:
         """Write one line.
@@ -40,10 +42,10 @@ class Journal:
             if self._file:
                 raise self._unwritable(error) from error
 
-    def failure(self, text: str) -> None:
-        """Write the error that ends the stage, where the log can be written."""
+    def failure(self, text: str, *, traceback: bool = False) -> None:
+        """Write the error that ends the stage, where the log can be written, with the traceback of the present one."""
         with suppress(BatError):
-            self.line(text)
+            self.line(text + (f"\n{format_exc()}" if traceback else ""))
 
     def bar(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
         """Pass ``items`` on, with a progress bar on a terminal and otherwise a line at each tenth."""

@@ -17,7 +17,7 @@ from bat.config import parse
 from bat.data import Part
 from bat.errors import BatError
 from bat.files import provenance, replacing
-from bat.flags import find_flags
+from bat.flags import Probe, find_flags, probe
 from bat.journal import Journal
 from bat.specs import AttackSpec, EvaluateSpec, SummarySpec
 from bat.stages.inputs import check_one_training, read_data, read_model
@@ -51,8 +51,12 @@ def evaluate(
         weights = model.state_dict()
         # often the last epoch is the best: the same weights are not attacked again
         if not before or not all(torch.equal(weights[name], tensor) for name, tensor in before.items()):
+            try:
+                said = probe(model, samples.test, plan.batch_size)
+            except BatError as error:
+                raise BatError(f"{path}: {error}") from error
             table, flagged, x_adv = attacked(
-                journal, model, samples.test, plan, parts / checkpoint, about | {"weights": facts["digest"]}
+                journal, model, samples.test, plan, parts / checkpoint, about | {"weights": facts["digest"]}, said
             )
         before, strongest[checkpoint] = weights, x_adv.clone()
         this = {"method": facts["spec"]["method"]["name"], "seed": facts["spec"]["seed"], "checkpoint": checkpoint}
@@ -67,12 +71,19 @@ def evaluate(
 
 
 def attacked(
-    journal: Journal, model: nn.Module, part: Part, plan: EvaluateSpec | AttackSpec, folder: Path, about: dict[str, Any]
+    journal: Journal,
+    model: nn.Module,
+    part: Part,
+    plan: EvaluateSpec | AttackSpec,
+    folder: Path,
+    about: dict[str, Any],
+    before: Probe,
 ) -> tuple[pd.DataFrame, pd.DataFrame, Tensor]:
     """Attack all of ``part`` batch by batch; return the table of samples, the flags and the strongest images.
 
     Finished batches are kept in ``folder``, so that a killed run goes on where it was; the caller removes it when its
-    outputs are written. A batch is taken up again only if all of ``about`` is the same.
+    outputs are written. A batch is taken up again only if all of ``about`` is the same. before: what
+    ``probe`` found of the model.
     """
     ensemble = members(plan.ensemble)
     batches = torch.split(torch.arange(len(part), device=part.labels.device), plan.batch_size)
@@ -97,7 +108,8 @@ def attacked(
         ]
         joined = {name: torch.cat([tensors[name].cpu() for tensors in found]) for name in found[0]}
         table = evaluation.sample_table(part, joined, ensemble)
-        flagged = find_flags(model, part, table)
+        nonfinite = int(joined["nonfinite"].sum())
+        flagged = find_flags(model, part, table, batch_size=plan.batch_size, before=before, nonfinite=nonfinite)
     for row in flagged[flagged["raised"]].itertuples():
         journal.line(f"flag {row.flag}: {row.value:g} is over {row.limit:g}: {row.meaning}")
     return table.assign(tier=tier(plan.ensemble)), flagged, joined["x_adv"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ def device_named(name: str) -> torch.device:
     """Return the device of a name; auto is the GPU where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise BatError(f"--device {name}: no such device: give auto, cpu or cuda") from error
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise BatError(f"--device {name}: no such device: give auto, cpu, cuda or cuda:1, ...")
+    if name != "cpu":
+        number, there = int(name.partition(":")[2] or 0), torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if number >= there:
+            raise BatError(f"--device {name}: this machine has {there} GPUs that torch can use: give another, or cpu")
+    return torch.device(name)
 
 
 def tensor(array: Any, samples: DataSet) -> Tensor:

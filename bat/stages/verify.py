@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 
 from bat.attacks.ensemble import check_allowed, margins
+from bat.attacks.gradient import predictions
 from bat.config import parse
 from bat.errors import BatError
 from bat.evaluation import attackable
@@ -33,7 +34,7 @@ def verify(journal: Journal, *, data: str, best: str, last: str, images: str, sa
     for checkpoint, path in (("best", best), ("last", last)):
         model, _ = read_model(path, plan.model, dataset, (data, digest))
         rows = table[table["checkpoint"] == checkpoint]
-        if checkpoint not in stored or len(rows) != len(test) or len(stored[checkpoint]) != len(test):
+        if checkpoint not in stored or len(rows) != len(test) or stored[checkpoint].shape != test.pixels.shape:
             raise BatError(f"{images}: not the {len(test)} images of checkpoint {checkpoint}: evaluate again")
         strongest, found = stored[checkpoint].to(test.labels.device), []
         with journal.work(), attackable(model), torch.no_grad():
@@ -44,7 +45,7 @@ def verify(journal: Journal, *, data: str, best: str, last: str, images: str, sa
                 except ValueError as error:
                     raise BatError(f"{images}, checkpoint {checkpoint}: {error}") from error
                 labels = test.labels[chosen]
-                predicted, margin = model(x).argmax(1), margins(model(x_adv), labels)
+                predicted, margin = predictions(model(x)), margins(model(x_adv), labels)
                 found.append(torch.stack([predicted.double(), (predicted == labels).double(), margin.double()]))
         predicted, clean, margin = torch.cat(found, dim=1).cpu().numpy()
         again = pd.DataFrame(

@@ -39,8 +39,8 @@ from bat.config import Model, parse
 from bat.data import Part
 from bat.files import KEY, provenance
 from bat.models import build
+from bat.own_model import read_weights
 from bat.schemas import SCHEMAS
-from bat.stages.attack import _read_weights
 from bat.tables import read_table_with_facts, write_table
 from bat.tensors import read_data, read_tensors, write_tensors
 
@@ -540,7 +540,7 @@ def test_weights_of_networks_without_a_width_are_read(name, tmp_path):
     part = Part(pixels, torch.arange(4), torch.arange(4), 255)
     network = build(parse(Model, {"name": name}, "here"), part, classes=7, seed=3).eval()
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    found = _read_weights(str(tmp_path / "weights.safetensors"), name, part)
+    found = read_weights(str(tmp_path / "weights.safetensors"), name, part)
     with torch.no_grad():
         assert torch.equal(found(part.images()), network(part.images()))
 
@@ -563,7 +563,7 @@ def test_weights_of_networks_without_a_width_are_read(name, tmp_path):
         ({"entry": "own_model:number"}, "returned int"),
         ({"entry": "own_model:narrow"}, "a class for each label"),
         ({"norm": "l1"}, "threat.norm"),
-        ({"eps": "-1"}, "threat.eps"),
+        ({"eps": "-1"}, "--eps -1: give a number from 1e-06 to 1"),
         ({"ensemble": "slow"}, "ensemble"),
         ({"device": "abacus"}, "no such device"),
         ({"data": "best.safetensors"}, "cannot be read as npz"),
