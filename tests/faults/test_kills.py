@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,22 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("results") / "tiny"
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-KILLS = 30
-# of a snakemake run: it needs about 2 of these to start
-SECONDS = (2.5, 8.0)
+# kills while a stage runs, in the order of the workflow: 30
+KILLS = {
+    "data": 2,
+    "subsets": 4,
+    "scores": 2,
+    "null-pairs": 1,
+    "robust-scores": 2,
+    "train": 7,
+    "harmful": 1,
+    "evaluate": 6,
+    "summary": 2,
+    "figure": 2,
+    "results": 1,
+}
+# seconds that a stage runs before the kill: it needs about 2 of these to start
+SECONDS = (0.0, 4.0)
 # results.md says how long the jobs took
 SAME = (".parquet", ".safetensors", ".csv", ".tex", ".svg")
 
@@ -94,7 +109,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 def end(process: "subprocess.Popen[bytes]", number: int) -> None:
     """Send a signal to the whole group and wait for its end."""
-    os.killpg(process.pid, number)
+    with suppress(ProcessLookupError):  # the workflow is at its end
+        os.killpg(process.pid, number)
     process.wait()
     deadline = time.monotonic() + 60
     while running(process.pid):
@@ -104,38 +120,30 @@ def end(process: "subprocess.Popen[bytes]", number: int) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the kernel tells no processes of a group")
 def test_thirty_kills_at_any_moment(expected: dict[str, bytes], tmp_path: Path) -> None:
-    moments, hit, runs, kills = random.Random(0), Counter[str](), 1, 0
-    folder = new_folder(tmp_path / "0")
-    while kills < KILLS:
+    moments, hit, folder = random.Random(0), Counter[str](), new_folder(tmp_path / "0")
+    stages = list(KILLS)
+    for stage in [stage for stage, count in KILLS.items() for _ in range(count)]:
         process = start(folder)
-        try:
-            code = process.wait(timeout=moments.uniform(*SECONDS))
-        except subprocess.TimeoutExpired:
-            hit.update(running(process.pid).values() or ["no stage"])
-            end(process, signal.SIGKILL)
-            kills += 1
-            assert_only_right_files(folder, expected)
-            assert start(folder, "--unlock").wait() == 0
-            continue
-        # the experiment was finished before all kills: another one
-        assert code == 0, (folder / "snakemake.log").read_text()[-3000:]
-        assert_finished_like(folder, expected)
-        folder = new_folder(tmp_path / str(runs))
-        runs += 1
+        # one that is over when an earlier kill came late is not waited for
+        if wait_for(process, stages[stages.index(stage) :]):
+            time.sleep(moments.uniform(*SECONDS))
+        hit.update(sorted(set(running(process.pid).values())) or ["no stage"])
+        end(process, signal.SIGKILL)
+        assert_only_right_files(folder, expected)
+        assert start(folder, "--unlock").wait() == 0
     finish(folder)
     assert_finished_like(folder, expected)
-    (tmp_path.parent / "kills.txt").write_text(f"{kills} kills, {runs} experiments, stages hit: {dict(hit)}\n")
-    print(f"{kills} kills, {runs} experiments, stages hit: {dict(hit)}")  # noqa: T201  # pytest -s shows it
+    print(f"{sum(KILLS.values())} kills, stages hit: {dict(hit)}")  # noqa: T201  # pytest -s shows it
 
 
-def wait_for(folder: Path, process: "subprocess.Popen[bytes]", stage: str) -> int:
-    """Wait until a stage runs, and return its process."""
-    while True:
-        assert process.poll() is None, "ended too soon for this test"
-        named = [number for number, name in running(process.pid).items() if name == stage]
-        if named:
-            return named[0]
+def wait_for(process: "subprocess.Popen[bytes]", stages: Sequence[str]) -> int:
+    """Wait until one of the stages runs, and return its process; 0 where the workflow ends before."""
+    while process.poll() is None:
+        for number, name in running(process.pid).items():
+            if name in stages:
+                return number
         time.sleep(0.02)
+    return 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the kernel tells no processes of a group")
@@ -145,25 +153,22 @@ def test_ctrl_c_a_request_to_stop_and_a_killed_worker(expected: dict[str, bytes]
     for stage in ("subsets", "train", "evaluate"):
         for number in (signal.SIGINT, signal.SIGTERM):
             process = start(folder)
-            wait_for(folder, process, stage)
+            assert wait_for(process, [stage]), "ended too soon for this test"
             time.sleep(moments.uniform(1, 4))
             end(process, number)
             assert process.returncode != 0
             assert_only_right_files(folder, expected)
             assert start(folder, "--unlock").wait() == 0
         process = start(folder)
-        worker = wait_for(folder, process, stage)
+        worker = wait_for(process, [stage])
         time.sleep(moments.uniform(1, 3))
         try:
             os.kill(worker, signal.SIGKILL)
         except ProcessLookupError:  # it has just ended: another one
-            os.kill(wait_for(folder, process, stage), signal.SIGKILL)
+            os.kill(wait_for(process, [stage]), signal.SIGKILL)
         # snakemake ends the other jobs and says which failed
         assert process.wait() == 1
-        assert (
-            "SIGKILL" in (folder / "snakemake.log").read_text()
-            or "Error in rule" in (folder / "snakemake.log").read_text()
-        )
+        assert "Error in rule" in (folder / "snakemake.log").read_text()
         assert_only_right_files(folder, expected)
     finish(folder)
     assert_finished_like(folder, expected)
