@@ -106,7 +106,9 @@ def evaluation(**changed):
 def summary(*evaluations):
     outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet", "comparisons": "comparisons.parquet"}
     outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv"}
-    return {"spec": SUMMARY, "evaluations": list(evaluations), "flags": ["flags.parquet"]} | outputs
+    inputs = {"evaluations": list(evaluations), "flags": ["flags.parquet"]}
+    inputs |= {"files": "files.parquet", "histories": ["history.parquet"]}
+    return {"spec": SUMMARY} | inputs | outputs
 
 
 def fails(capsys, stage, folder, **flags):

@@ -11,6 +11,7 @@ import numpy as np
 from bat import training
 from bat.checkpoints import Checkpoint
 from bat.config import parse
+from bat.errors import BatError
 from bat.files import provenance
 from bat.journal import Journal
 from bat.selection import atypical_for, removed
@@ -59,6 +60,12 @@ def train(
     if plan.without:
         divided = read_table(harmful, "harmful") if harmful else None
         left_out = removed(scores, plan.without, divided, seed=plan.seed)
+        if len(left_out) - left_out.sum() < 2:
+            raise BatError(
+                f"removal: without {plan.without.name}, {left_out.sum()} of {len(left_out)} training samples would be "
+                "left out, which leaves too few: lower removal.fractions, raise memorization.threshold, or set "
+                "removal.method to null"
+            )
         journal.line(f"trained without {left_out.sum()} of {len(left_out)} samples: {plan.without.name}")
         wanted = removed(scores, replace(plan.without, random=False), divided, seed=plan.seed).sum()
         if left_out.sum() < wanted:

@@ -175,7 +175,9 @@ def test_runs_are_compared(copy):
     schema = pq.read_table(copy / "per_sample.parquet").schema
     other = table.assign(method="other", clean_correct=False)
     pq.write_table(pa.Table.from_pandas(other[schema.names], schema=schema), copy / "other.parquet")
-    pairs = summary("per_sample.parquet", "other.parquet")
+    history = pd.read_parquet(copy / "history.parquet").assign(method="other")
+    write_table(copy / "history-2.parquet", "history", history, provenance("history", spec=TRAIN))
+    pairs = summary("per_sample.parquet", "other.parquet") | {"histories": ["history.parquet", "history-2.parquet"]}
     pairs["spec"] = SUMMARY | {"questions": {"methods": [["bat", "other"]], "removal": []}}
     call("summary", copy, **pairs)
     found = pd.read_parquet(copy / "comparisons.parquet")

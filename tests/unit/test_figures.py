@@ -198,6 +198,7 @@ def comparisons(groups: tuple[str, ...] = ("all", "typical")) -> pd.DataFrame:
         samples=70,
         seeds=3,
         tier="fast",
+        verdict="no difference shown",
     )
 
 

@@ -58,6 +58,8 @@ rule summary:
     input:
         evaluations=expand(rules.evaluate.output.samples, method=RUNS, seed=SEEDS),
         flags=expand(rules.evaluate.output.flags, method=RUNS, seed=SEEDS),
+        files=rules.data.output.files,
+        histories=histories(RUNS),
     output:
         by_seed=f"{RESULTS}/evaluation/by_seed.parquet",
         summary=f"{RESULTS}/evaluation/summary.parquet",
@@ -80,12 +82,16 @@ rule summary:
         runtime=grows(30),
     params:
         spec=spec("evaluation", "seed", "confidence", "bootstrap", questions=COMPARED),
-        code=digest("evaluation", "comparison", "statistics", "tables", "schemas"),
+        code=digest(
+            "evaluation", "comparison", "grounds", "statistics", "tables", "schemas"
+        ),
     shell:
         "python -m bat summary"
         " --spec {params.spec:q}"
         " --evaluations {input.evaluations:q}"
         " --flags {input.flags:q}"
+        " --files {input.files:q}"
+        " --histories {input.histories:q}"
         " --by-seed {output.by_seed:q}"
         " --summary {output.summary:q}"
         " --comparisons {output.comparisons:q}"
