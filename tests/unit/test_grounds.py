@@ -103,7 +103,7 @@ def test_the_worst_standard_error_is_that_of_the_test() -> None:
     assert models == 918  # v = 1.190476, z = 4.164161: 917.47
     n_in, n_out = 643, 275
     right = [np.array([number]) for number in (round(n_in * 0.545), n_in, round(n_out * 0.395), n_out)]
-    assert greater_p_value(*right)[0] == pytest.approx(0.05 / 3200, rel=0.2)
+    assert greater_p_value(*right)[0] == pytest.approx(0.05 / 3200, rel=0.3)  # models come in whole numbers
 
 
 def test_an_influence_of_nothing_takes_no_number_of_models() -> None:
