@@ -33,7 +33,7 @@ def memorization(table: pd.DataFrame, *, threshold: float, models: int) -> Figur
     if scored.empty:
         note(axes, "no training sample has a score")
     axes.set(
-        yscale="log",
+        yscale="linear" if scored.empty else "log",
         ylim=(0.5, None),
         xlabel="memorization",
         ylabel="training samples",

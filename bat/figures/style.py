@@ -91,5 +91,5 @@ def error_bars(
 
 
 def about_failures(failed: Collection[str]) -> str:
-    """Return a sentence on methods whose training failed, empty where none did."""
-    return f" The training of {', '.join(failed)} failed: no comparison." if failed else ""
+    """Return a line on methods whose training failed, empty where none did."""
+    return f"\nThe training of {', '.join(failed)} failed: no comparison." if failed else ""

@@ -95,6 +95,8 @@ def _panel(
         axes.plot([x["accuracy"], x_best["accuracy"]], [y["accuracy"], y_best["accuracy"]], ":", **thin)
         axes.plot([x["accuracy"], x_base["accuracy"]], [y["accuracy"], y_base["accuracy"]], "-", **thin)
     last = summary[(summary["checkpoint"] == "last") & ~summary["method"].isin(failed)]
+    if last.empty:
+        return
     # rounded, so that of equal means none beats the other
     means = last.pivot(index="method", columns="metric", values="accuracy").round(9)
     front = means.sort_values(["robust", "clean"], ascending=False)

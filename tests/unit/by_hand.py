@@ -151,6 +151,22 @@ def harmful() -> pd.DataFrame:
     return table.assign(wrong_probability=1 - index / 100, harmful=np.isin(index, HARMFUL))
 
 
+def train_influence() -> pd.DataFrame:
+    """What influences the two most memorized samples, 65 and 64, in no order; the others are influenced by nothing."""
+    pairs = {(5, 65): 0.2, (8, 65): 0.6, (11, 65): 0.4, (2, 65): 0.17, (17, 65): 0.16, (7, 64): 0.3}
+    index = pd.DataFrame(list(pairs), columns=["train_index", "influenced_index"])
+    found = index.assign(influence=list(pairs.values()), standard_error=[0.05, 0.03, 0.04, 0.06, 0.07, np.nan])
+    return found.assign(significant=[False, True, True, False, False, True])
+
+
+def training_samples(run: str, seed: int) -> pd.DataFrame:
+    """Weights of the atypical samples over four epochs: all but the first two of ``HARMFUL`` weigh 1."""
+    table = pd.DataFrame([(epoch, index) for epoch in range(1, 5) for index in RARE], columns=["epoch", "train_index"])
+    lighter = table["train_index"].isin(HARMFUL[:2])
+    weight = np.where(lighter, 0.9 - 0.1 * table["epoch"] - 0.05 * seed - 0.01 * len(run), 1.0)
+    return table.assign(weight=weight, wrong_probability=0.5, method=run, seed=seed)
+
+
 def robust_effects() -> pd.DataFrame:
     effect = np.array([-0.05, -0.04, -0.03, -0.02, -0.01, 0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06])
     significant = np.array([True, True, True, False, False, False, False, False, False, False, False, True])
@@ -176,6 +192,7 @@ def make(folder: Path, *, atypical: int = ATYPICAL, runs: Any = tuple(RIGHT)) ->
     write(folder, "files", pd.DataFrame({"split": split, "label": label, "class_name": "a"}))
     write(folder, "memorization", memorization(), **scored)
     write(folder, "test_groups", groups(atypical), **scored)
+    write(folder, "train_influence", train_influence(), **scored)
     write(folder, "harmful", harmful())
     write(folder, "robust_effects", robust_effects())
     found = {"shuffle": [0, 1, 2], "pairs": 360, "significant": 50, "over_threshold": [70, 30, 50]}
