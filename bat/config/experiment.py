@@ -106,8 +106,8 @@ class Evaluation:
         "says not shown, else too small to tell.",
     )
     pairs: tuple[tuple[str, str], ...] = Field(
-        description="Further comparisons: lists of two methods, the second of which is the one compared with; none that "
-        "is there already, in either order or by baseline."
+        description="Further comparisons: lists of two methods, the second of which is the one compared with; none "
+        "that is there already, in either order or by baseline."
     )
 
 
