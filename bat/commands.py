@@ -86,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
         "Train models on random subsets and record what each classifies correctly.",
         spec | data | {"out": "the shard, Parquet"},
     )
+    subsets.add_argument(
+        "--all-models", type=int, help="K of all shards together, to be refused if some sample would have no score"
+    )
     add(
         stages,
         "scores",
@@ -187,8 +190,13 @@ def parser() -> argparse.ArgumentParser:
             "summary": "a row a method and group, over seeds",
         }
         | {"comparisons": "a row two runs and a group, paired by seed and sample"}
-        | {"all-flags": "the flags of all models, Parquet", "raised": "those that are raised, CSV"},
-        {"evaluations": "attacked.parquet of each model", "flags": "flags.parquet of each model"},
+        | {"all-flags": "the flags of all models, Parquet", "raised": "those that are raised, CSV"}
+        | {"files": "a row a sample, from stage data"},
+        {
+            "evaluations": "attacked.parquet of each model",
+            "flags": "flags.parquet of each model",
+            "histories": "history.parquet of each model",
+        },
     )
     verify = add(
         stages,

@@ -94,7 +94,7 @@ def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None)
         order = scores["memorization"].fillna(-np.inf).to_numpy().argsort(kind="stable")[::-1]
         named = np.zeros(len(scores), dtype=bool)
         named[order[:count]] = True
-        return named
+        return named & scores["memorization"].notna().to_numpy()
     if harmful is None:
         raise BatError(f"{without.what} samples need the table of harmful samples: give --harmful, from stage harmful")
     chosen = harmful["harmful"] == (without.what == "harmful")

@@ -114,6 +114,7 @@ def summary(*evaluations):
     outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet", "comparisons": "comparisons.parquet"}
     outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv", "per_sample": "per_sample.parquet"}
     inputs = {"test_groups": "test_groups.parquet", "evaluations": list(evaluations), "flags": ["flags.parquet"]}
+    inputs |= {"files": "files.parquet", "histories": ["history.parquet"]}
     return {"spec": SUMMARY} | inputs | outputs
 
 

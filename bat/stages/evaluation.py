@@ -18,6 +18,7 @@ from bat.data import Part
 from bat.errors import BatError
 from bat.files import provenance, replacing
 from bat.flags import Probe, find_flags, probe
+from bat.grounds import failures
 from bat.journal import Journal
 from bat.specs import AttackSpec, EvaluateSpec, SummarySpec
 from bat.stages.inputs import check_one_training, read_data, read_model
@@ -122,6 +123,8 @@ def summary(
     test_groups: str,
     evaluations: list[str],
     flags: list[str],
+    files: str,
+    histories: list[str],
     per_sample: str,
     by_seed: str,
     summary: str,
@@ -131,7 +134,8 @@ def summary(
 ) -> None:
     """Join the evaluations of all models and the groups of test samples.
 
-    Writes all per-sample results, accuracies of groups, runs against one another, and the flags.
+    Writes all per-sample results, accuracies of groups, runs against one another, and the flags. What no comparison can
+    stand on is found in the histories of training, and kept with the tables.
     """
     plan = parse(SummarySpec, spec, "--spec")
     groups = read_table(test_groups, "test_groups")
@@ -153,18 +157,40 @@ def summary(
     samples = pd.concat(tables, ignore_index=True).merge(groups[columns], on="test_index", how="left")
     found = pd.concat([table for table, _ in flagged], ignore_index=True)
     name = tier(parse(EvaluateSpec, json.dumps(specs[0]), evaluations[0]).ensemble)
+    trained, natural = _histories(histories)
+    labels = read_table(files, "files").query("split == 'train'")["label"]
+    chance = float(labels.value_counts(normalize=True).max())
+    models, known = (set(table[["method", "seed"]].itertuples(index=False)) for table in (samples, trained))
+    for run, number in sorted(models - known):
+        raise BatError(f"--histories: none of {run}, seed {number}, whose training is unknown then: give that too")
+    failed = failures(trained, chance=chance, natural=natural)
+    for run, reason in failed.items():
+        journal.line(f"{run}: {reason}; no comparison with it counts")
+    counts = trained.groupby("method")["trained_samples"].min()
+    left_out = {str(run): int(len(labels) - count) for run, count in counts.items()}
     with journal.work():
         seeds = evaluation.accuracies_by_seed(samples, confidence=plan.confidence)
         drawn: Any = {"confidence": plan.confidence, "bootstrap": plan.bootstrap, "seed": plan.seed}
         means = evaluation.summary(samples, **drawn)
-        compared = comparison_table(samples, plan.questions, **drawn)
+        compared = comparison_table(samples, plan.questions, failed=failed, left_out=left_out, **drawn)
     if not (means["group"] == "atypical").any():
         journal.line("no test sample is atypical: the summary has no rate of that group")
     write_table(per_sample, "per_sample", samples, provenance("per_sample", spec=specs[0], data=facts["data"]))
-    about = {"spec": json.loads(spec), "evaluation": specs[0], "tier": name, "data": facts["data"]}
+    about = {"spec": json.loads(spec), "evaluation": specs[0], "tier": name, "failed": failed, "data": facts["data"]}
     write_table(by_seed, "by_seed", seeds.assign(tier=name), provenance("by_seed", **about))
     write_table(summary, "summary", means.assign(tier=name), provenance("summary", **about))
     write_table(comparisons, "comparisons", compared.assign(tier=name), provenance("comparisons", **about))
     write_table(all_flags, "flags", found, provenance("flags", **about))
     with replacing(raised) as temporary:
         found[found["raised"]].drop(columns="raised").to_csv(temporary, index=False)
+
+
+def _histories(paths: list[str]) -> tuple[pd.DataFrame, set[str]]:
+    """Read the histories of all runs and seeds; return them with the names of those trained on clean images alone."""
+    tables, natural = [], set()
+    for path in paths:
+        table, facts = read_table_with_facts(path, "history")
+        tables.append(table)
+        if facts["spec"]["method"]["objective"] == "natural":
+            natural |= set(table["method"])
+    return pd.concat(tables, ignore_index=True), natural

@@ -87,7 +87,8 @@ def overfitting(journal: Journal, *, summary: str, methods: list[str], out: list
     means, about = _summary(summary)
     names = [method.split("=")[0] for method in methods]
     with journal.work():
-        figure = figures.overfitting(means[means["method"].isin(names)], tier=about["tier"], threat=about["threat"])
+        del about["confidence"]
+        figure = figures.overfitting(means[means["method"].isin(names)], **about)
         figures.save(figure, out)
 
 
@@ -130,10 +131,11 @@ def harmful(journal: Journal, *, data: str, harmful: str, out: list[str]) -> Non
 
 
 def _summary(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read a summary, and what its figures say of it: tier, threat and confidence."""
+    """Read a summary, and what its figures say of it: tier, threat, confidence and the runs whose training failed."""
     means, facts = read_table_with_facts(path, "summary")
     threat = _threat(facts["evaluation"]["threat"])
-    return means, {"tier": facts["tier"], "threat": threat, "confidence": facts["spec"]["confidence"]}
+    said = {"tier": facts["tier"], "threat": threat, "confidence": facts["spec"]["confidence"]}
+    return means, said | {"failed": list(facts["failed"])}
 
 
 def _threat(threat: dict[str, Any]) -> str:

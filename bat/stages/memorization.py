@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bat.config import Method, Natural, PgdAt, parse, subset_size
+from bat.config import Method, Natural, PgdAt, check_models, parse, subset_size
 from bat.errors import BatError
 from bat.evaluation import correct, robustly_correct
 from bat.files import provenance
 from bat.fitting import Inner, fit
+from bat.grounds import none_atypical
 from bat.journal import Journal
 from bat.losses import objective
 from bat.memorization import group_table, influence_table, memorization_table, null_pairs_table, subset_masks
@@ -27,10 +28,18 @@ from bat.tables import check_labels, check_one_data_set, pack, read_table_with_f
 from bat.tensors import kept
 
 
-def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) -> None:
-    """Train one shard of models on random subsets and write what each classifies correctly."""
+def subsets(journal: Journal, *, spec: str, data: str, out: str, all_models: int | None, device: str) -> None:
+    """Train one shard of models on random subsets and write what each classifies correctly.
+
+    all_models: K of all shards together, refused where they cannot score each sample; None for no such check.
+    """
     plan = parse(SubsetsSpec, spec, "--spec")
     samples, digest = read_data(data, device)
+    if all_models is not None:
+        try:
+            check_models(all_models, len(samples.train), plan.subset_fraction)
+        except ValueError as error:
+            raise BatError(str(error)) from error
     size = subset_size(len(samples.train), plan.subset_fraction)
     masks = subset_masks(
         len(samples.train),
@@ -150,10 +159,15 @@ def scores(
             found = int(groups["atypical"].sum())
             journal.line(f"{found} of {len(groups)} {name} samples are atypical, from {len(pairs)} pairs")
             if not found:
-                journal.line(
-                    f"no {name} sample is atypical, so no rate of that group can be reported: "
-                    "raise memorization.subset_models, or lower memorization.threshold"
+                reason = none_atypical(
+                    scores,
+                    groups,
+                    models=len(models),
+                    fraction=facts["spec.subset_fraction"],
+                    threshold=plan.threshold,
+                    false_discovery_rate=plan.false_discovery_rate,
                 )
+                journal.line(f"no {name} sample is atypical, so no rate of that group can be reported: {reason}")
             kind = f"{name}_groups"
             write_table(path, kind, groups.rename(columns={"target_index": column}), provenance(kind, **about))
             if name == "test":

@@ -55,6 +55,12 @@ def train(
             raise BatError(f"trained without {plan.without.name} samples: give --memorization, of stage scores")
         divided = read_table(harmful, "harmful") if harmful else None
         left_out = removed(scores, plan.without, divided, seed=plan.seed)
+        if len(left_out) - left_out.sum() < 2:
+            raise BatError(
+                f"removal: without {plan.without.name}, {left_out.sum()} of {len(left_out)} training samples would be "
+                "left out, which leaves too few: lower removal.fractions, raise memorization.threshold, or set "
+                "removal.method to null"
+            )
         journal.line(f"trained without {left_out.sum()} of {len(left_out)} samples: {plan.without.name}")
         wanted = removed(scores, replace(plan.without, random=False), divided, seed=plan.seed).sum()
         if left_out.sum() < wanted:

@@ -22,6 +22,7 @@ from stages import (
     SUMMARY,
     TRAIN,
     call,
+    command,
     digits,
     evaluation,
     fails,
@@ -183,7 +184,9 @@ def test_runs_are_compared(copy):
     table = pd.read_parquet(copy / "attacked.parquet")
     other = table.assign(method="other", clean_correct=False)
     rewrite(copy / "attacked.parquet", "attacked", other, copy / "other.parquet")
-    pairs = summary("attacked.parquet", "other.parquet")
+    history = pd.read_parquet(copy / "history.parquet").assign(method="other")
+    rewrite(copy / "history.parquet", "history", history, copy / "history-2.parquet")
+    pairs = summary("attacked.parquet", "other.parquet") | {"histories": ["history.parquet", "history-2.parquet"]}
     pairs["spec"] = SUMMARY | {"questions": {"methods": [["bat", "other"]], "removal": []}}
     call("summary", copy, **pairs)
     found = pd.read_parquet(copy / "comparisons.parquet")
@@ -372,6 +375,23 @@ def test_equal_weights_are_attacked_once_and_reported_twice(copy, monkeypatch):
     assert torch.equal(images["best"], images["last"])
     two = pd.read_parquet(copy / "two.parquet")
     pd.testing.assert_frame_equal(two[two["checkpoint"] == "best"], table[table["checkpoint"] == "best"])
+
+
+@pytest.mark.parametrize(("models", "refused"), [(1, True), (3, True), (4, False), (200, False)])
+def test_too_few_subset_models_are_refused_when_the_data_is_read(copy, capsys, models, refused):
+    # 84 of 120 are in a subset: each sample can be left out once by 4 models, not by 3
+    spec = SUBSETS | {"first_model": 0, "models": 1, "recipe": RECIPE | {"epochs": 1}}
+    arguments = command("subsets", copy, spec=spec, data="data.safetensors", out="new.parquet")
+    if not refused:
+        main([*arguments, "--all-models", str(models)])
+        return
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--all-models", str(models)])
+    assert stopped.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert f"subsets: memorization.subset_models is {models}, too small for subsets of 84 of 120" in line
+    assert "take at least 4" in line
+    assert not (copy / "new.parquet").exists()
 
 
 def test_evaluations_of_two_specs(copy, capsys):

@@ -375,6 +375,29 @@ def test_a_twin_that_is_no_control_is_said_to_be_none(divided: Path, tmp_path: P
         assert ("72 samples are named" in log) == ("no fair control" in log) == said
 
 
+@pytest.mark.parametrize(("fraction", "left"), [(0.99, 1), (0.9999, 0)])
+def test_a_removal_that_leaves_too_few_samples_is_refused(
+    divided: Path, tmp_path: Path, capsys: Any, fraction: float, left: int
+) -> None:
+    copy = shutil.copytree(divided, tmp_path / "copy")
+    table = pd.read_parquet(copy / "memorization.parquet")
+    line = fails(capsys, "train", copy, **training(spec=without("top", fraction=fraction)))
+    assert f"{120 - left} of 120 training samples would be left out" in line
+    write_table(copy / "memorization.parquet", "memorization", table.assign(atypical=True), provenance("memorization"))
+    line = fails(capsys, "train", copy, **training(spec=without("atypical")))
+    assert "removal: without atypical, 120 of 120 training samples would be left out" in line
+    assert "raise memorization.threshold" in line
+
+
+def test_samples_without_a_score_are_not_the_most_memorized(divided: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(divided, tmp_path / "copy")
+    table = pd.read_parquet(copy / "memorization.parquet").assign(memorization=np.nan, atypical=False)
+    write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization"))
+    for random in (False, True):
+        call("train", copy, **training(spec=without("top", random, 0.1)))
+        assert (pd.read_parquet(copy / "history.parquet")["trained_samples"] == 120).all()
+
+
 def test_a_run_without_harmful_samples_needs_their_table(divided: Path, tmp_path: Path, capsys: Any) -> None:
     copy = shutil.copytree(divided, tmp_path / "copy")
     assert "give --harmful" in fails(capsys, "train", copy, **training(spec=without("harmful")))

@@ -223,6 +223,30 @@ def test_a_failed_stage_leaves_no_output_and_tells_why(tmp_path):
     assert not list((folder / SMOKE).rglob("shard-*.parquet"))
 
 
+def test_failed_figures_cost_no_table_and_what_the_page_warns_of_is_said_at_the_end(finished, copy):
+    shutil.rmtree(copy / SMOKE / "figures")
+    for file in [
+        *(copy / SMOKE / "evaluation").glob("*.*"),
+        *(copy / SMOKE).glob("*.md"),
+        copy / SMOKE / "summary.tex",
+    ]:
+        file.unlink()
+    # python -m bat finds this first; what needs no figure does not import it
+    (copy / "matplotlib.py").write_text('raise ImportError("no figure in this test")\n')
+    done = snakemake(copy, "--jobs", "1")
+    assert done.returncode == 1
+    assert "no figure in this test" in done.stderr
+    assert not list((copy / SMOKE / "figures").glob("*"))
+    assert tables(copy / SMOKE) == tables(finished / SMOKE)
+    page = (copy / SMOKE / "results.md").read_text()
+    assert "| last epoch: `bat` has a better trade-off than `pgd_at`" in page
+    assert (copy / SMOKE / "summary.tex").exists()
+    # three epochs are too few to train by
+    warnings = [line[2:] for line in page.splitlines() if line.startswith("> ")]
+    assert any("The training of `bat` failed" in warning for warning in warnings)
+    assert all(f"{SMOKE}/results.md: {warning}\n" in done.stderr for warning in warnings)
+
+
 def test_report_is_one_file(copy):
     done = snakemake(copy, "--report", "report.html")
     assert done.returncode == 0, done.stderr

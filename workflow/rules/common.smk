@@ -135,6 +135,15 @@ def histories(runs):
     return expand(HISTORY, method=runs, seed=SEEDS)
 
 
+def tell():
+    """Print what the page of results warns of, where there is one."""
+    page = Path(f"{RESULTS}/results.md")
+    lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
+    for line in lines:
+        if line.startswith("> "):
+            print(f"{page}: {line[2:]}", file=sys.stderr)
+
+
 def flags(named):
     """Return flags of the command line: --NAME and its values, quoted."""
     return " ".join(

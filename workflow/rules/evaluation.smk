@@ -57,6 +57,8 @@ rule summary:
         test_groups=SCORES.test_groups,
         evaluations=expand(rules.evaluate.output.samples, method=RUNS, seed=SEEDS),
         flags=expand(rules.evaluate.output.flags, method=RUNS, seed=SEEDS),
+        files=rules.data.output.files,
+        histories=histories(RUNS),
     output:
         per_sample=f"{RESULTS}/evaluation/per_sample.parquet",
         by_seed=f"{RESULTS}/evaluation/by_seed.parquet",
@@ -80,13 +82,17 @@ rule summary:
         runtime=grows(30),
     params:
         spec=spec("evaluation", "seed", "confidence", "bootstrap", questions=COMPARED),
-        code=digest("evaluation", "comparison", "statistics", "tables", "schemas"),
+        code=digest(
+            "evaluation", "comparison", "grounds", "statistics", "tables", "schemas"
+        ),
     shell:
         "python -m bat summary"
         " --spec {params.spec:q}"
         " --test-groups {input.test_groups:q}"
         " --evaluations {input.evaluations:q}"
         " --flags {input.flags:q}"
+        " --files {input.files:q}"
+        " --histories {input.histories:q}"
         " --per-sample {output.per_sample:q}"
         " --by-seed {output.by_seed:q}"
         " --summary {output.summary:q}"

@@ -120,7 +120,7 @@ rule results:
             weighted=WEIGHTED,
             retrained=config["removal"]["method"],
         ),
-        code=digest("report", "verdicts"),
+        code=digest("report", "verdicts", "grounds", "stages/results"),
         flags=lambda wildcards, input: flags(dict(input.items())),
         benchmarks=f"{RESULTS}/benchmarks",
     shell:
