@@ -48,6 +48,19 @@ def open_file(path: Path) -> BufferedReader:
     return path.open("rb")
 
 
+def watched(path: str) -> list[str]:
+    """Return what is there of a data set's path: its folders train and test, or the file. Stage data tells the rest."""
+    try:
+        root = located(path)
+        return [
+            str(place)
+            for place in ([root / "train", root / "test"] if root.is_dir() else [root])
+            if place.is_dir() or place.is_file()
+        ]
+    except (BatError, OSError, ValueError):
+        return []
+
+
 def reason(error: BaseException) -> str:
     """Return in one short line why something failed."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

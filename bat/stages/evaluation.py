@@ -152,7 +152,7 @@ def summary(
     for path, (_, about) in zip(flags, flagged, strict=True):
         if about["spec"] != specs[0]:
             raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
-    check_one_data_set(test_groups, *evaluations, *flags)
+    check_one_data_set(test_groups, files, *evaluations, *flags, *histories)
     columns = ["test_index", "atypical", "max_influence", "memorization"]
     samples = pd.concat(tables, ignore_index=True).merge(groups[columns], on="test_index", how="left")
     found = pd.concat([table for table, _ in flagged], ignore_index=True)

@@ -238,6 +238,26 @@ def test_free_memory_is_some_of_what_the_machine_has():
     assert 1 << 20 < bat.given.free_memory() <= pages
 
 
+def test_the_workflow_watches_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("images/train", "images/test", "half/train"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "a.npz").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for path, names in (
+        ("images", ["images/train", "images/test"]),
+        ("half", ["half/train"]),
+        ("a.npz", ["a.npz"]),
+        ("pipe", []),
+        ("none", []),
+        ("x" * 300, []),
+        ("a\0b", []),
+    ):
+        assert bat.given.watched(str(tmp_path / path)) == [str(tmp_path / name) for name in names]
+    assert bat.given.watched("~/a.npz") == [str(tmp_path / "a.npz")]
+    assert bat.given.watched("~nosuchuser/a.npz") == []
+
+
 READERS = {
     "npz": lambda path: load_source(
         Npz(name="npz", path=path, train_samples="all", validation_samples=2, split_seed=0), subsample=1.0

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import bat.config
+import bat.given
 from bat.errors import BatError
 
 try:
@@ -24,9 +25,7 @@ if "cache" in config["data"]:
     SOURCE = [RECEIPT]
 elif "path" in config["data"]:
     # a change of these makes the data anew; of what is missing, stage data tells
-    path = Path(config["data"]["path"]).expanduser()
-    files = [path / "train", path / "test"] if path.is_dir() else [path]
-    SOURCE = [str(file) for file in files if file.exists()]
+    SOURCE = bat.given.watched(config["data"]["path"])
 else:
     SOURCE = []
 expanded = bat.config.expand(parsed.training.methods, parsed.training.sweeps)
