@@ -86,7 +86,11 @@ def test_the_history_sums_up_micro_batches_by_their_share_of_the_samples(micro_b
     def outer(model: Network, batch: Any) -> Any:
         terms = goal.outer(model, batch)
         counted = terms.discrimination, terms.harmful, terms.harmful_weight
+<<<<<<< ours
         seen.append((len(batch.x), float(terms.loss), *(float(term) for term in counted)))
+=======
+        seen.append((len(batch.x), float(terms.loss.detach()), *(float(term) for term in counted)))
+>>>>>>> theirs
         return terms
 
     inner = Inner(THREAT, ATTACK, "eval")
