@@ -17,9 +17,10 @@ class Stopped(SystemExit):
 
 
 def one_line(text: object, longest: int = 2000) -> str:
-    """Return a text in one line that every terminal can show: no line breaks or control characters, not too long."""
-    words = " ".join(str(text).split())
-    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
+    """Return a text in one line that every terminal can show: what cannot be printed is escaped, what is long is cut."""
+    plain = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text).strip()
+    )
     return plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
 
 

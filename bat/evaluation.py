@@ -69,13 +69,18 @@ def clean_logits(model: nn.Module, part: Part, batch_size: int) -> Tensor:
     """
     with attackable(model), torch.no_grad():
         logits = torch.cat([model(part.images(rows)) for rows in _batches(part, batch_size)])
+    _check_finite(logits)
+    return logits
+
+
+def _check_finite(logits: Tensor) -> None:
+    """Raise BatError where outputs for unperturbed images are NaN or infinite."""
     wrong = int((~finite(logits)).sum())
     if wrong:
         raise BatError(
-            f"the model's outputs for {wrong} of {len(part)} unperturbed images are NaN or infinite: "
+            f"the model's outputs for {wrong} of {len(logits)} unperturbed images are NaN or infinite: "
             "look for overflow in the model or damaged weights, or train with a lower learning rate"
         )
-    return logits
 
 
 def robustly_correct(
@@ -85,7 +90,6 @@ def robustly_correct(
 
     The random starts depend on ``seed`` and each sample's index. Raises as ``correct``.
     """
-    clean_logits(model, part, _BATCH)
     with attackable(model):
         fast = for_attacks(model)
         columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
@@ -296,6 +300,7 @@ def _losses(
     )
     with torch.no_grad():
         clean, attacked = model(x), model(x_adv)
+    _check_finite(clean)
     clean_right = predictions(clean) == labels
     right = clean_right & (predictions(attacked) == labels)
     clean_loss, loss = (F.cross_entropy(logits, labels, reduction="none") for logits in (clean, attacked))

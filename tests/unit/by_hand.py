@@ -83,7 +83,8 @@ def write(folder: Path, kind: str, frame: pd.DataFrame, name: str | None = None,
         if field.name not in frame
     }
     name = name or f"{kind}.parquet"
-    write_table(folder / name, kind, frame.reset_index(drop=True).assign(**empty), provenance(kind, **facts))
+    about = provenance(kind, **{"data": data().digest()} | facts)
+    write_table(folder / name, kind, frame.reset_index(drop=True).assign(**empty), about)
     return name
 
 
@@ -96,7 +97,8 @@ def per_sample(run: str, seed: int, atypical: int = ATYPICAL) -> pd.DataFrame:
             f"{metric}_correct": place < np.array([right[0][number], right[1][number]])[group] + seed - 1
             for number, metric in enumerate(METRICS)
         }
-        table = pd.DataFrame({"test_index": 1000 + np.arange(TYPICAL + ATYPICAL)} | columns)
+        index = 1000 + np.arange(TYPICAL + ATYPICAL)
+        table = pd.DataFrame({"test_index": index, "label": index % 3} | columns)
         rare = table.index >= TYPICAL + ATYPICAL - atypical
         influence = np.where(rare, 0.2, -0.1)
         tables.append(table.assign(checkpoint=checkpoint, atypical=rare, max_influence=influence, tier="fast"))
@@ -142,7 +144,9 @@ def memorization() -> pd.DataFrame:
 
 def groups(atypical: int = ATYPICAL) -> pd.DataFrame:
     index = 1000 + np.arange(TYPICAL + ATYPICAL)
-    return pd.DataFrame({"test_index": index, "label": index % 3, "atypical": index >= 1090 - atypical})
+    rare = index >= 1090 - atypical
+    influence = np.where(rare, 0.2, -0.1)
+    return pd.DataFrame({"test_index": index, "label": index % 3, "atypical": rare, "max_influence": influence})
 
 
 def harmful() -> pd.DataFrame:
@@ -198,7 +202,8 @@ def make(folder: Path, *, atypical: int = ATYPICAL, runs: Any = tuple(RIGHT)) ->
     found = {"shuffle": [0, 1, 2], "pairs": 360, "significant": 50, "over_threshold": [70, 30, 50]}
     write(folder, "null_pairs", pd.DataFrame(found | {"found": [40, 1, 2], "targets": 9}))
     flags = pd.DataFrame({"method": ["bat", "bat", "pgd_at"], "raised": [True, True, False], "flag": "masked"})
-    write(folder, "flags", flags.assign(checkpoint="last", meaning="x"))
+    evaluated = {"spec": EVALUATE | {"threat": THREAT, "ensemble": "fast"}}
+    write(folder, "flags", flags.assign(checkpoint="last", meaning="x"), **evaluated)
     names: dict[str, list[str]] = {"evaluations": [], "histories": []}
     for run in runs:
         objective = {"natural": NATURAL, "bat": BAT}.get(run, PGD_AT)
@@ -206,14 +211,13 @@ def make(folder: Path, *, atypical: int = ATYPICAL, runs: Any = tuple(RIGHT)) ->
             facts = {"spec": TRAIN | {"method": objective | {"name": run}, "threat": THREAT, "seed": seed}}
             table = history(run, seed)
             names["histories"].append(write(folder, "history", table, f"{run}-{seed}.history", **facts))
-            evaluated = {"spec": EVALUATE | {"threat": THREAT, "ensemble": "fast"}}
             table = per_sample(run, seed, atypical)
-            names["evaluations"].append(write(folder, "per_sample", table, f"{run}-{seed}.parquet", **evaluated))
+            names["evaluations"].append(write(folder, "attacked", table, f"{run}-{seed}.parquet", **evaluated))
     return names
 
 
 def summarize(folder: Path, names: dict[str, list[str]], *, questions: Any = None) -> None:
-    outputs = {name: f"{name}.parquet" for name in ("by_seed", "summary", "comparisons")}
+    outputs = {name: f"{name}.parquet" for name in ("per_sample", "by_seed", "summary", "comparisons")}
     outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv"}
     spec = SUMMARY | {"bootstrap": 400, "questions": PAIRS if questions is None else questions}
     call(
@@ -221,6 +225,7 @@ def summarize(folder: Path, names: dict[str, list[str]], *, questions: Any = Non
         folder,
         spec=spec,
         files="files.parquet",
+        test_groups="test_groups.parquet",
         flags=["flags.parquet"],
         **names,
         **outputs,

@@ -199,7 +199,7 @@ def test_overfitting(made: Made, draw: Any) -> None:
 
 
 def test_influence(made: Made, draw: Any) -> None:
-    figure = draw("influence", evaluations=of(made, "evaluations", MAIN))
+    figure = draw("influence", per_sample="per_sample.parquet", methods=list(MAIN))
     for axes, metric in zip(figure.axes, ("clean", "robust"), strict=True):
         assert axes.get_title() == f"{metric} accuracy"
         for number, (run, points) in enumerate(bars(axes)):

@@ -270,8 +270,8 @@ def test_a_method_that_failed_spoils_only_its_own_comparisons(tmp_path: Path) ->
 def renamed(folder: Path, run: str, like: str, trained: int) -> None:
     """Give ``run`` the results of another run, and its history so many samples."""
     for seed in by_hand.SEEDS:
-        table, facts = read_table_with_facts(folder / f"{like}-{seed}.parquet", "per_sample")
-        write(folder, "per_sample", table.assign(method=run), f"{run}-{seed}.parquet", spec=facts["spec"])
+        table, facts = read_table_with_facts(folder / f"{like}-{seed}.parquet", "attacked")
+        write(folder, "attacked", table.assign(method=run), f"{run}-{seed}.parquet", spec=facts["spec"])
         table = history(run, seed).assign(trained_samples=trained)
         facts = {"spec": TRAIN | {"method": PGD_AT | {"name": run}, "seed": seed}}
         write(folder, "history", table, f"{run}-{seed}.history", **facts)
@@ -363,9 +363,13 @@ def test_with_the_least_there_can_be_a_page_is_written(tmp_path: Path) -> None:
 def test_a_run_of_unknown_training_is_refused(made: Made, capsys: Any) -> None:
     folder, names = made
     histories = [name for name in names["histories"] if name != "bat-1.history"]
-    outputs = {name: f"again/{name}" for name in ("by_seed", "summary", "comparisons", "all_flags", "raised")}
+    outputs = {
+        name: f"again-{name}.parquet" for name in ("per_sample", "by_seed", "summary", "comparisons", "all_flags")
+    }
+    outputs |= {"raised": "again.csv"}
     spec = by_hand.SUMMARY | {"questions": PAIRS}
     inputs = {"files": "files.parquet", "flags": ["flags.parquet"], "evaluations": names["evaluations"]}
+    inputs |= {"test_groups": "test_groups.parquet"}
     line = fails(capsys, "summary", folder, spec=spec, **inputs, histories=histories, **outputs)
     assert "--histories: none of bat, seed 1" in line
     assert per_sample("bat", 1)["method"].eq("bat").all()
