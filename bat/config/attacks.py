@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
+from bat.config.ranges import Fraction, Restarts, Steps, StepSize, Subsample, Targets
 from bat.config.strict import STRICT
 
 
@@ -20,8 +21,8 @@ class Threat:
 class Pgd:
     """Projected gradient descent in training."""
 
-    steps: int = Field(ge=1, description="Steps of PGD from a random start.")
-    step_size: float = Field(gt=0, description="Length of a step in the threat's norm, for pixels in [0, 1].")
+    steps: Steps = Field(description="Steps of PGD from a random start.")
+    step_size: StepSize = Field(description="Length of a step in the threat's norm, for pixels in [0, 1].")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -29,9 +30,9 @@ class EvaluationPgd:
     """PGD in the evaluation."""
 
     name: Literal["pgd"] = Field(description="PGD on the cross-entropy.")
-    steps: int = Field(ge=1, description="Steps of a restart.")
-    step_size: float = Field(gt=0, description="Length of a step in the threat's norm, for pixels in [0, 1].")
-    restarts: int = Field(ge=1, description="Random starts; a sample must stand under all.")
+    steps: Steps = Field(description="Steps of a restart.")
+    step_size: StepSize = Field(description="Length of a step in the threat's norm, for pixels in [0, 1].")
+    restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -39,9 +40,9 @@ class ApgdCe:
     """Auto-PGD on the cross-entropy (Croce and Hein 2020)."""
 
     name: Literal["apgd_ce"] = Field(description="Auto-PGD on the cross-entropy: no step size to choose.")
-    steps: int = Field(ge=1, description="Steps of a restart.")
-    restarts: int = Field(ge=1, description="Random starts; a sample must stand under all.")
-    rho: float = Field(gt=0, lt=1, description="Share of improving steps under which the step size is halved.")
+    steps: Steps = Field(description="Steps of a restart.")
+    restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
+    rho: Fraction = Field(description="Share of improving steps under which the step size is halved.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,10 +52,10 @@ class ApgdT:
     name: Literal["apgd_t"] = Field(
         description="Auto-PGD on the targeted DLR loss, on the targeted margin for fewer than 4 classes."
     )
-    steps: int = Field(ge=1, description="Steps of a restart and target.")
-    restarts: int = Field(ge=1, description="Random starts; a sample must stand under all.")
-    rho: float = Field(gt=0, lt=1, description="Share of improving steps under which the step size is halved.")
-    targets: int = Field(ge=1, description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
+    steps: Steps = Field(description="Steps of a restart and target.")
+    restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
+    rho: Fraction = Field(description="Share of improving steps under which the step size is halved.")
+    targets: Targets = Field(description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -62,12 +63,12 @@ class FabT:
     """Targeted fast adaptive boundary attack (Croce and Hein 2020)."""
 
     name: Literal["fab_t"] = Field(description="Targeted FAB: steps to the boundary of least distance.")
-    steps: int = Field(ge=1, description="Steps of a restart and target.")
-    restarts: int = Field(ge=1, description="Starts, the first at the image; a sample must stand under all.")
-    targets: int = Field(ge=1, description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
-    alpha_max: float = Field(gt=0, lt=1, description="Largest weight of the step from the image itself.")
-    eta: float = Field(ge=1, description="Overshoot beyond the boundary.")
-    beta: float = Field(gt=0, lt=1, description="How far to go back to the image after a success.")
+    steps: Steps = Field(description="Steps of a restart and target.")
+    restarts: Restarts = Field(description="Starts, the first at the image; a sample must stand under all.")
+    targets: Targets = Field(description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
+    alpha_max: Fraction = Field(description="Largest weight of the step from the image itself.")
+    eta: float = Field(ge=1, le=10, description="Overshoot beyond the boundary.")
+    beta: Fraction = Field(description="How far to go back to the image after a success.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -75,15 +76,15 @@ class Square:
     """Square attack (Andriushchenko et al. 2020)."""
 
     name: Literal["square"] = Field(description="Random search on square windows: no gradients, so no masking.")
-    queries: int = Field(ge=1, description="Forward passes of a restart.")
-    restarts: int = Field(ge=1, description="Restarts; a sample must stand under all.")
-    p_init: float = Field(gt=0, le=1, description="Share of pixels in the first windows.")
+    queries: int = Field(ge=1, le=10**6, description="Forward passes of a restart.")
+    restarts: Restarts = Field(description="Restarts; a sample must stand under all.")
+    p_init: Subsample = Field(description="Share of pixels in the first windows.")
 
 
 Attack = Annotated[EvaluationPgd | ApgdCe | ApgdT | FabT | Square, Field(discriminator="name")]
 Ensemble = Annotated[
     Annotated[Literal["fast", "standard"], Tag("tier")]
-    | Annotated[tuple[Attack, ...], Field(min_length=1), Tag("attacks")],
+    | Annotated[tuple[Attack, ...], Field(min_length=1, max_length=5), Tag("attacks")],
     # so that an error speaks of the form that was meant
     Discriminator(lambda value: "tier" if isinstance(value, str) else "attacks"),
 ]

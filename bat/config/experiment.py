@@ -4,16 +4,31 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
 from bat.config.compute import Compute
 from bat.config.data import Data, share
 from bat.config.model import Model
+from bat.config.ranges import (
+    BatchSize,
+    Bootstrap,
+    Epochs,
+    EpochsOrNone,
+    Fraction,
+    Models,
+    ModelsOrNone,
+    Name,
+    Seed,
+    Shuffles,
+    Subsample,
+    Threshold,
+    distinct,
+)
 from bat.config.removal import Removal, removal_pairs, removal_runs
 from bat.config.scores import Scores
-from bat.config.strict import LARGEST, NAME, STRICT
+from bat.config.strict import NAME, STRICT
 from bat.config.sweeps import Sweep, expand
 from bat.config.training import Method, Recipe
 
@@ -22,7 +37,7 @@ from bat.config.training import Method, Recipe
 class RobustSubsets:
     """The same subsets, trained adversarially: memorization and influence under attack."""
 
-    subset_models: int = Field(ge=0, description="Models trained adversarially, of models_per_shard; 0 for none.")
+    subset_models: ModelsOrNone = Field(description="Models trained adversarially, of models_per_shard; 0 for none.")
     attack: Pgd = Field(description="The attack in their training, and the one under which they are recorded.")
 
 
@@ -30,24 +45,23 @@ class RobustSubsets:
 class Memorization:
     """Stage 1: models on random subsets, and the scores estimated from them."""
 
-    subset_models: int = Field(ge=1, description="K, models trained on random subsets: a multiple of models_per_shard.")
-    models_per_shard: int = Field(ge=1, description="Models that one job trains.")
-    subset_fraction: float = Field(gt=0, lt=1, description="r, the fraction of training samples in a subset.")
+    subset_models: Models = Field(description="K, models trained on random subsets: a multiple of models_per_shard.")
+    models_per_shard: Models = Field(description="Models that one job trains.")
+    subset_fraction: Fraction = Field(description="r, the fraction of training samples in a subset.")
     design: Literal["balanced", "independent"] = Field(
         description="balanced (every sample is left out equally often, as far as it divides) or independent draws."
     )
-    seed: int = Field(ge=0, le=LARGEST, description="Seed of subsets, initial weights and batch order.")
+    seed: Seed = Field(description="Seed of subsets, initial weights and batch order.")
     model: Model | None = Field(
         description="The network of the subset models, those trained adversarially included; null: that of stage 2."
     )
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
-    threshold: float = Field(ge=0, lt=1, description="t: a training sample is atypical if its memorization is over t.")
-    false_discovery_rate: float = Field(
-        gt=0, lt=1, description="Level of the Benjamini-Hochberg procedure over influence pairs."
+    threshold: Threshold = Field(description="t: a training sample is atypical if its memorization is over t.")
+    false_discovery_rate: Fraction = Field(
+        description="Level of the Benjamini-Hochberg procedure over influence pairs."
     )
-    confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of memorization.")
-    shuffles: int = Field(
-        ge=0,
+    confidence: Fraction = Field(description="Level of the confidence intervals of memorization.")
+    shuffles: Shuffles = Field(
         description="Times that influence is estimated with the models' results shuffled among them, to count "
         "the pairs found by chance.",
     )
@@ -58,55 +72,57 @@ class Memorization:
 class Training:
     """Stage 2: the methods, each trained once a seed."""
 
-    seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...] = Field(
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(distinct)] = Field(
         min_length=1,
+        max_length=1000,
         description="Seeds, shared by all methods: same initial weights, order and random starts.",
     )
     recipe: Recipe = Field(description="How weights are optimised.")
     attack: Pgd = Field(description="The attack in training, and the one behind the history and the best epoch.")
     attack_bn: Literal["eval", "train"] = Field(description="Mode of batch normalisation while training attacks run.")
-    measure_every: int = Field(
-        ge=1,
+    measure_every: Epochs = Field(
         description="Epochs from one measurement of accuracies to the next; the last epoch is always measured. Only a "
         "measured epoch can be the best.",
     )
     checkpoint_minutes: int = Field(
         ge=0,
+        le=10_000,
         description="Minutes after which an epoch's end is kept on disk, so that a killed run goes on there; 0 for "
         "each epoch. Changes no result and reruns nothing.",
     )
-    early_stop: int = Field(
-        ge=0, description="Stop after so many epochs without a better validation accuracy; 0 for never."
+    early_stop: EpochsOrNone = Field(
+        description="Stop after so many epochs without a better validation accuracy; 0 for never."
     )
-    methods: tuple[Method, ...] = Field(min_length=1, description="The methods to train.")
-    sweeps: tuple[Sweep, ...] = Field(description="Further methods: one key of a method over several values.")
+    methods: tuple[Method, ...] = Field(min_length=1, max_length=200, description="The methods to train.")
+    sweeps: tuple[Sweep, ...] = Field(
+        max_length=100, description="Further methods: one key of a method over several values."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Evaluation:
     """Stage 3: every model on every test sample."""
 
-    seed: int = Field(ge=0, le=LARGEST, description="Seed of the attacks' random starts.")
-    batch_size: int = Field(ge=1, description="Images in one forward pass.")
+    seed: Seed = Field(description="Seed of the attacks' random starts.")
+    batch_size: BatchSize = Field(description="Images in one forward pass.")
     pgd: EvaluationPgd = Field(description="The attack of the PGD accuracy.")
     ensemble: Ensemble = Field(
         description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
         "AutoAttack), or a list of attacks, each run on the samples that still stand."
     )
     images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
-    confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of accuracies.")
-    bootstrap: int = Field(ge=100, description="Resamples of seeds and test samples behind the intervals.")
-    baseline: Annotated[str, Field(pattern=NAME)] | None = Field(
+    confidence: Fraction = Field(description="Level of the confidence intervals of accuracies.")
+    bootstrap: Bootstrap = Field(description="Resamples of seeds and test samples behind the intervals.")
+    baseline: Annotated[str, Field(pattern=NAME, max_length=200)] | None = Field(
         description="Name of the method that all others are compared with; null for none."
     )
-    margin: float = Field(
-        gt=0,
-        lt=1,
+    margin: Fraction = Field(
         description="Gains of accuracy under this count as none: where an interval excludes it, the page of results "
         "says not shown, else too small to tell.",
     )
     pairs: tuple[tuple[str, str], ...] = Field(
-        description="Further comparisons: lists of two methods, the second of which is the one compared with."
+        max_length=1000,
+        description="Further comparisons: lists of two methods, the second of which is the one compared with.",
     )
 
 
@@ -114,10 +130,10 @@ class Evaluation:
 class Config:
     """One experiment."""
 
-    experiment: str = Field(pattern=NAME, description="Outputs go to results/{experiment}/.")
+    experiment: Name = Field(description="Outputs go to results/{experiment}/.")
     data: Data = Field(description="Which images, and how they are split.")
-    subsample: float = Field(
-        gt=0, le=1, description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
+    subsample: Subsample = Field(
+        description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
     )
     model: Model = Field(description="The network of stage 2, and of stage 1 where memorization.model is null.")
     threat: Threat = Field(description="What an adversary may change.")

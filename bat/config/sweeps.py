@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from bat.config.strict import NAME, STRICT
+from bat.config.ranges import Name, distinct
+from bat.config.strict import STRICT
 from bat.config.training import Method
 
 Value = bool | float | str
@@ -18,10 +19,10 @@ Value = bool | float | str
 class Sweep:
     """One key of one method over several values."""
 
-    method: str = Field(pattern=NAME, description="Name of the method in methods that is varied.")
-    key: str = Field(description="Key of that method that is varied.")
-    values: Annotated[tuple[Value, ...], Field(min_length=1)] = Field(
-        description="Its values; the one that the method itself has is left out."
+    method: Name = Field(description="Name of the method in methods that is varied.")
+    key: str = Field(max_length=60, description="Key of that method that is varied.")
+    values: Annotated[tuple[Value, ...], AfterValidator(distinct)] = Field(
+        min_length=1, max_length=100, description="Its values; the one that the method itself has is left out."
     )
 
 
