@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.special import ndtri
 
 from bat.config import Config, share
 from bat.data import DataSet, Part
@@ -64,6 +65,21 @@ def models_for(standard_error: float, fraction: float) -> int:
     return math.ceil(_worst_variance_of_one(fraction) / standard_error**2 * (1 - 1e-9))
 
 
+def models_to_find(influence: float, fraction: float, *, pairs: int, false_discovery_rate: float) -> int | None:
+    """Return the least number K of subset models with which an influence this large is significant; None if it is 0.
+
+    The z-test's standard error is at most sqrt(v / K) with v = 0.25 / fraction + 0.25 / (1 - fraction), and a pair that
+    is the only one found among ``pairs`` needs a p-value of at most q = false_discovery_rate / pairs (Benjamini and
+    Hochberg's first step), so K = v (z / influence)^2 with z the normal quantile of 1 - q. Where many pairs have an
+    influence, or a sample is nearly always or never right, fewer models do. This is of the influence that is measured:
+    a true one of that size is measured at or over it in half of all cases.
+    """
+    if influence <= 0:
+        return None
+    z = max(float(-ndtri(false_discovery_rate / pairs)), 0.0)
+    return max(math.ceil(_worst_variance_of_one(fraction) * (z / influence) ** 2 * (1 - 1e-9)), 1)
+
+
 def _worst_variance_of_one(fraction: float) -> float:
     return 0.25 / fraction + 0.25 / (1 - fraction)
 
@@ -113,15 +129,20 @@ def disk(config: Config, data: DataSet, *, runs: int, weights: int) -> dict[str,
     everything, subsets = sum(samples.values()), config.memorization
     bits = samples["train"] + everything
     epochs = config.training.recipe.epochs
-    # as measured on digits: a row of per_sample.parquet 8 bytes, of history.parquet 500, of samples.parquet 20, each
-    # file's schema 10 thousand; a fifth of the training samples atypical, as in CIFAR-100
-    tables = models * (2 * samples["test"] * 8 + epochs * 500 + 20 * epochs * samples["train"] // 5 + 30_000)
+    measured = -(-epochs // config.training.measure_every)
+    # two losses in 16 bits and two bits a sample; a probability, mostly 0, and a weight, mostly 1, a training sample
+    records = measured * 17 * everything // 4 + epochs * 4 * samples["train"]
+    # as measured on digits: a row of attacked.parquet and of per_sample.parquet 8 bytes, of history.parquet 500, of
+    # samples.parquet 20, the schemas of a model's files 30 thousand; a fifth of the training samples atypical, as in
+    # CIFAR-100
+    rows = 2 * 2 * samples["test"] * 8 + epochs * 500 + 20 * epochs * samples["train"] // 5 + 30_000
     images = 2 * models * 4 * data.test.pixels.numel() if config.evaluation.images else 0
     return {
         "data": sum(part.pixels.numel() + 16 * len(part) for part in data.parts().values()),
         "subsets": subsets.subset_models * bits // 8 + subsets.robust.subset_models * (bits + everything) // 8,
         "weights": 2 * models * weights,
-        "tables": tables + 90 * everything,
+        "records of training": models * records,
+        "tables": models * rows + 90 * everything,
         "adversarial images": images,
     }
 

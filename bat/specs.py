@@ -81,7 +81,7 @@ class ImportScoresSpec:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainSpec:
-    """What one trained model depends on, besides the data and the scores."""
+    """What one trained model depends on, besides the data and the scores that it reads."""
 
     model: Model
     threat: Threat
@@ -109,14 +109,14 @@ class AttackSpec:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateSpec(AttackSpec):
-    """What one evaluation depends on, besides the data, the test groups and the models."""
+    """What one evaluation depends on, besides the data and the models."""
 
     model: Model
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SummarySpec:
-    """What the summary depends on, besides the evaluations. questions: by name, pairs of runs that are compared."""
+    """What the summary depends on, besides its tables. questions: by name, pairs of runs that are compared."""
 
     seed: int
     confidence: float

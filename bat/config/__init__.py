@@ -7,7 +7,16 @@ No key has a default here: an experimental choice lives in ``config/``.
 from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
 from bat.config.compute import Compute
 from bat.config.data import Cached, Data, ImageFolder, Npz, Packaged, Published, share
-from bat.config.experiment import Config, Evaluation, Memorization, RobustSubsets, Training, compared, subset_size
+from bat.config.experiment import (
+    Config,
+    Evaluation,
+    Memorization,
+    RobustSubsets,
+    Training,
+    check_models,
+    compared,
+    subset_size,
+)
 from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import load, parse, schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
@@ -77,6 +86,7 @@ __all__ = [
     "Trades",
     "Training",
     "Without",
+    "check_models",
     "compared",
     "expand",
     "load",

@@ -122,7 +122,8 @@ class Evaluation:
     )
     pairs: tuple[tuple[str, str], ...] = Field(
         max_length=1000,
-        description="Further comparisons: lists of two methods, the second of which is the one compared with.",
+        description="Further comparisons: lists of two methods, the second of which is the one compared with; none "
+        "that is there already, in either order or by baseline.",
     )
 
 
@@ -162,8 +163,8 @@ class Config:
                 f"memorization.robust.subset_models is {plan.robust.subset_models}, no multiple of models_per_shard "
                 f"({plan.models_per_shard})"
             )
-        if self.data.train_samples != "all":  # then the number is known only when the data has been read
-            self._scores_each_sample(share(self.data.train_samples, self.subsample))
+        if self.data.train_samples != "all":  # then stage subsets checks it, when the data has been read
+            check_models(plan.subset_models, share(self.data.train_samples, self.subsample), plan.subset_fraction)
         methods = expand(self.training.methods, self.training.sweeps)
         for method in methods:
             if not plan.robust.subset_models and getattr(method, "score", None) == "robust_memorization":
@@ -182,25 +183,18 @@ class Config:
         for name in (*[name for pair in self.evaluation.pairs for name in pair], self.evaluation.baseline):
             if name is not None and name not in names:
                 raise ValueError(f"evaluation compares with {name}, which is no method: take of {', '.join(names)}")
+        compared = {frozenset((name, self.evaluation.baseline)) for name in names}  # by all methods with the baseline
+        for pair in self.evaluation.pairs:
+            if frozenset(pair) in compared or len(set(pair)) < 2:
+                raise ValueError(
+                    f"evaluation.pairs has [{', '.join(pair)}], a method with itself or two that are compared already, "
+                    "in this order or the other (all methods are with evaluation.baseline), which would count twice in "
+                    "the correction for their number: remove it"
+                )
+            compared.add(frozenset(pair))
         if len(set(self.training.seeds)) < len(self.training.seeds):
             raise ValueError(f"training.seeds has a seed twice: {self.training.seeds}")
         return self
-
-    def _scores_each_sample(self, samples: int) -> None:
-        plan = self.memorization
-        size = subset_size(samples, plan.subset_fraction)
-        rarest = min(size, samples - size)
-        if rarest == 0:
-            raise ValueError(
-                f"memorization.subset_fraction is {plan.subset_fraction}, which leaves {size} of "
-                f"{samples} training samples in a subset: move it away from 0 and 1"
-            )
-        needed = math.ceil(samples / rarest)
-        if plan.subset_models < needed:
-            raise ValueError(
-                f"memorization.subset_models is {plan.subset_models}, too small for subsets of {size} of "
-                f"{samples}: some sample would never be left out, or never in; take at least {needed}"
-            )
 
 
 def compared(methods: Sequence[Method], evaluation: Evaluation, removal: Removal) -> dict[str, list[tuple[str, str]]]:
@@ -211,6 +205,27 @@ def compared(methods: Sequence[Method], evaluation: Evaluation, removal: Removal
         "pairs": list(evaluation.pairs),
         "removal": removal_pairs(removal),
     }
+
+
+def check_models(models: int, samples: int, fraction: float) -> None:
+    """Check that so many subset models can have each training sample in a subset and left out of one.
+
+    Raises:
+        ValueError: they cannot; names the keys, and the least number of models.
+    """
+    size = subset_size(samples, fraction)
+    rarest = min(size, samples - size)
+    if rarest == 0:
+        raise ValueError(
+            f"memorization.subset_fraction is {fraction}, which leaves {size} of {samples} training samples in a "
+            "subset: move it away from 0 and 1"
+        )
+    needed = math.ceil(samples / rarest)
+    if models < needed:
+        raise ValueError(
+            f"memorization.subset_models is {models}, too small for subsets of {size} of {samples}: some sample would "
+            f"never be left out, or never in; take at least {needed}"
+        )
 
 
 def subset_size(samples: int, fraction: float) -> int:

@@ -51,6 +51,7 @@ def plan(
         attacks = evaluation_seconds(experiment, data)
     runs = len(methods) + len(without)
     stages += [
+        Stage("groups", 1, start),
         Stage("evaluate", seeds * runs, start + 2 * sum(attacks.values())),
         Stage("summary", 1, start),
         Stage("figures", FIGURES, start),
@@ -66,7 +67,7 @@ def plan(
         "",
         *table(stages, threads=threads if on_cpu else 1, unit="CPU" if on_cpu else "GPU"),
         "",
-        f"data, scores, summary, figures: start-up alone ({start:.1f} s a job)",
+        f"data, scores, groups, summary, figures: start-up alone ({start:.1f} s a job)",
         f"evaluate: both checkpoints; {STANDING:.0%} of the test samples taken to stand under an attack; seconds: "
         + ", ".join(f"{name} {seconds:.3g}" for name, seconds in attacks.items()),
         f"peak memory of a job: {_memory(where)}",

@@ -231,6 +231,31 @@ def test_a_method_with_the_name_of_a_run_is_refused():
     parse(Config, edited("training.methods.0.name", "pgd_at_without_top_0_1"), "here")  # without removal there is none
 
 
+@pytest.mark.parametrize(
+    ("pairs", "refused"),
+    [
+        ([["bat", "natural"]], None),
+        ([["natural", "bat"]], None),
+        ([["bat", "bat"]], "[bat, bat]"),
+        ([["bat", "natural"], ["bat", "natural"]], "[bat, natural]"),
+        ([["bat", "natural"], ["natural", "bat"]], "[natural, bat]"),
+        # all methods are compared with pgd_at, the baseline
+        ([["bat", "natural"], ["bat", "pgd_at"]], "[bat, pgd_at]"),
+        ([["pgd_at", "bat"]], "[pgd_at, bat]"),
+        ([["pgd_at", "pgd_at"]], "[pgd_at, pgd_at]"),
+    ],
+)
+def test_a_pair_that_would_count_twice_is_refused(pairs, refused):
+    config = edited("evaluation.pairs", pairs)
+    if refused:
+        assert f"evaluation.pairs has {refused}" in refusal(parse, Config, config, "here")
+        config["evaluation"]["baseline"] = None  # then only what the list itself holds counts
+        if all(len(set(pair)) == 2 and "pgd_at" in pair for pair in pairs[-1:]):
+            parse(Config, config, "here")
+    else:
+        parse(Config, config, "here")
+
+
 # path, value, what the message must hold, whether the schema refuses it too
 WRONG = [
     ("experimnt", 1, "experimnt: unknown key", True),

@@ -120,6 +120,12 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
     assert stored["weights"] == 2 * 3 * 2 * 1000  # best and last of 3 methods and 2 seeds
     assert stored["subsets"] == 40 * (200 + 200 + 50 + 1547) // 8
     assert stored["adversarial images"] == 2 * 3 * 2 * 1547 * 64 * 4  # float32
+    # 3 epochs, measured each or the second and last: two losses of 2 bytes and two bits a sample of any split, and 4
+    # bytes more a training sample
+    for every, measured in ((1, 3), (2, 2)):
+        config = replace(SMOKE, training=replace(SMOKE.training, measure_every=every))
+        found = plan.disk(config, data, runs=3, weights=1000)["records of training"]
+        assert found == 6 * (measured * 1797 * 17 // 4 + 3 * 200 * 4)
     unkept = replace(SMOKE, evaluation=replace(SMOKE.evaluation, images=False))
     assert plan.disk(unkept, data, runs=3, weights=1000)["adversarial images"] == 0
     write_data(tmp_path / "data.safetensors", data, "{}")
@@ -233,7 +239,7 @@ def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
         seed=0,
     )
     before = images.now
-    training.train(spec, data, {name: torch.zeros(len(part), dtype=bool) for name, part in data.parts().items()})
+    training.train(spec, data)
     assert predicted == pytest.approx(images.now - before, rel=0.03)
     steps = stage.attack.steps if objective(method).inner else 0
     # 3 epochs, measured after the second and the last
@@ -293,7 +299,7 @@ def planned(capsys, *arguments):
 
 def test_plan_prints_jobs_and_precision(folder, capsys):
     text = planned(capsys, "--standard-error", "0.05")
-    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:13]}
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:14]}
     assert jobs == {
         "data": 1,
         "subsets": 2,
@@ -301,6 +307,7 @@ def test_plan_prints_jobs_and_precision(folder, capsys):
         "train natural": 2,
         "train pgd_at": 2,
         "train bat": 2,
+        "groups": 1,
         "evaluate": 6,
         "summary": 1,
         "figures": 4,
@@ -343,7 +350,7 @@ def test_plan_of_a_trial_and_of_scores_from_a_file(folder, capsys):
 def test_plan_of_retraining_and_of_robust_subset_models(folder, capsys):
     removal = "removal={method: pgd_at, fractions: [0.1]}"
     text = planned(capsys, "--config", removal, "memorization={robust: {subset_models: 20}}")
-    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:15]}
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:16]}
     assert jobs["robust_subsets"] == 1
     assert jobs["scores"] == 2
     # without atypical, the top 10 %, harmful, benign ones; each with a random twin; two seeds

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import BAT, BAT_MART, BAT_TRADES, GAIRAT, MART, METHODS, NATURAL, PGD_AT, TRADES
-from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, network, run, same, samples, weights
+from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, network, right, run, same, samples, weights
 from torch import Tensor, nn
 
 import bat.fitting
@@ -26,6 +26,8 @@ from bat.evaluation import measure
 from bat.fitting import Epoch, Inner, fit, learning_rate_factor
 from bat.losses import Batch, Objective, Terms, objective
 from bat.models import Network, build
+from bat.records import packed
+from bat.schemas import SCHEMAS
 from bat.training import Trained, train
 
 torch.set_num_threads(1)
@@ -96,6 +98,49 @@ def test_an_epochs_randomness_does_not_depend_on_the_epochs_before() -> None:
         patch.setattr(bat.fitting, "generator", spy)
         run(samples(20), recipe=replace(RECIPE, epochs=3), seed=7)
     assert spy.made == [(7, purpose, epoch) for epoch in (1, 2, 3) for purpose in ("order", "augment", "start")]
+
+
+@pytest.mark.parametrize("method", [NATURAL, PGD_AT], ids=["natural", "pgd_at"])
+def test_dropout_depends_on_seed_and_epoch_alone(method: Method) -> None:
+    part = samples(40)
+
+    def dropped(*, epochs: int, seed: int = 0, first: int = 1, state: dict[str, Tensor] | None = None) -> Any:
+        """For each epoch which features were dropped, pass after pass, and the state after it."""
+        model = network(part)
+        # all ones before it, so that a feature is 0 where it was dropped and nowhere else
+        model.body = nn.Sequential(model.body, Ones(), nn.Dropout(0.5))
+        seen: list[Tensor] = []
+        model.body.register_forward_hook(lambda module, _, out: seen.append(out == 0) if module.training else None)
+        inner = Inner(THREAT, ATTACK, "eval")
+        recipe = replace(RECIPE, epochs=epochs)
+        found = []
+        torch.manual_seed(first)  # the global state is nobody's business
+        for epoch in fit(
+            model,
+            part,
+            objective=objective(method),
+            recipe=recipe,
+            seed=seed,
+            what="",
+            inner=inner,
+            first=first,
+            state=state,
+        ):
+            found.append((torch.cat(seen), epoch.state()))
+            seen.clear()
+        return found
+
+    (one, state), (two, _), *_ = whole = dropped(epochs=3)
+    assert len({mask.numpy().tobytes() for mask, _ in whole}) == 3
+    assert 0.3 < one.float().mean() < 0.7
+    assert torch.equal(dropped(epochs=3, first=2, state=state)[0][0], two)
+    assert torch.equal(dropped(epochs=1)[0][0], one)
+    assert not torch.equal(dropped(epochs=1, seed=1)[0][0], one)
+
+
+class Ones(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x) + 0 * x
 
 
 def test_all_objectives_see_the_same_order_from_the_same_weights() -> None:
@@ -252,7 +297,7 @@ def test_a_loss_that_is_not_finite_is_an_error_with_run_epoch_and_batch(passes: 
 def test_a_diverging_run_names_method_and_seed() -> None:
     spec = replace(SPEC, recipe=replace(RECIPE, learning_rate=1e30), method=BAT, seed=7)
     with pytest.raises(BatError, match=r"^method bat, seed 7: the loss is (nan|inf) in epoch 1, batch 2: "):
-        train(spec, data_set(), groups(data_set()))
+        train(spec, data_set())
 
 
 @pytest.mark.parametrize("method", [PGD_AT, BAT], ids=["pgd_at", "bat"])
@@ -394,8 +439,7 @@ def data_set() -> DataSet:
     return DataSet(samples(48, 1), samples(30, 2), samples(36, 3), classes=3)
 
 
-def groups(data: DataSet) -> dict[str, Tensor]:
-    return {name: torch.arange(len(part)) % 4 == 0 for name, part in data.parts().items()}
+RARE = torch.arange(48) % 4 == 0
 
 
 @dataclass
@@ -406,14 +450,14 @@ class Run:
 
 
 def trained_once(
-    method: Method = PGD_AT, data: DataSet | None = None, fake: Callable[[int], dict[str, float]] | None = None
+    method: Method = PGD_AT, data: DataSet | None = None, fake: Callable[[int], dict[str, Tensor]] | None = None
 ) -> Run:
-    """Train, keeping the weights before the first and after each epoch; ``fake`` replaces the measured row."""
+    """Train, keeping the weights before the first and after each epoch; ``fake`` replaces what is measured."""
     data = data_set() if data is None else data
     seen: list[dict[str, Tensor]] = []
     first: list[dict[str, Tensor]] = []
 
-    def spy(model: Network, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def spy(model: Network, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         seen.append(weights(model))
         return fake(len(seen)) if fake else measure(model, *args, **kwargs)
 
@@ -425,7 +469,7 @@ def trained_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bat.training, "measure", spy)
         patch.setattr(bat.training, "build", spy_build)
-        result = train(replace(SPEC, method=method), data, groups(data))
+        result = train(replace(SPEC, method=method), data, chosen=RARE)
     return Run(result, first[0], seen)
 
 
@@ -439,19 +483,18 @@ def test_the_best_epoch_is_the_first_of_the_highest_validation_accuracy(
 ) -> None:
     criterion = "clean" if method is NATURAL else "pgd"
 
-    def fake(epoch: int) -> dict[str, float]:
+    def fake(epoch: int) -> dict[str, Tensor]:
         # everything else points to another epoch
         misleading = {
-            f"{split}_{group}_{metric}_accuracy": 1 - accuracies[epoch - 1]
+            f"{split}_{metric}_correct": right(1 - accuracies[epoch - 1])
             for split in ("train", "validation", "test")
-            for group in ("all", "typical", "atypical")
             for metric in ("clean", "pgd")
         }
-        return misleading | {f"validation_all_{criterion}_accuracy": accuracies[epoch - 1]}
+        return misleading | {f"validation_{criterion}_correct": right(accuracies[epoch - 1])}
 
     found = trained_once(method, fake=fake)
     assert found.trained.best_epoch == best
-    assert found.trained.history["best"].tolist() == [epoch == best for epoch in range(1, 6)]
+    assert found.trained.records["best"].tolist() == [epoch == best for epoch in range(1, 6)]
     assert same(found.trained.best, found.by_epoch[best - 1])
     assert same(found.trained.last, found.by_epoch[-1])
     assert best == 5 or not same(found.trained.best, found.trained.last)
@@ -460,16 +503,19 @@ def test_the_best_epoch_is_the_first_of_the_highest_validation_accuracy(
 @by_method
 def test_the_best_weights_measure_what_their_row_says(method: Method) -> None:
     data = data_set()
-    found = train(replace(SPEC, method=method), data, groups(data))
-    assert found.history["epoch"].tolist() == [1, 2, 3, 4, 5]
+    found = train(replace(SPEC, method=method), data, chosen=RARE)
+    assert found.records["epoch"].tolist() == [1, 2, 3, 4, 5]
     model = build(SPEC.model, data.train, classes=3, seed=99)
     for state, epoch in ((found.best, found.best_epoch), (found.last, 5)):
         model.load_state_dict(state)
-        row = measure(model, data, groups(data), threat=THREAT, attack=ATTACK, seed=SPEC.seed)
-        recorded = found.history.set_index("epoch").loc[epoch]
-        assert {name: recorded[name] for name in row} == row
+        values = measure(model, data, threat=THREAT, attack=ATTACK, seed=SPEC.seed)
+        row = packed({name: each.numpy() for name, each in values.items()})
+        stored = found.records.set_index("epoch").loc[epoch]
+        assert {name: stored[name] for name in row} == row
     names = [name for name in Epoch.__dataclass_fields__ if name not in ("samples", "state")]
-    assert found.history.columns.tolist() == [*names, "trained_samples", *row, "best"]
+    expected = [*names, "trained_samples", "wrong_probability", "weight", *row, "best"]
+    assert found.records.columns.tolist() == expected
+    assert {"method", "seed", *expected} == set(SCHEMAS["records"].names)
 
 
 def test_test_samples_choose_nothing() -> None:
@@ -482,13 +528,13 @@ def test_test_samples_choose_nothing() -> None:
         Part(shuffled.pixels, (data.test.labels + 1) % 3, data.test.index, data.test.pixel_max),
         data.classes,
     )
-    found, other = (train(SPEC, part, groups(part)) for part in (data, corrupted))
+    found, other = (train(SPEC, part) for part in (data, corrupted))
     assert found.best_epoch == other.best_epoch
     assert same(found.best, other.best)
     assert same(found.last, other.last)
-    kept = [name for name in found.history if not name.startswith("test_")]
-    pd.testing.assert_frame_equal(found.history[kept], other.history[kept])
-    assert not found.history.equals(other.history)
+    kept = [name for name in found.records if not name.startswith("test_")]
+    pd.testing.assert_frame_equal(found.records[kept], other.records[kept])
+    assert not found.records.equals(other.records)
 
 
 def test_validation_samples_choose_but_do_not_train() -> None:
@@ -498,14 +544,10 @@ def test_validation_samples_choose_but_do_not_train() -> None:
     assert all(same(x, y) for x, y in zip(one.by_epoch, two.by_epoch, strict=True))
 
 
-def test_training_groups_are_those_of_the_train_split() -> None:
-    data = data_set()
-    marked = {name: torch.zeros(len(part), dtype=torch.bool) for name, part in data.parts().items()}
-    none = train(replace(SPEC, method=BAT), data, marked)
-    marked["train"] = torch.ones(48, dtype=torch.bool)
-    some = train(replace(SPEC, method=BAT), data, marked)
-    assert none.history["harmful"].sum() == 0
-    assert some.history["harmful"].sum() > 0
+def test_no_sample_is_harmful_but_among_the_chosen() -> None:
+    none, some = (train(replace(SPEC, method=BAT), data_set(), chosen=chosen) for chosen in (None, RARE))
+    assert none.records["harmful"].sum() == 0
+    assert some.records["harmful"].sum() > 0
 
 
 def test_train_is_watched_epoch_by_epoch() -> None:
@@ -516,6 +558,6 @@ def test_train_is_watched_epoch_by_epoch() -> None:
             seen.append(epoch)
             yield epoch
 
-    found = train(SPEC, data, groups(data), watch)
+    found = train(SPEC, data, watch)
     columns = ["epoch", "learning_rate", "loss", "discrimination_loss", "harmful"]
-    assert [astuple(epoch)[:5] for epoch in seen] == list(found.history[columns].itertuples(index=False, name=None))
+    assert [astuple(epoch)[:5] for epoch in seen] == list(found.records[columns].itertuples(index=False, name=None))
