@@ -1,11 +1,13 @@
 """Threats, and the attacks of training and of evaluation."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
-from bat.config.ranges import Fraction, Restarts, Steps, StepSize, Subsample, Targets
+from bat.config.ranges import LARGEST_L2, Fraction, Restarts, Steps, StepSize, Subsample, Targets
 from bat.config.strict import STRICT
 
 
@@ -14,7 +16,44 @@ class Threat:
     """What an adversary may change."""
 
     norm: Literal["linf", "l2"] = Field(description="Norm of the perturbation: linf or l2.")
-    eps: float = Field(gt=0, description="Largest norm of the perturbation, for pixels in [0, 1].")
+    eps: float = Field(
+        gt=0,
+        le=LARGEST_L2,
+        description="Largest norm of the perturbation, for pixels in [0, 1]: at most 1 for linf, for l2 at most the "
+        "norm of an image whose pixels are all 1, where the shape of images is known.",
+    )
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Threat":
+        check_eps(self.norm, self.eps, "eps", None)
+        return self
+
+
+def check_eps(norm: str, eps: float, what: str, shape: tuple[int, int, int] | None) -> None:
+    """Check that eps, called ``what``, is at most the norm of images of ``shape`` (None: any) whose pixels are all 1.
+
+    Raises:
+        ValueError: it is not; names the bound.
+    """
+    largest = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else LARGEST_L2
+    if eps > largest:
+        images = f" of images of {' x '.join(map(str, shape))}" if shape else ""
+        raise ValueError(f"{what} is {eps:.6g}, over {largest:.6g}, the largest {norm} norm{images}: lower it")
+
+
+def check_steps(threat: Threat, attacks: Mapping[str, "Pgd | EvaluationPgd"]) -> None:
+    """Check that steps of attacks, by name, are at most twice eps: no two points of the ball are further apart.
+
+    Raises:
+        ValueError: a step is longer; names it.
+    """
+    for name, attack in attacks.items():
+        # 1e-9: rounded decimals of fractions such as 8/255
+        if attack.step_size > 2 * threat.eps * (1 + 1e-9):
+            raise ValueError(
+                f"{name}.step_size is {attack.step_size}, over twice threat.eps ({threat.eps}), the width of the ball: "
+                "lower it"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -83,6 +83,57 @@ class Npz(Parted):
 Data = Annotated[Packaged | Published | ImageFolder | Npz, Field(discriminator="name")]
 
 
+@dataclass(frozen=True)
+class Size:
+    """What is known of a data set that has not been read. test: None where the test samples are the pool's rest."""
+
+    pool: int
+    test: int | None
+    shape: tuple[int, int, int]
+    classes: int
+
+
+SOURCES = {
+    "digits": Size(1_797, None, (1, 8, 8), 10),
+    "mnist5k": Size(5_000, None, (1, 28, 28), 10),
+    "mnist": Size(60_000, 10_000, (1, 28, 28), 10),
+    "fashion_mnist": Size(60_000, 10_000, (1, 28, 28), 10),
+    "svhn": Size(73_257, 26_032, (3, 32, 32), 10),
+    "cifar10": Size(50_000, 10_000, (3, 32, 32), 10),
+    "cifar100": Size(50_000, 10_000, (3, 32, 32), 100),
+    "tiny_imagenet": Size(100_000, 10_000, (3, 64, 64), 200),
+}
+"""Published sizes: images that training and validation samples are drawn from, test images, (c, h, w), classes."""
+
+
+def split_sizes(data: Data) -> tuple[int, int, int] | None:
+    """Return the numbers of training, validation and test samples without a subsample; None where they are not known.
+
+    Raises:
+        ValueError: the data set has fewer images.
+    """
+    known = SOURCES.get(data.name)
+    if known is None:
+        return None
+    validation = data.validation_samples
+    train = known.pool - validation if data.train_samples == "all" else data.train_samples
+    test = known.pool - train - validation if known.test is None else known.test
+    # two, as from a folder of one's own
+    if train < 2 or train + validation > known.pool or test < 1:
+        raise ValueError(
+            f"data: train_samples + validation_samples is {max(train, 2) + validation}, too many for the {known.pool} "
+            f"images of {data.name}: lower them"
+        )
+    return train, validation, test
+
+
+def shape_of(data: Data) -> tuple[int, int, int] | None:
+    """Return the shape (c, h, w) of the images; None where it is known only when they have been read."""
+    if isinstance(data, ImageFolder):
+        return (3 if data.colour == "rgb" else 1, data.size, data.size) if data.size else None
+    return SOURCES[data.name].shape if data.name in SOURCES else None
+
+
 def share(samples: int, subsample: float) -> int:
     """Return how many of the samples of a split a trial takes."""
     return min(samples, max(2, round(subsample * samples)))

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
+from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat, check_eps, check_steps
 from bat.config.compute import Compute
-from bat.config.data import Data, share
+from bat.config.data import Data, shape_of, share, split_sizes
 from bat.config.model import Model
 from bat.config.ranges import (
     BatchSize,
@@ -20,17 +20,23 @@ from bat.config.ranges import (
     Models,
     ModelsOrNone,
     Name,
+    RunName,
     Seed,
     Shuffles,
     Subsample,
     Threshold,
     distinct,
 )
-from bat.config.removal import Removal, removal_pairs, removal_runs
+from bat.config.removal import Removal, check_fractions, removal_pairs, removal_runs
 from bat.config.scores import Scores
-from bat.config.strict import NAME, STRICT
+from bat.config.strict import STRICT
 from bat.config.sweeps import Sweep, expand
-from bat.config.training import Method, Recipe
+from bat.config.training import Method, Recipe, check_factor
+
+MOST_JOBS = 10_000
+"""Of one kind: Snakemake plans so many in minutes, and in a few GiB."""
+
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -113,14 +119,12 @@ class Evaluation:
     images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
     confidence: Fraction = Field(description="Level of the confidence intervals of accuracies.")
     bootstrap: Bootstrap = Field(description="Resamples of seeds and test samples behind the intervals.")
-    baseline: Annotated[str, Field(pattern=NAME, max_length=200)] | None = Field(
-        description="Name of the method that all others are compared with; null for none."
-    )
+    baseline: RunName | None = Field(description="Name of the method that all others are compared with; null for none.")
     margin: Fraction = Field(
         description="Gains of accuracy under this count as none: where an interval excludes it, the page of results "
         "says not shown, else too small to tell.",
     )
-    pairs: tuple[tuple[str, str], ...] = Field(
+    pairs: tuple[tuple[RunName, RunName], ...] = Field(
         max_length=1000,
         description="Further comparisons: lists of two methods, the second of which is the one compared with; none "
         "that is there already, in either order or by baseline.",
@@ -163,9 +167,14 @@ class Config:
                 f"memorization.robust.subset_models is {plan.robust.subset_models}, no multiple of models_per_shard "
                 f"({plan.models_per_shard})"
             )
-        if self.data.train_samples != "all":  # then stage subsets checks it, when the data has been read
-            check_models(plan.subset_models, share(self.data.train_samples, self.subsample), plan.subset_fraction)
+        samples = self._training_samples()
+        if samples is not None:  # else stages check it, when the data has been read
+            check_models(plan.subset_models, samples, plan.subset_fraction)
+            if self.removal.method is not None:
+                check_fractions(self.removal.fractions, samples)
         methods = expand(self.training.methods, self.training.sweeps)
+        self._perturbs_sensibly(methods)
+        self._crops_leave_something()
         for method in methods:
             if not plan.robust.subset_models and getattr(method, "score", None) == "robust_memorization":
                 raise ValueError(
@@ -173,8 +182,8 @@ class Config:
                     "raise it, or choose another score"
                 )
         runs = [method.name for method in methods] + [run.name for run in removal_runs(methods, self.removal)]
-        if len(set(runs)) < len(runs):
-            raise ValueError(f"two runs have one name, those of removal included: {', '.join(runs)}")
+        _check_names(runs)
+        self._has_a_number_of_jobs_to_live_with(len(runs))
         ensemble = self.evaluation.ensemble
         attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
         if len(set(attacks)) < len(attacks):
@@ -192,9 +201,60 @@ class Config:
                     "the correction for their number: remove it"
                 )
             compared.add(frozenset(pair))
-        if len(set(self.training.seeds)) < len(self.training.seeds):
-            raise ValueError(f"training.seeds has a seed twice: {self.training.seeds}")
         return self
+
+    def _training_samples(self) -> int | None:
+        sizes = split_sizes(self.data)
+        wanted = sizes[0] if sizes else self.data.train_samples
+        return None if wanted == "all" else share(wanted, self.subsample)
+
+    def _perturbs_sensibly(self, methods: Sequence[Method]) -> None:
+        shape, evaluated = shape_of(self.data), self.evaluation
+        check_eps(self.threat.norm, self.threat.eps, "threat.eps", shape)
+        attacks: dict[str, Pgd | EvaluationPgd] = {
+            "training.attack": self.training.attack,
+            "memorization.robust.attack": self.memorization.robust.attack,
+            "evaluation.pgd": evaluated.pgd,
+        }
+        for index, attack in enumerate(() if isinstance(evaluated.ensemble, str) else evaluated.ensemble):
+            if isinstance(attack, EvaluationPgd):
+                attacks[f"evaluation.ensemble.{index}"] = attack
+        check_steps(self.threat, attacks)
+        for method in methods:
+            check_factor(self.threat, method, shape)
+
+    def _crops_leave_something(self) -> None:
+        shape = shape_of(self.data)
+        for name, recipe in (("memorization", self.memorization.recipe), ("training", self.training.recipe)):
+            if shape and recipe.crop_padding >= min(shape[1:]):
+                raise ValueError(
+                    f"{name}.recipe.crop_padding is {recipe.crop_padding}, so that a crop of {shape[1]} x {shape[2]} "
+                    "pixels can show nothing of an image: lower it"
+                )
+
+    def _has_a_number_of_jobs_to_live_with(self, runs: int) -> None:
+        plan = self.memorization
+        shards = (plan.subset_models + plan.robust.subset_models) // plan.models_per_shard
+        for count, what, advice in (
+            (shards, "shards of subset models", "raise memorization.models_per_shard, or lower subset_models"),
+            (
+                runs * len(self.training.seeds),
+                "trained models",
+                "take fewer methods, sweeps, removal.fractions or seeds",
+            ),
+        ):
+            if count > MOST_JOBS:
+                raise ValueError(f"the config asks for {count:,} {what}, over {MOST_JOBS:,}: {advice}")
+
+
+def _check_names(runs: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in runs:
+        if name in seen:
+            raise ValueError(f"two runs have one name, those of removal included: {name}; rename a method")
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"the run {name} has a name of {len(name)} letters, over {_LONGEST_NAME}: shorten it")
+        seen.add(name)
 
 
 def compared(methods: Sequence[Method], evaluation: Evaluation, removal: Removal) -> dict[str, list[tuple[str, str]]]:

@@ -1,15 +1,16 @@
 """Types with ranges that several records have, those of ``bat.specs`` included: each range is written once.
 
-Upper bounds of counts are no limits of the method: a number beyond them is a slip, found before it fills memory or time.
+Upper bounds of counts are no limits of the method: a number beyond is a slip, found before it fills memory or time.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field
 
 from bat.config.strict import LARGEST, NAME
+from bat.errors import BatError
+from bat.given import located
 
 T = TypeVar("T", bound=Sequence[object])
 
@@ -37,15 +38,18 @@ def _usable(path: str) -> str:
             "spaces at its ends"
         )
     try:
-        parts = Path(path).expanduser().parts
-    except RuntimeError as error:
-        raise ValueError(f"no home folder is known for {Path(path).parts[0][:80]}: write the whole path") from error
+        parts = located(path).parts
+    except BatError as error:
+        raise ValueError(str(error)) from error
     if any(len(part.encode()) > _LONGEST_PART for part in parts):
         raise ValueError(f"a name in it has more than {_LONGEST_PART} bytes, which no file can have: mend it")
     return path
 
 
 _LONGEST_PART = 255
+
+LARGEST_L2 = 1000.0
+"""Over the L2 norm of all pixels of a colour image of 577 x 577."""
 
 LARGEST_SIDE = 4096
 """Pixels of an image's height or width."""
@@ -58,15 +62,17 @@ Factor = Annotated[float, Field(ge=0, le=1e6)]
 Samples = Annotated[int, Field(ge=2, le=10**9)]
 Models = Annotated[int, Field(ge=1, le=10**6)]
 ModelsOrNone = Annotated[int, Field(ge=0, le=10**6)]
+FirstModel = Annotated[int, Field(ge=0, lt=10**6)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 EpochsOrNone = Annotated[int, Field(ge=0, le=100_000)]
 Steps = Annotated[int, Field(ge=1, le=100_000)]
-StepSize = Annotated[float, Field(gt=0, le=2000)]
+StepSize = Annotated[float, Field(gt=0, le=2 * LARGEST_L2)]
 Restarts = Annotated[int, Field(ge=1, le=1000)]
 Targets = Annotated[int, Field(ge=1, le=10_000)]
 BatchSize = Annotated[int, Field(ge=1, le=10**6)]
 Shuffles = Annotated[int, Field(ge=0, le=10_000)]
 Bootstrap = Annotated[int, Field(ge=100, le=100_000)]
 FilePath = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_usable)]
+RunName = Annotated[str, Field(pattern=NAME, max_length=200)]
 # three of them and more make the name of a file, which has 255 bytes at most
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]

@@ -81,6 +81,22 @@ def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]
     )
 
 
+def check_fractions(fractions: Sequence[float], samples: int) -> None:
+    """Check that each fraction of so many training samples is at least one of them, and leaves at least two.
+
+    Raises:
+        ValueError: one is not; names it.
+    """
+    for fraction in fractions:
+        # of the decimal as written, as in ``bat.selection``
+        count = round(Decimal(str(fraction)) * samples)
+        if not 1 <= count <= samples - 2:
+            raise ValueError(
+                f"removal.fractions: {fraction} of {samples} training samples are {count}, and at least 1 must be "
+                "removed and 2 be left: change it"
+            )
+
+
 def removal_pairs(removal: Removal) -> list[tuple[str, str]]:
     """Return the runs of ``removal`` to be compared: each with the full run, and each case with its random twin."""
     if removal.method is None:

@@ -37,9 +37,11 @@ def expand(methods: Sequence[Method], sweeps: Sequence[Sweep]) -> tuple[Method, 
         ValueError: a method or key does not exist, a value is wrong for the key, or two methods have one name.
     """
     expanded = [*methods, *(method for sweep in sweeps for method in _swept(methods, sweep))]
-    names = [method.name for method in expanded]
-    if len(set(names)) < len(names):
-        raise ValueError(f"training.methods has a name twice, sweeps included: {', '.join(names)}")
+    seen: set[str] = set()
+    for method in expanded:
+        if method.name in seen:
+            raise ValueError(f"training.methods has a name twice, sweeps included: {method.name}")
+        seen.add(method.name)
     return tuple(expanded)
 
 
@@ -59,6 +61,6 @@ def _swept(methods: Sequence[Method], sweep: Sweep) -> Iterator[Method]:
             changed: dict[str, Any] = {"name": name, sweep.key: value}
             varied = replace(base, **changed)
         except ValidationError as error:
-            raise ValueError(f"{where}, value {text}: {error.errors()[0]['msg']}") from error
+            raise ValueError(f"{where}, value {text[:100]}: {error.errors()[0]['msg']}") from error
         if getattr(varied, sweep.key) != getattr(base, sweep.key):
             yield varied

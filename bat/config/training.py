@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from bat.config.ranges import LARGEST_SIDE, Epochs, Factor, Fraction, Threshold, distinct
-from bat.config.strict import NAME, STRICT
+from bat.config.attacks import Threat, check_eps
+from bat.config.ranges import LARGEST_SIDE, Epochs, Factor, Fraction, RunName, Threshold, distinct
+from bat.config.strict import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -58,9 +59,7 @@ class Recipe:
 class _Named:
     """What every method has."""
 
-    name: Annotated[str, Field(pattern=NAME, max_length=200)] = Field(
-        description="Name of the method in paths, tables and figures."
-    )
+    name: RunName = Field(description="Name of the method in paths, tables and figures.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -165,3 +164,13 @@ class BatMart(_Benign):
 Method = Annotated[
     Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart, Field(discriminator="objective")
 ]
+
+
+def check_factor(threat: Threat, method: Method, shape: tuple[int, int, int] | None = None) -> None:
+    """Check that a method's own eps is one that a threat could have, for images of ``shape`` (None: any).
+
+    Raises:
+        ValueError: it is not; names the method and the bound.
+    """
+    factor = getattr(method, "eps_factor", 1.0)
+    check_eps(threat.norm, factor * threat.eps, f"method {method.name}: eps_factor times threat.eps", shape)
