@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -118,7 +118,7 @@ def _has(value: Any, part: int | str) -> bool:
 def _built(record: type[T], value: Mapping[str, Any] | str, source: Callable[[Location], str]) -> T:
     try:
         text = value if isinstance(value, str) else json.dumps(value)
-        plain = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        plain = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise BatError(f"{source(())}: nested too deeply") from error
     except (TypeError, ValueError) as error:
@@ -138,10 +138,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{_short(key)} stands there twice: keep one")
         found[key] = value
     return found
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number to compute with: give a finite one")
 
 
 def _short(part: int | str) -> str:

@@ -39,7 +39,7 @@ class Recipe:
     )
     learning_rate: float = Field(gt=0, description="Highest learning rate of SGD.")
     momentum: Threshold = Field(description="Momentum of SGD.")
-    weight_decay: Factor = Field(description="L2 penalty on all weights.")
+    weight_decay: float = Field(ge=0, le=100, description="L2 penalty on all weights.")
     schedule: Annotated[Steps | OneCycle, Field(discriminator="name")] = Field(
         description="How the learning rate moves, step by step."
     )
