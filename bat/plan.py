@@ -7,33 +7,10 @@ from dataclasses import dataclass
 import torch
 from scipy.special import ndtri
 
-from bat.config import Config, share
+from bat.config import SOURCES, Config, share, split_sizes
 from bat.data import DataSet, Part
 from bat.errors import BatError
 from bat.seeds import generator
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is known of a data set that has not been read. test: None where the test samples are the pool's rest."""
-
-    pool: int
-    test: int | None
-    shape: tuple[int, int, int]
-    classes: int
-
-
-SOURCES = {
-    "digits": Source(1_797, None, (1, 8, 8), 10),
-    "mnist5k": Source(5_000, None, (1, 28, 28), 10),
-    "mnist": Source(60_000, 10_000, (1, 28, 28), 10),
-    "fashion_mnist": Source(60_000, 10_000, (1, 28, 28), 10),
-    "svhn": Source(73_257, 26_032, (3, 32, 32), 10),
-    "cifar10": Source(50_000, 10_000, (3, 32, 32), 10),
-    "cifar100": Source(50_000, 10_000, (3, 32, 32), 100),
-    "tiny_imagenet": Source(100_000, 10_000, (3, 64, 64), 200),
-}
-"""Published sizes: images that training and validation samples are drawn from, test images, (c, h, w), classes."""
 
 
 @dataclass(frozen=True)
@@ -90,21 +67,13 @@ def random_data(config: Config) -> DataSet:
     Raises:
         BatError: the size of this data set is known only after it was read.
     """
-    name, wanted = config.data.name, config.data.train_samples
-    if name not in SOURCES:
+    sizes = split_sizes(config.data)
+    if sizes is None:
         raise BatError(
-            f"data set {name}: how many images it has is known only after it was read: first run "
+            f"data set {config.data.name}: how many images it has is known only after it was read: first run "
             f"snakemake --cores 1 {data_path(config)}"
         )
-    source = SOURCES[name]
-    validation = config.data.validation_samples
-    train = source.pool - validation if wanted == "all" else wanted
-    test = source.pool - train - validation if source.test is None else source.test
-    if train + validation > source.pool or test < 1:
-        raise BatError(
-            f"data: train_samples + validation_samples is {train + validation}, too many for the {source.pool} images "
-            f"of {name}: lower them"
-        )
+    source = SOURCES[config.data.name]
     random = generator("plan")
 
     def part(samples: int) -> Part:
@@ -113,6 +82,7 @@ def random_data(config: Config) -> DataSet:
         labels = torch.randint(source.classes, (count,), generator=random)
         return Part(pixels, labels, torch.arange(count), pixel_max=255)
 
+    train, validation, test = sizes
     return DataSet(part(train), part(validation), part(test), source.classes)
 
 

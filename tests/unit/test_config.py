@@ -328,7 +328,7 @@ WRONG = [
     ("removal.fractions", [0.1, 1.0], "removal.fractions.1: ", True),
     ("removal.fractions", [0], "removal.fractions.0: ", True),
     ("removal.harmful_threshold", 1, "removal.harmful_threshold: ", True),
-    ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "two runs have one name", False),
+    ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "removal.fractions: 0.1 stands there twice", False),
     ("training.measure_every", 0, "training.measure_every: ", True),
     ("training.methods.2.score", "random", "training.methods.2.score: ", True),
     ("training.methods.2.threshold", 1, "training.methods.2.threshold: ", True),
@@ -350,7 +350,7 @@ WRONG = [
     ("training.methods", [], "training.methods: ", True),
     ("evaluation.ensemble", [], "evaluation.ensemble: ", True),
     ("evaluation.bootstrap", 99, "evaluation.bootstrap: ", True),
-    ("threat.eps", math.inf, "threat.eps: ", False),
+    ("threat.eps", math.inf, "threat.eps: ", True),
     ("threat.eps", math.nan, "threat.eps: ", False),
     ("memorization.recipe.learning_rate", math.inf, "memorization.recipe.learning_rate: ", False),
     # what no single key shows
@@ -381,7 +381,7 @@ WRONG = [
     ("training.recipe.label_smoothing", 1, "training.recipe.label_smoothing: ", True),
     ("memorization.recipe.ema_decay", DROP, "memorization.recipe.ema_decay: missing key", True),
     ("training.early_stop", -1, "training.early_stop: ", True),
-    ("training.seeds", [0, 1, 0], "training.seeds has a seed twice", False),
+    ("training.seeds", [0, 1, 0], "training.seeds: 0 stands there twice", False),
 ]
 
 

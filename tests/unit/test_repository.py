@@ -49,6 +49,30 @@ def test_config_readme_explains_each_key(key, description):
         assert any(key in row.split("|")[1] for row in rows)
 
 
+SIGNS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+
+
+def bounds(node):
+    """Yield each key with a number's bounds: name, description, and how the README writes them."""
+    for properties in (node, *node.get("$defs", {}).values()):
+        for name, about in properties.get("properties", {}).items():
+            for form in (about, *about.get("anyOf", []), *about.get("oneOf", []), about.get("items", {})):
+                if form.get("type") in ("integer", "number"):
+                    written = [f"{sign} {form[key]:,.10g}" for key, sign in SIGNS if key in form]
+                    largest = f"≤ {2**63 - 1:,.10g}"
+                    text = ", ".join("< 2^63" if each == largest else each for each in written)
+                    yield name, about.get("description", ""), text
+
+
+@pytest.mark.parametrize(("name", "description", "text"), sorted(set(bounds(schema()))))
+def test_config_readme_has_the_ranges(name, description, text):
+    rows = [row.split("|") for row in (ROOT / "config/README.md").read_text().splitlines() if row.count("|") == 4]
+    found = [cells[2] for cells in rows if re.search(rf"\b{name}\b", cells[1]) and cells[3].strip() == description]
+    assert found
+    for cell in found:
+        assert re.search(rf"{re.escape(text)}(?![\d,]* ?[<≤]|\d)", cell), cell
+
+
 def test_makefile_has_the_commands_of_the_readme():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^ *make ([a-z]+)$", (ROOT / "README.md").read_text(), re.MULTILINE):

@@ -11,15 +11,43 @@ import bat.config
 import bat.given
 from bat.errors import BatError
 
+
+def configuration():
+    """Return the checked configuration: config/config.yaml, --configfile and --config, read as ``bat plan`` does.
+
+    Snakemake's own loader takes the second of two equal keys, and the values of --config for text; so it has no
+    ``configfile:`` to load, and what it has read of other files is read again.
+    """
+    if (
+        workflow.modifier.skip_configfile
+    ):  # the workflow that has this one as a module gives the whole
+        return bat.config.parse(bat.config.Config, config, "config")
+    given, here = workflow.config_settings, Path.cwd()
+    base = Path("config/config.yaml")
+    if not base.exists():
+        base = Path(workflow.basedir).parent / base
+    files = [base, *given.configfiles]
+    if given.replace_workflow_config and given.configfiles:
+        files = files[1:]
+    shown = [
+        file.relative_to(here) if file.is_relative_to(here) else file for file in files
+    ]
+    return bat.config.load(*map(str, shown), settings=given.config_args or ())
+
+
 try:
-    parsed = bat.config.parse(bat.config.Config, config, "config")
+    parsed = configuration()
+    bat.config.check_files(parsed)
 except BatError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
 
+# numbers and keys as they are understood: no other way to write the same reruns anything
+config = asdict(parsed)
+
 RESULTS = f"results/{config['experiment']}"
 if "cache" in config["data"]:
-    CACHE = Path(config["data"]["cache"]).expanduser()
+    CACHE = bat.given.located(config["data"]["cache"])
     # of all experiments with this cache
     RECEIPT = str(CACHE / f"{config['data']['name']}.json")
     SOURCE = [RECEIPT]
