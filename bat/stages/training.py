@@ -18,6 +18,7 @@ from bat.specs import TrainSpec
 from bat.stages.inputs import read_data, tensor
 from bat.tables import check_labels, check_one_data_set, check_one_run, read_table, write_table
 from bat.tensors import write_tensors
+from bat.untrained import failure
 
 
 def train(
@@ -97,6 +98,14 @@ def train(
     this: dict[str, Any] = {"method": plan.method.name, "seed": plan.seed}
     epochs = len(trained.history)
     journal.line(f"best epoch {trained.best_epoch} of {epochs}" + (": stopped early" * (epochs < plan.recipe.epochs)))
+    problem = failure(
+        trained.history["train_all_clean_accuracy"].iloc[-1],
+        trained.history["loss"].to_list(),
+        scores["label"].to_numpy(),
+        recipe="training.recipe",
+    )
+    if problem:
+        journal.line(problem)
     write_tensors(best, trained.best, provenance("model", **facts, epoch=trained.best_epoch))
     write_tensors(last, trained.last, provenance("model", **facts, epoch=epochs))
     write_table(history, "history", trained.history.assign(**this), provenance("history", **facts))
