@@ -17,7 +17,7 @@ class Stopped(SystemExit):
 
 
 def one_line(text: object, longest: int = 2000) -> str:
-    """Return a text in one line that every terminal can show: what cannot be printed is escaped, what is long is cut."""
+    """Return a text in one line that every terminal can show: what cannot be printed is escaped."""
     plain = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text).strip()
     )

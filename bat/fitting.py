@@ -158,12 +158,14 @@ def _scaled(learner: Learner, share: float, loss: Tensor) -> Tensor:
 
 def learning_rate_factor(schedule: Steps | OneCycle, done: int, total: int) -> float:
     """Return what the learning rate is multiplied by for the step after ``done`` of ``total`` steps."""
+    peak = schedule.warmup * total
+    # the first step is not wasted at a rate of 0
+    rise = (done + 1) / (peak + 1) if done < peak else 1.0
     if isinstance(schedule, Steps):
         # 0.07 * 100 is a little more than 7, but 7 / 100 is what 0.07 is
-        return schedule.factor ** int(sum(done / total >= milestone for milestone in schedule.milestones))
-    peak = schedule.warmup * total
-    # the first step is not wasted at a rate of 0, and the last one is still above it
-    return (done + 1) / (peak + 1) if done < peak else (total - done) / (total - peak)
+        return rise * schedule.factor ** int(sum(done / total >= milestone for milestone in schedule.milestones))
+    # the last step is still above 0
+    return rise if done < peak else (total - done) / (total - peak)
 
 
 def _attacked(model: Network, batch: Batch, objective: Objective, inner: Inner, random: torch.Generator) -> Batch:

@@ -12,11 +12,15 @@ from bat.config.strict import STRICT
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Steps:
-    """Learning rate divided at given fractions of training."""
+    """Learning rate that may rise linearly from 0 first, and is divided at given fractions of training."""
 
     name: Literal["steps"] = Field(description="The learning rate falls at given moments.")
+    warmup: float = Field(
+        ge=0, lt=1, description="Fraction of training over which the learning rate rises linearly; 0 for none."
+    )
     milestones: Annotated[tuple[Fraction, ...], AfterValidator(distinct)] = Field(
-        max_length=100, description="Fractions of training at which the learning rate is multiplied by factor."
+        max_length=100,
+        description="Fractions of the whole training at which the learning rate is multiplied by factor.",
     )
     factor: Fraction = Field(description="What the learning rate is multiplied by at each milestone.")
 

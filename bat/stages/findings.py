@@ -22,6 +22,7 @@ from bat.tables import (
     unpack,
     write_table,
 )
+from bat.untrained import failed_subsets
 
 
 def harmful(journal: Journal, *, spec: str, memorization: str, records: list[str], out: str) -> None:
@@ -98,6 +99,10 @@ def robust_scores(
             samples=int(typical.sum()),
             false_discovery_rate=plan.false_discovery_rate,
         )
+    right = unpack(models["correct_train"], len(train), shards[0])
+    problem = failed_subsets(mask, right, train.labels.numpy(), recipe="memorization.recipe")
+    if problem:
+        journal.line(problem)
     low = effects["robust_significant"] & (effects["robust_effect"] < 0)
     journal.line(
         f"{len(models)} models; {robust['atypical'].sum()} training samples have robust memorization over "

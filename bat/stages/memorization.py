@@ -26,6 +26,7 @@ from bat.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.stages.inputs import read_data, read_subset_models, tensor
 from bat.tables import check_labels, check_one_data_set, pack, read_table_with_facts, unpack, write_table
 from bat.tensors import kept
+from bat.untrained import failed_subsets
 
 
 def subsets(journal: Journal, *, spec: str, data: str, out: str, all_models: int | None, device: str) -> None:
@@ -93,6 +94,10 @@ def subsets(journal: Journal, *, spec: str, data: str, out: str, all_models: int
             part = provenance("part", **about, model=number)
             make = partial(recorded, number, seeds[-1], mask)
             results.append(kept(folder / f"{number}.safetensors", part, make, journal.line))
+    right = np.stack([found["correct_train"].numpy() for found in results])
+    problem = failed_subsets(masks, right, samples.train.labels.cpu().numpy(), recipe="memorization.recipe")
+    if problem:
+        journal.line(problem)
     columns = {name: pack(np.stack([found[name].numpy() for found in results])) for name in results[0]}
     names = [f"{kind}_{part}" for kind in ("correct", "robust") for part in samples.parts()]
     table = pd.DataFrame(
@@ -141,6 +146,9 @@ def scores(
             f"{len(models)} models; {atypical.sum()} of {len(atypical)} training samples are atypical "
             f"(memorization over {plan.threshold}); {int(scores['memorization'].isna().sum())} have no score"
         )
+        problem = failed_subsets(mask, correct["train"], labels["train"], recipe="memorization.recipe")
+        if problem:
+            journal.line(problem)
         write_table(memorization, "memorization", scores, provenance("memorization", **about))
         for name, path, column in (
             ("test", test_groups, "test_index"),

@@ -16,11 +16,13 @@ from bat.data import Part
 from bat.errors import BatError
 from bat.files import provenance
 from bat.journal import Journal
+from bat.records import unpacked
 from bat.selection import atypical_for, removed
 from bat.specs import TrainSpec
 from bat.stages.inputs import read_data, tensor
 from bat.tables import check_labels, check_one_data_set, read_table, write_table
 from bat.tensors import write_tensors
+from bat.untrained import failure
 
 
 def train(
@@ -88,6 +90,15 @@ def train(
     this: dict[str, Any] = {"method": plan.method.name, "seed": plan.seed}
     epochs = len(trained.records)
     journal.line(f"best epoch {trained.best_epoch} of {epochs}" + (": stopped early" * (epochs < plan.recipe.epochs)))
+    right = unpacked(trained.records, "train_clean_correct", len(dataset.train), records)[-1]
+    problem = failure(
+        right[~left_out].mean(),
+        trained.records["loss"].to_list(),
+        dataset.train.labels.cpu().numpy()[~left_out],
+        recipe="training.recipe",
+    )
+    if problem:
+        journal.line(problem)
     write_tensors(best, trained.best, provenance("model", **facts, epoch=trained.best_epoch))
     write_tensors(last, trained.last, provenance("model", **facts, epoch=epochs))
     write_table(records, "records", trained.records.assign(**this), provenance("records", **facts))

@@ -21,7 +21,7 @@ from bat.training import Trained
 
 THREAT = Threat(norm="linf", eps=0.1)
 ATTACK = Pgd(steps=2, step_size=0.05)
-CONSTANT = Steps(name="steps", milestones=(), factor=0.1)
+CONSTANT = Steps(name="steps", warmup=0.0, milestones=(), factor=0.1)
 RECIPE = Recipe(
     epochs=2,
     batch_size=16,

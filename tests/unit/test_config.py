@@ -127,7 +127,7 @@ def test_the_usual_recipe_for_cifar(name):
         learning_rate=0.1,
         momentum=0.9,
         weight_decay=5e-4,
-        schedule=Steps(name="steps", milestones=(0.5, 0.75), factor=0.1),
+        schedule=Steps(name="steps", warmup=0.0, milestones=(0.5, 0.75), factor=0.1),
         crop_padding=4,
         flip=True,
         label_smoothing=0.0,

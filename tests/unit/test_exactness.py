@@ -218,7 +218,7 @@ def test_seeds_that_are_alike_do_not_deviate():
 @pytest.mark.parametrize("total", [50, 100, 200, 700, 1000])
 def test_a_milestone_is_met_at_its_step_exactly(total):
     for percent in range(1, 100):
-        schedule = Steps(name="steps", milestones=(percent / 100,), factor=0.5)
+        schedule = Steps(name="steps", warmup=0.0, milestones=(percent / 100,), factor=0.5)
         first = -(-percent * total // 100)
         assert [learning_rate_factor(schedule, done, total) for done in (first - 1, first)] == [1, 0.5]
 

@@ -79,8 +79,21 @@ def test_makefile_has_the_commands_of_the_readme():
         assert f"\n{target}:" in makefile
 
 
-def test_ci_runs_the_test_command_of_the_readme():
-    assert "make test" in (ROOT / ".ci/run").read_text()
+def test_ci_runs_both_commands_of_the_readme():
+    steps = (ROOT / ".ci/run").read_text().splitlines()
+    for command in ("make run", "make test"):
+        assert f"    {command}" in (ROOT / "README.md").read_text().splitlines()
+        assert f"run {command}" in steps
+
+
+def test_one_version_of_snakemake_is_the_least_everywhere():
+    """Before 9.14.1 a job that fails on SLURM is tried again inside its own allocation, with the memory it had."""
+    (required,) = [text for text in PROJECT["dependencies"] if text.startswith("snakemake")]
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert required in listed
+    least = re.fullmatch(r"snakemake>=([0-9.]+),<10", required).group(1)
+    assert f'min_version("{least}")' in (ROOT / "workflow/Snakefile").read_text()
+    assert tuple(map(int, least.split("."))) >= (9, 14, 1)
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)

@@ -201,9 +201,13 @@ def test_epochs_are_shuffled() -> None:
 @pytest.mark.parametrize(
     ("schedule", "total", "factors"),
     [
-        (Steps(name="steps", milestones=(0.5, 0.75), factor=0.1), 8, [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
-        (Steps(name="steps", milestones=(0.75, 0.5), factor=0.5), 4, [1, 1, 0.5, 0.25]),
-        (Steps(name="steps", milestones=(), factor=0.1), 3, [1, 1, 1]),
+        (Steps(name="steps", warmup=0.0, milestones=(0.5, 0.75), factor=0.1), 8, [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
+        (Steps(name="steps", warmup=0.0, milestones=(0.75, 0.5), factor=0.5), 4, [1, 1, 0.5, 0.25]),
+        (Steps(name="steps", warmup=0.0, milestones=(), factor=0.1), 3, [1, 1, 1]),
+        (Steps(name="steps", warmup=0.4, milestones=(0.8,), factor=0.1), 5, [1 / 3, 2 / 3, 1, 1, 0.1]),
+        (Steps(name="steps", warmup=0.25, milestones=(), factor=0.1), 10, [2 / 7, 4 / 7, 6 / 7, *[1] * 7]),
+        # milestones are fractions of the whole training, where the rate still rises too
+        (Steps(name="steps", warmup=0.5, milestones=(0.25,), factor=0.1), 8, [0.2, 0.4, 0.06, 0.08, *[0.1] * 4]),
         (OneCycle(name="one_cycle", warmup=0.4), 5, [1 / 3, 2 / 3, 1, 2 / 3, 1 / 3]),
         (OneCycle(name="one_cycle", warmup=0.5), 4, [1 / 3, 2 / 3, 1, 1 / 2]),
         (OneCycle(name="one_cycle", warmup=0.25), 10, [2 / 7, 4 / 7, 6 / 7, *(k / 7.5 for k in range(7, 0, -1))]),
@@ -233,7 +237,7 @@ def test_one_cycle_rises_to_about_1_at_warmup_and_falls(warmup: float, total: in
 )
 @settings(deadline=None, max_examples=60)
 def test_steps_fall_by_the_factor_once_a_milestone(milestones: list[float], factor: float, total: int) -> None:
-    schedule = Steps(name="steps", milestones=tuple(milestones), factor=factor)
+    schedule = Steps(name="steps", warmup=0.0, milestones=tuple(milestones), factor=factor)
     factors = [learning_rate_factor(schedule, done, total) for done in range(total)]
     assert factors[0] == 1
     assert all(np.diff(factors) <= 0)
@@ -242,7 +246,9 @@ def test_steps_fall_by_the_factor_once_a_milestone(milestones: list[float], fact
 
 
 def test_the_history_has_the_rate_of_each_epochs_first_step() -> None:
-    recipe = replace(RECIPE, epochs=4, batch_size=10, schedule=Steps(name="steps", milestones=(0.3, 0.5), factor=0.1))
+    recipe = replace(
+        RECIPE, epochs=4, batch_size=10, schedule=Steps(name="steps", warmup=0.0, milestones=(0.3, 0.5), factor=0.1)
+    )
     _, history = run(samples(20), NATURAL, recipe=recipe)
     # 8 steps: 3 to 4 (from 2.4 on) are slower, and from 4 on slower still
     assert [epoch.learning_rate for epoch in history] == pytest.approx([0.05, 0.05, 0.0005, 0.0005])
