@@ -26,8 +26,8 @@ def groups(
             f"--records names {len(records)} files, --histories {len(histories)}, --samples {len(samples)}: "
             "give one of each a run"
         )
+    check_one_data_set(memorization, validation_groups, test_groups, *records)
     check_one_run(memorization, validation_groups, test_groups)
-    check_one_data_set(memorization, *records)
     scores = read_table(memorization, "memorization")
     atypical = {"train": scores["atypical"].to_numpy(bool)}
     for split, path in (("validation", validation_groups), ("test", test_groups)):

@@ -28,7 +28,7 @@ def verify(journal: Journal, *, data: str, best: str, last: str, images: str, sa
     if facts["data"] != digest:
         raise BatError(f"{samples}: made from other data than {data}: give the data set that it was made from")
     stored, of_images = read_tensors(images, "images")
-    if of_images | {"kind": "per_sample"} != facts:
+    if of_images | {"kind": "attacked"} != facts:
         raise BatError(f"{images} and {samples} are not of one evaluation: evaluate again")
     test = dataset.test
     for checkpoint, path in (("best", best), ("last", last)):

@@ -58,7 +58,7 @@ def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path: Path, monkeypatch
     accuracies = iter([0.9, 0.5, 0.7])  # of epochs 2, 4 and 5
     monkeypatch.setattr("bat.training.measure", lambda *_, **__: {"validation_pgd_correct": right(next(accuracies))})
     unfinished(Checkpoint(tmp_path / "c", {}), 3)
-    kept = Checkpoint(tmp_path / "c", {}).read(CPU)
+    kept = Checkpoint(tmp_path / "c", {}).read(CPU, print)
     assert kept is not None
     trained = train(PLAN, DATA, chosen=RARE, progress=kept)
     assert trained.best_epoch == 2

@@ -42,7 +42,7 @@ from bat.files import KEY, provenance
 from bat.models import build
 from bat.own_model import read_weights
 from bat.schemas import SCHEMAS
-from bat.tables import read_table_with_facts, write_table
+from bat.tables import write_table
 from bat.tensors import read_data, read_tensors, write_tensors
 
 HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet", "records": ["records.parquet"]}
@@ -289,10 +289,9 @@ def test_a_run_that_reads_no_score_is_trained_without_any(copy):
 
 def test_other_groups_of_the_same_records(copy):
     before = pd.read_parquet(copy / "history.parquet")
-    table, facts = read_table_with_facts(copy / "memorization.parquet", "memorization")
+    table = pd.read_parquet(copy / "memorization.parquet")
     wanted = table["memorization"] > table["memorization"].median()
-    about = provenance("memorization", data=facts["data"])
-    write_table(copy / "memorization.parquet", "memorization", table.assign(atypical=wanted), about)
+    rewrite(copy / "memorization.parquet", "memorization", table.assign(atypical=wanted))
     call("groups", copy, **grouped())
     after, samples = (pd.read_parquet(copy / f"{name}.parquet") for name in ("history", "training_samples"))
     changed = {name for name in before if not before[name].equals(after[name])}
@@ -305,12 +304,10 @@ def test_other_groups_of_the_same_records(copy):
 def test_groups_of_other_data_or_of_too_few_files(copy, capsys):
     line = fails(capsys, "groups", copy, **grouped(histories=["a.parquet", "b.parquet"]))
     assert "--records names 1 files, --histories 2, --samples 1: give one of each a run" in line
-    table = pd.read_parquet(copy / "memorization.parquet")
-    write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization", data="other"))
-    line = fails(capsys, "groups", copy, **grouped())
-    assert f"validation_groups.parquet: of other data than {copy}/memorization.parquet" in line
-    line = fails(capsys, "harmful", copy, **HARMFUL)
-    assert f"memorization.parquet: not the scores of the data that {copy}/records.parquet was trained on" in line
+    rewrite(copy / "records.parquet", "records", pd.read_parquet(copy / "records.parquet"), data="other")
+    for stage, flags in (("groups", grouped()), ("harmful", HARMFUL)):
+        line = fails(capsys, stage, copy, **flags)
+        assert f"{copy}/memorization.parquet and {copy}/records.parquet are of different data" in line
 
 
 def test_groups_of_other_test_samples(copy, capsys):

@@ -147,8 +147,8 @@ def test_batch_normalisation_under_the_training_attack_is_as_asked_for(copy: Pat
     model, recipe = {"name": "small_cnn", "width": 4}, RECIPE | {"epochs": 3}
     for mode in ("eval", "train"):
         shard = robust_shard(0, 1, model=model, recipe=recipe, adversary=ADVERSARY | {"attack_bn": mode})
-        call("subsets", copy, **shard | {"out": mode})
-    one, other = (pd.read_parquet(copy / mode)["robust_test"].item() for mode in ("eval", "train"))
+        call("subsets", copy, **shard | {"out": f"{mode}.parquet"})
+    one, other = (pd.read_parquet(copy / f"{mode}.parquet")["robust_test"].item() for mode in ("eval", "train"))
     assert one != other
 
 
@@ -321,14 +321,15 @@ def without(what: str, random: bool = False, fraction: float | None = None) -> d
 @pytest.fixture(scope="module")
 def divided(experiment: Path) -> Path:
     for seed in (3, 4):
-        outputs = {name: f"{name}-{seed}" for name in ("best", "last", "records")}
+        endings = {"best": "safetensors", "last": "safetensors", "records": "parquet"}
+        outputs = {name: f"{name}-{seed}.{ending}" for name, ending in endings.items()}
         call("train", experiment, **training(spec=SHORT | {"seed": seed}, **outputs))
-    call("harmful", experiment, **HARMFUL, records=["records-3", "records-4"])
+    call("harmful", experiment, **HARMFUL, records=["records-3.parquet", "records-4.parquet"])
     return experiment
 
 
 def test_harmful_samples_are_those_of_a_loop_over_the_records(divided: Path) -> None:
-    names = {name: [f"{name}-{seed}" for seed in (3, 4)] for name in ("records", "histories", "samples")}
+    names = {name: [f"{name}-{seed}.parquet" for seed in (3, 4)] for name in ("records", "histories", "samples")}
     call("groups", divided, **grouped(**names))
     records = pd.concat([pd.read_parquet(divided / name) for name in names["samples"]])
     table = pd.read_parquet(divided / "harmful.parquet")
@@ -383,7 +384,7 @@ def test_a_removal_that_leaves_too_few_samples_is_refused(
     table = pd.read_parquet(copy / "memorization.parquet")
     line = fails(capsys, "train", copy, **training(spec=without("top", fraction=fraction)))
     assert f"{120 - left} of 120 training samples would be left out" in line
-    write_table(copy / "memorization.parquet", "memorization", table.assign(atypical=True), provenance("memorization"))
+    rewrite(copy / "memorization.parquet", "memorization", table.assign(atypical=True))
     line = fails(capsys, "train", copy, **training(spec=without("atypical")))
     assert "removal: without atypical, 120 of 120 training samples would be left out" in line
     assert "raise memorization.threshold" in line
@@ -392,10 +393,10 @@ def test_a_removal_that_leaves_too_few_samples_is_refused(
 def test_samples_without_a_score_are_not_the_most_memorized(divided: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(divided, tmp_path / "copy")
     table = pd.read_parquet(copy / "memorization.parquet").assign(memorization=np.nan, atypical=False)
-    write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization"))
+    rewrite(copy / "memorization.parquet", "memorization", table)
     for random in (False, True):
         call("train", copy, **training(spec=without("top", random, 0.1)))
-        assert (pd.read_parquet(copy / "history.parquet")["trained_samples"] == 120).all()
+        assert (pd.read_parquet(copy / "records.parquet")["trained_samples"] == 120).all()
 
 
 def test_a_run_without_harmful_samples_needs_their_table(divided: Path, tmp_path: Path, capsys: Any) -> None:
@@ -446,5 +447,5 @@ def test_without_any_atypical_sample_none_is_harmful(copy: Path) -> None:
     call("train", copy, **training(spec=SHORT))
     call("harmful", copy, **HARMFUL, records=["records.parquet"])
     assert pd.read_parquet(copy / "harmful.parquet").empty
-    call("train", copy, **training(spec=without("benign", random=True), records="r"), harmful="harmful.parquet")
-    assert (pd.read_parquet(copy / "r")["trained_samples"] == 120).all()
+    call("train", copy, **training(spec=without("benign", random=True), records="r.parquet"), harmful="harmful.parquet")
+    assert (pd.read_parquet(copy / "r.parquet")["trained_samples"] == 120).all()

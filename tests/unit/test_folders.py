@@ -485,12 +485,9 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_bytes(b"")
     for path, message in (
-        ("~nosuchuser/images", "no such user"),
         (tmp_path / "none", "has no folder train: "),
         (tmp_path / "pipe", "has no folder train: "),
         (tmp_path / "file", "has no folder train: "),
-        (tmp_path / ("x" * 300), "has no folder train (File name too long): "),
-        (f"{tmp_path}/a\0b", "has no folder train (embedded null byte): "),
     ):
         assert message in refusal(read_all(path))
 

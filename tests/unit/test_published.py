@@ -434,7 +434,8 @@ def test_a_server_without_the_file_is_one_line(source, tmp_path):
 
 def test_stages_download_and_data_in_turn(source, tmp_path):
     name, server = source
-    at = {name: str(tmp_path / name) for name in ("receipt", "data", "files")}
+    at = {"receipt": "receipt.json", "data": "data.safetensors", "files": "files.parquet"}
+    at = {name: str(tmp_path / file) for name, file in at.items()}
     where = {"name": name, "cache": str(tmp_path / "cache")}
     main(["download", "--spec", json.dumps(where), "--out", at["receipt"]])
     assert json.loads(Path(at["receipt"]).read_text())["name"] == name

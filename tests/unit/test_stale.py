@@ -28,6 +28,7 @@ from stages import (
     digits,
     evaluation,
     fails,
+    grouped,
     scores,
     summary,
     training,
@@ -47,6 +48,7 @@ FEW = SUBSETS | {"first_model": 0, "models": 4, "recipe": SHORT}
 PLAN = TRAIN | {"recipe": SHORT, "method": BAT | {"score": "robust_memorization"}}
 WITHOUT = {"what": "harmful", "fraction": None, "random": False}
 NULL = {"threshold": SCORES["threshold"], "false_discovery_rate": 0.2, "shuffles": 1, "seed": 0}
+HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet"}
 OTHER = "of another spec, or from other inputs"
 
 
@@ -54,16 +56,20 @@ OTHER = "of another spec, or from other inputs"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     for name, seed in (("data", 0), ("other_data", 1)):
-        call("data", folder, **digits(split_seed=seed), out=f"{name}.safetensors")
+        call(
+            "data", folder, **digits(split_seed=seed) | {"out": f"{name}.safetensors", "files": f"{name}-files.parquet"}
+        )
+    (folder / "data-files.parquet").rename(folder / "files.parquet")
     call("subsets", folder, spec=FEW, data="data.safetensors", out="shard.parquet")
     call("scores", folder, **scores("shard.parquet"))
     table, facts = read_table_with_facts(folder / "memorization.parquet", "memorization")
     about = provenance("robust_memorization", **without_kind(facts))
     write_table(folder / "robust_memorization.parquet", "robust_memorization", table, about)
     call("train", folder, **training(spec=PLAN), robust_memorization="robust_memorization.parquet")
-    call("harmful", folder, spec={"threshold": 0.5}, samples=["training_samples.parquet"], out="harmful.parquet")
+    call("groups", folder, **grouped())
+    call("harmful", folder, **HARMFUL, records=["records.parquet"], out="harmful.parquet")
     call("evaluate", folder, **evaluation())
-    call("summary", folder, **summary("per_sample.parquet"))
+    call("summary", folder, **summary("attacked.parquet"))
     return folder
 
 
@@ -86,8 +92,9 @@ def rewrite(folder: Path, stem: str, to: str | None = None, change: Any = None, 
 STEMS = {
     "shard": "subsets",
     "all_flags": "flags",
-    "per_sample_2": "per_sample",
+    "attacked_2": "attacked",
     "training_samples_2": "training_samples",
+    "records_2": "records",
 }
 
 
@@ -151,7 +158,7 @@ def test_parts_of_an_evaluation_by_another_spec_are_made_anew(folder: Path, unfi
         call("evaluate", folder, **evaluation(spec=spec, log="log"))
         assert (folder / "log").read_text().count(f"{OTHER}: made anew") >= 4
         call("evaluate", folder, **evaluation(spec=spec, out="fresh.parquet"))
-        assert (folder / "per_sample.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
+        assert (folder / "attacked.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
 
 
 def test_parts_of_an_evaluation_of_other_weights_are_made_anew(folder: Path, unfinished: pytest.MonkeyPatch) -> None:
@@ -163,7 +170,7 @@ def test_parts_of_an_evaluation_of_other_weights_are_made_anew(folder: Path, unf
     call("evaluate", folder, **evaluation(log="log"))
     assert (folder / "log").read_text().count(f"{OTHER}: made anew") >= 4
     call("evaluate", folder, **evaluation(out="fresh.parquet"))
-    assert (folder / "per_sample.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
+    assert (folder / "attacked.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
 
 
 def test_parts_of_an_attack_on_other_images_or_weights_are_made_anew(
@@ -213,9 +220,6 @@ CHECKPOINT_CHANGED: dict[str, Any] = {
     "seed": {"seed": 4},
     "method": {"method": NATURAL},
     "samples left out": ("harmful", lambda table: flipped(table, "harmful")),
-    "atypical samples": ("memorization", flipped),
-    "atypical validation samples": ("validation_groups", flipped),
-    "atypical test samples": ("test_groups", flipped),
     "samples of the method": ("robust_memorization", robust_flipped),
 }
 
@@ -238,10 +242,10 @@ def test_a_checkpoint_of_another_run_is_not_taken_up(name: str, folder: Path, un
     log = (folder / "log").read_text()
     assert f"{OTHER}: training starts anew" in log
     assert "goes on after epoch" not in log
-    written = [(folder / name).read_bytes() for name in ("best.safetensors", "history.parquet")]
+    written = [(folder / name).read_bytes() for name in ("best.safetensors", "records.parquet")]
     (folder / "last.safetensors.checkpoint").unlink()
     call("train", folder, **arguments, spec=plan)
-    assert [(folder / name).read_bytes() for name in ("best.safetensors", "history.parquet")] == written
+    assert [(folder / name).read_bytes() for name in ("best.safetensors", "records.parquet")] == written
 
 
 _keep = Checkpoint.keep
@@ -259,8 +263,7 @@ def test_a_checkpoint_of_other_data_is_not_taken_up(folder: Path, unfinished: py
     tensors, facts = read_tensors(folder / "data.safetensors", "data")
     tensors["train_pixels"] = tensors["train_pixels"].flip(3)
     write_tensors(folder / "data.safetensors", tensors, provenance("data", **without_kind(facts)))
-    for name in ("memorization", "validation_groups", "test_groups"):
-        rewrite(folder, name, data=read_data(folder / "data.safetensors").digest())
+    rewrite(folder, "memorization", data=read_data(folder / "data.safetensors").digest())
     call("train", folder, **flags)
     assert f"{OTHER}: training starts anew" in (folder / "log").read_text()
 
@@ -275,14 +278,14 @@ RESULTS |= {"weighted": ["bat"], "baseline": None, "retrained": None, "margin": 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     f"{stage} by {table}": (stage, flags, table)
     for stage, flags, tables in [
-        ("train", training(), ("memorization", "validation_groups", "test_groups")),
+        ("train", training(), ("memorization",)),
+        ("groups", grouped(), ("memorization", "validation_groups", "test_groups", "records")),
         (
             "train",
             training(spec=PLAN | {"without": WITHOUT})
             | {"harmful": "harmful.parquet", "robust_memorization": "robust_memorization.parquet"},
             ("harmful", "robust_memorization"),
         ),
-        ("evaluate", evaluation(), ("test_groups",)),
         ("scores", scores("shard.parquet"), ("shard",)),
         (
             "null-pairs",
@@ -291,20 +294,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
                 "data": "data.safetensors",
                 "memorization": "memorization.parquet",
                 "shards": ["shard.parquet"],
-                "out": "x",
+                "out": "x.parquet",
             },
             ("memorization", "shard"),
         ),
-        ("summary", summary("per_sample.parquet"), ("flags",)),
-        ("summary", summary("per_sample.parquet", "per_sample_2.parquet"), ("per_sample_2",)),
+        ("summary", summary("attacked.parquet"), ("flags", "test_groups", "files", "history")),
+        ("summary", summary("attacked.parquet", "attacked_2.parquet"), ("attacked_2",)),
         (
             "harmful",
-            {
-                "spec": {"threshold": 0.5},
-                "samples": ["training_samples.parquet", "training_samples_2.parquet"],
-                "out": "x",
-            },
-            ("training_samples_2",),
+            HARMFUL | {"records": ["records.parquet", "records_2.parquet"], "out": "x.parquet"},
+            ("memorization", "records_2"),
         ),
         (
             "figure gallery",
@@ -332,11 +331,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
             ("training_samples_2",),
         ),
         (
-            "figure influence",
-            {"evaluations": ["per_sample.parquet", "per_sample_2.parquet"], "out": ["x.svg"]},
-            ("per_sample_2",),
-        ),
-        (
             "figure finding_a",
             {"summary": "summary.parquet", "histories": ["history.parquet"], "out": ["x.svg"]},
             ("history", "summary"),
@@ -355,7 +349,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
                 "histories": ["history.parquet"],
                 "harmful": "harmful.parquet",
                 "benchmarks": "benchmarks",
-                **{name: f"x.{name}" for name in ("markdown", "latex", "out")},
+                "markdown": "x.md",
+                "latex": "x.tex",
+                "out": "y.md",
             },
             ("summary", "comparisons", "all_flags", "memorization", "test_groups", "history", "harmful"),
         ),
@@ -367,7 +363,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_tables_of_other_data_are_refused(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage, flags, table = REFUSED[name]
-    for twin in ("per_sample", "training_samples"):
+    for twin in ("attacked", "records", "training_samples"):
         rewrite(folder, twin, f"{twin}_2")
     rewrite(folder, table, **DATA)
     line = fails(capsys, stage, folder, **flags)
@@ -378,7 +374,7 @@ def test_tables_of_other_data_are_refused(name: str, folder: Path, capsys: pytes
 @pytest.mark.parametrize("table", ["memorization", "validation_groups", "test_groups"])
 def test_score_tables_of_two_specs_are_refused(table: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rewrite(folder, table, spec=read_table_with_facts(folder / f"{table}.parquet", table)[1]["spec"] | {"threshold": 0})
-    line = fails(capsys, "train", folder, **training())
+    line = fails(capsys, "groups", folder, **grouped())
     assert "are not of one run of their stage" in line
     gallery = {"data": "data.safetensors", "memorization": "memorization.parquet", "out": ["x.svg"]}
     if table == "memorization":
@@ -389,27 +385,26 @@ def test_score_tables_of_two_specs_are_refused(table: str, folder: Path, capsys:
 def test_scores_of_other_subset_models_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("subsets", folder, spec=FEW | {"seed": 1}, data="data.safetensors", out="shard.parquet")
     flags = {"data": "data.safetensors", "memorization": "memorization.parquet", "shards": ["shard.parquet"]}
-    line = fails(capsys, "null-pairs", folder, spec=NULL, **flags, out="x")
+    line = fails(capsys, "null-pairs", folder, spec=NULL, **flags, out="x.parquet")
     assert "memorization.parquet: of other subset models than" in line
 
 
-def test_evaluations_of_two_specs_are_refused_in_a_figure_and_beside_flags(
+def test_evaluations_of_two_specs_are_refused_and_flags_of_another(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rewrite(folder, "per_sample", "other", spec=EVALUATE | {"seed": 1})
-    files = {"evaluations": ["per_sample.parquet", "other.parquet"], "out": ["x.svg"]}
-    assert "different specs" in fails(capsys, "figure influence", folder, **files)
+    rewrite(folder, "attacked", "other", spec=EVALUATE | {"seed": 1})
+    assert "different specs" in fails(capsys, "summary", folder, **summary("attacked.parquet", "other.parquet"))
     rewrite(folder, "flags", spec=EVALUATE | {"seed": 1})
-    line = fails(capsys, "summary", folder, **summary("per_sample.parquet"))
+    line = fails(capsys, "summary", folder, **summary("attacked.parquet"))
     assert "flags.parquet were evaluated by different specs" in line
 
 
 def test_records_of_two_trainings_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = {"spec": {"threshold": 0.5}, "samples": ["training_samples.parquet", "other.parquet"], "out": "x.parquet"}
-    rewrite(folder, "training_samples", "other", spec=PLAN | {"early_stop": 1})
+    files = HARMFUL | {"records": ["records.parquet", "other.parquet"], "out": "x.parquet"}
+    rewrite(folder, "records", "other", spec=PLAN | {"early_stop": 1})
     assert "trained by different specs" in fails(capsys, "harmful", folder, **files)
     # another seed is what the table is the mean over
-    rewrite(folder, "training_samples", "other", spec=PLAN | {"seed": 4})
+    rewrite(folder, "records", "other", spec=PLAN | {"seed": 4})
     call("harmful", folder, **files)
 
 
@@ -438,9 +433,9 @@ def test_models_of_other_data_network_or_training_are_refused(
 def test_images_of_another_evaluation_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("evaluate", folder, **evaluation(images="images.safetensors"))
     files = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")}
-    call("verify", folder, **files, samples="per_sample.parquet")
+    call("verify", folder, **files, samples="attacked.parquet")
     call("evaluate", folder, **evaluation(spec=EVALUATE | {"seed": 1}))
-    line = fails(capsys, "verify", folder, **files, samples="per_sample.parquet")
+    line = fails(capsys, "verify", folder, **files, samples="attacked.parquet")
     assert "are not of one evaluation" in line
 
 
@@ -452,7 +447,7 @@ def test_files_of_another_version_are_refused(
         "scores": scores("shard.parquet"),
         "train": training(),
         "evaluate": evaluation(),
-        "summary": summary("per_sample.parquet") | {"spec": SUMMARY},
+        "summary": summary("attacked.parquet") | {"spec": SUMMARY},
     }
     monkeypatch.setattr("bat.files.__version__", "0.0.1")
     for stage, flags in called.items():

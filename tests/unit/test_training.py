@@ -231,7 +231,7 @@ def test_one_cycle_rises_to_about_1_at_warmup_and_falls(warmup: float, total: in
 
 
 @given(
-    milestones=st.lists(st.floats(0.01, 0.99), max_size=3),
+    milestones=st.lists(st.floats(0.01, 0.99), max_size=3, unique=True),
     factor=st.floats(0.01, 0.99),
     total=st.integers(1, 300),
 )
