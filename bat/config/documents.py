@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, NoReturn
 
 import yaml
@@ -14,6 +15,7 @@ LARGEST_FILE = 100_000
 """Bytes: twenty times the default configuration, and at most a second to read."""
 
 _DEEPEST = 30
+_LONGEST_SHOWN = 80
 _MOST = 20_000
 _TAG = "tag:yaml.org,2002:"
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
@@ -68,6 +70,12 @@ def read_value(text: str, where: str) -> Any:
         raise BatError(f"{where}: cannot be read as YAML ({' '.join(str(error).split())})") from error
 
 
+def short(part: object) -> str:
+    """Return a key or value as a message shows it: not all of it where it is long."""
+    text = str(part)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
 class _Refused(Exception):
     """What is wrong, at a place."""
 
@@ -81,7 +89,7 @@ class _Nodes(yaml.SafeLoader):
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]  # untyped in the stubs
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise _Refused(f"has the tag {tag}, and no tag is understood here: remove it{_line(event)}")
+            raise _Refused(f"has the tag {short(tag)}, and no tag is understood here: remove it{_line(event)}")
         self.depth += 1
         if self.depth > _DEEPEST:
             raise _Refused(f"is nested more than {_DEEPEST} levels deep: no key lies so deep{_line(event)}")
@@ -95,7 +103,7 @@ def _line(marked: Any) -> str:
 
 
 def _refuse(place: tuple[str, ...], node: yaml.Node, message: str) -> NoReturn:
-    raise _Refused(f"{'.'.join(place) + ': ' if place else ''}{message}{_line(node)}")
+    raise _Refused(f"{'.'.join(map(short, place)) + ': ' if place else ''}{message}{_line(node)}")
 
 
 def _plain(node: yaml.Node, place: tuple[str, ...], left: Iterator[int]) -> Any:
@@ -120,7 +128,7 @@ def _map(node: yaml.MappingNode, place: tuple[str, ...], left: Iterator[int]) ->
         name = key.value if merge else _key(key, place)
         line = key.start_mark.line + 1
         if name in lines:
-            _refuse(place, key, f"{name} stands there twice, in line {lines[name]} also: keep one")
+            _refuse(place, key, f"{short(name)} stands there twice, in line {lines[name]} also: keep one")
         lines[name] = line
         if not merge:
             found[name] = _plain(value, (*place, name), left)
@@ -136,7 +144,7 @@ def _map(node: yaml.MappingNode, place: tuple[str, ...], left: Iterator[int]) ->
 def _key(key: yaml.Node, place: tuple[str, ...]) -> str:
     if key.tag != _TAG + "str" or not isinstance(key, yaml.ScalarNode):
         shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or map"
-        _refuse(place, key, f"{shown} stands as a key but is no text: mend it")
+        _refuse(place, key, f"{short(shown)} stands as a key but is no text: mend it")
     return str(_text(key, place))
 
 
@@ -155,7 +163,7 @@ def _scalar(node: yaml.ScalarNode, place: tuple[str, ...]) -> Any:
     if kind == "str":
         # in quotes it is text, whatever it looks like
         if node.style is None and _NUMBER_AFTER_ALL.fullmatch(text):
-            _refuse(place, node, f"{text[:100]} is text in YAML 1.1 and a number in 1.2: {_number_hint(text)}")
+            _refuse(place, node, f"{short(text)} is text in YAML 1.1 and a number in 1.2: {_number_hint(text)}")
         return text
     if kind == "null":
         return None
@@ -163,7 +171,11 @@ def _scalar(node: yaml.ScalarNode, place: tuple[str, ...]) -> Any:
         return text.lower() == "true"
     if kind == "bool":
         meant = "true" if text.lower() in ("yes", "on") else "false"
-        _refuse(place, node, f'{text} is {meant} in YAML 1.1 and text in 1.2: write {meant}, or "{text}" for the text')
+        _refuse(
+            place,
+            node,
+            f'{text} is {meant} in YAML 1.1 and text in 1.2: write {meant}, or "{short(text)}" for the text',
+        )
     if kind == "int" and _DECIMAL.fullmatch(text):
         return int(text)
     if kind == "float" and text.lower().lstrip("+") == ".inf":
@@ -174,21 +186,22 @@ def _scalar(node: yaml.ScalarNode, place: tuple[str, ...]) -> Any:
         _refuse(place, node, f"{text} is no number to compute with: give a finite one")
     if kind == "timestamp":
         _refuse(place, node, f'{text} is a date in YAML: write "{text}" for the text')
-    _refuse(place, node, f'{text} is read in several ways: write a number in decimal digits, or "{text}" for the text')
+    _refuse(
+        place,
+        node,
+        f'{text} is read in several ways: write a number in decimal digits, or "{short(text)}" for the text',
+    )
 
 
 def _number_hint(text: str) -> str:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float(int(text, 8))
+    value = float(int(text, 8)) if text.startswith("0o") else float(text)
     if not math.isfinite(value):
         return "write a finite one"
-    if value == int(value) and abs(value) < 1e6:
-        plain = f"{int(value)}" if set(text) <= set("+-0123456789o") else f"{int(value)}.0"
-        return f'write {plain}, or "{text}" for the text'
-    mantissa, _, exponent = f"{value!r}".partition("e") if "e" in repr(value) else f"{value:e}".partition("e")
-    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-    scientific = f"{mantissa}{'' if '.' in mantissa else '.0'}e{int(exponent):+d}"
-    short = repr(value)
-    return f'write {short + " or " if "e" not in short else ""}{scientific}, or "{text}" for the text'
+    exact = Decimal(repr(value))
+    if set(text) <= set("+-0123456789o"):
+        ways = [f"{int(value)}"]
+    else:
+        mantissa, exponent = f"{exact.normalize():E}".split("E")
+        plain = f"{exact:f}"
+        ways = [plain if "." in plain else f"{plain}.0", f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}"]
+    return f'write {" or ".join(way for way in ways if len(way) < 25)}, or "{short(text)}" for the text'

@@ -51,6 +51,9 @@ _LONGEST_PART = 255
 LARGEST_L2 = 1000.0
 """Over the L2 norm of all pixels of a colour image of 577 x 577."""
 
+LONGEST_NAME = 200
+"""Letters of a run's name, which makes the name of a file, of 255 bytes at most."""
+
 LARGEST_SIDE = 4096
 """Pixels of an image's height or width."""
 
@@ -73,6 +76,5 @@ BatchSize = Annotated[int, Field(ge=1, le=10**6)]
 Shuffles = Annotated[int, Field(ge=0, le=10_000)]
 Bootstrap = Annotated[int, Field(ge=100, le=100_000)]
 FilePath = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_usable)]
-RunName = Annotated[str, Field(pattern=NAME, max_length=200)]
-# three of them and more make the name of a file, which has 255 bytes at most
+RunName = Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)]
 Name = Annotated[str, Field(pattern=NAME, max_length=60)]

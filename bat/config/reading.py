@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from bat.config.data import ImageFolder, Npz
-from bat.config.documents import read_document, read_value
+from bat.config.documents import read_document, read_value, short
 from bat.config.experiment import Config
 from bat.config.scores import FileScores
 from bat.errors import BatError
@@ -16,9 +16,6 @@ from bat.given import located, reason, status
 
 T = TypeVar("T")
 Location = tuple[int | str, ...]
-
-_LONGEST_KEY = 80
-"""Letters of a key, of which a message shows no more."""
 
 
 def parse(record: type[T], value: Mapping[str, Any] | str, where: str) -> T:
@@ -40,7 +37,7 @@ def load(path: str, *more: str, settings: Sequence[str] = ()) -> Config:
         BatError: naming the file or setting, and the place of what is wrong in it.
     """
     sources = [(each, read_document(each)) for each in (path, *more)]
-    sources += [(f"--config {text}", _setting(text)) for text in settings]
+    sources += [(f"--config {short(text)}", _setting(text)) for text in settings]
     value = reduce(merged, [document for _, document in sources])
     return _built(Config, value, lambda location: _source(sources, location))
 
@@ -88,8 +85,8 @@ def schema() -> dict[str, Any]:
 def _setting(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise BatError(f"--config {text}: give KEY=VALUE")
-    return {key: read_value(value, f"--config {text}")}
+        raise BatError(f"--config {short(text)}: give KEY=VALUE")
+    return {key: read_value(value, f"--config {short(text)}")}
 
 
 def _source(sources: Sequence[tuple[str, dict[str, Any]]], location: Location) -> str:
@@ -127,7 +124,7 @@ def _built(record: type[T], value: Mapping[str, Any] | str, source: Callable[[Lo
         return TypeAdapter(record).validate_json(text)
     except ValidationError as error:
         location, message = _first_problem(error, plain)
-        place = ".".join(_short(part) for part in location)
+        place = ".".join(short(part) for part in location)
         raise BatError(f"{source(location)}: {place + ': ' if place else ''}{message}") from error
 
 
@@ -135,14 +132,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"{_short(key)} stands there twice: keep one")
+            raise ValueError(f"{short(key)} stands there twice: keep one")
         found[key] = value
     return found
-
-
-def _short(part: int | str) -> str:
-    text = str(part)
-    return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}..."
 
 
 def _first_problem(error: ValidationError, value: Any) -> tuple[Location, str]:

@@ -208,7 +208,7 @@ def test_bad_config_is_one_line_and_status_2(tmp_path, change, place):
     done = snakemake(folder, "--quiet", "all")
     assert done.returncode == 2
     *_, line = done.stderr.splitlines()
-    assert line.startswith("config: ")
+    assert line.startswith("config/")
     assert place in line
     assert "Traceback" not in done.stderr
     assert not (folder / "results").exists()
