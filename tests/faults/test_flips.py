@@ -10,7 +10,21 @@ from typing import Any
 
 import pytest
 import torch
-from stages import EVALUATE, MODEL, RECIPE, SCORES, SUBSETS, TRAIN, call, digits, evaluation, fails, scores, summary
+from stages import (
+    EVALUATE,
+    MODEL,
+    RECIPE,
+    SCORES,
+    SUBSETS,
+    TRAIN,
+    call,
+    digits,
+    evaluation,
+    fails,
+    grouped,
+    scores,
+    summary,
+)
 from stages import training as training_flags
 
 from bat.checkpoints import Checkpoint
@@ -47,11 +61,13 @@ PAGE: dict[str, Any] = {
     "histories": ["history.parquet"],
     "harmful": "harmful.parquet",
     "benchmarks": "benchmarks",
-    **{name: f"page.{name}" for name in ("markdown", "latex", "out")},
+    "markdown": "summary.md",
+    "latex": "summary.tex",
+    "out": "results.md",
 }
-VERIFY = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {
-    "samples": "per_sample.parquet"
-}
+VERIFY = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"samples": "attacked.parquet"}
+HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet", "records": ["records.parquet"]}
+HARMFUL |= {"out": "harmful.parquet"}
 GALLERY = {
     "data": "data.safetensors",
     "memorization": "memorization.parquet",
@@ -76,10 +92,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         provenance("robust_memorization", **about),
     )
     call("train", folder, **training_flags(spec=PLAN | {"without": None}), robust_memorization=RM)
-    call("harmful", folder, spec={"threshold": 0.5}, samples=["training_samples.parquet"], out="harmful.parquet")
+    call("harmful", folder, **HARMFUL)
     call("train", folder, **TRAINING)
+    call("groups", folder, **grouped())
     call("evaluate", folder, **EVALUATION)
-    call("summary", folder, **summary("per_sample.parquet"))
+    call("summary", folder, **summary("attacked.parquet"))
     return folder
 
 
@@ -91,26 +108,24 @@ READ = [
     ("shard.parquet", "scores", scores("shard.parquet")),
     ("memorization.parquet", "train", TRAINING),
     ("memorization.parquet", "null-pairs", NULL_PAIRS),
-    ("test_groups.parquet", "train", TRAINING),
-    ("validation_groups.parquet", "train", TRAINING),
+    *[
+        (f"{name}.parquet", "groups", grouped())
+        for name in ("memorization", "test_groups", "validation_groups", "records")
+    ],
     ("harmful.parquet", "train", TRAINING),
     (RM, "train", TRAINING),
-    ("test_groups.parquet", "evaluate", EVALUATION),
+    ("test_groups.parquet", "summary", summary("attacked.parquet")),
     ("best.safetensors", "evaluate", EVALUATION),
     ("last.safetensors", "evaluate", EVALUATION),
-    (
-        "training_samples.parquet",
-        "harmful",
-        {"spec": {"threshold": 0.5}, "samples": ["training_samples.parquet"], "out": "x.parquet"},
-    ),
-    ("per_sample.parquet", "summary", summary("per_sample.parquet")),
-    ("flags.parquet", "summary", summary("per_sample.parquet")),
+    ("records.parquet", "harmful", HARMFUL),
+    ("attacked.parquet", "summary", summary("attacked.parquet")),
+    ("flags.parquet", "summary", summary("attacked.parquet")),
     *[
         (f"{name}.parquet", "results", PAGE)
         for name in ("summary", "comparisons", "all_flags", "history", "null_pairs")
     ],
     ("train_influence.parquet", "figure gallery", GALLERY),
-    *[(name, "verify", VERIFY) for name in ("images.safetensors", "per_sample.parquet", "best.safetensors")],
+    *[(name, "verify", VERIFY) for name in ("images.safetensors", "attacked.parquet", "best.safetensors")],
 ]
 
 
@@ -147,8 +162,8 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
 
 KEPT = [
     ("shard.parquet.parts/3.safetensors", "subsets", SHARD, "shard.parquet"),
-    ("per_sample.parquet.parts/best/0001.safetensors", "evaluate", EVALUATION, "per_sample.parquet"),
-    ("last.safetensors.checkpoint", "train", TRAINING, "history.parquet"),
+    ("attacked.parquet.parts/best/0001.safetensors", "evaluate", EVALUATION, "attacked.parquet"),
+    ("last.safetensors.checkpoint", "train", TRAINING, "records.parquet"),
 ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stages import RECIPE, SUBSETS, TRAIN, call, command, digits, evaluation, scores, shard, summary
+from stages import RECIPE, SUBSETS, TRAIN, call, command, digits, evaluation, grouped, scores, shard, summary
 from stages import training as training_flags
 
 SHORT = RECIPE | {"epochs": 3}
@@ -24,7 +24,8 @@ STAGES: list[tuple[str, dict[str, Any]]] = [
     ("scores", scores("shard-0.parquet")),
     ("train", training_flags(spec=PLAN)),
     ("evaluate", evaluation(images="images.safetensors")),
-    ("summary", summary("per_sample.parquet")),
+    ("groups", grouped()),
+    ("summary", summary("attacked.parquet")),
     ("figure memorization", {"memorization": "memorization.parquet", "out": ["m.svg", "m.pdf"]}),
 ]
 # the stages in turn in one process, a JSON line each: status and what went to standard error
