@@ -186,7 +186,7 @@ class Config:
         attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
         if len(set(attacks)) < len(attacks):
             raise ValueError(f"evaluation.ensemble has an attack twice: {', '.join(attacks)}; give it more restarts")
-        names = {method.name for method in methods}
+        names = [method.name for method in methods]
         for name in (*[name for pair in self.evaluation.pairs for name in pair], self.evaluation.baseline):
             if name is not None and name not in names:
                 raise ValueError(f"evaluation compares with {name}, which is no method: take of {', '.join(names)}")

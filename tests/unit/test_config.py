@@ -683,6 +683,11 @@ def test_what_is_wrong_is_said_of_the_file_or_setting_that_says_it(tmp_path):
     assert refusal(alone).startswith(f"{second}, --config subsample=0.5: experiment: missing key")
 
 
+def test_the_methods_to_choose_from_are_named_in_their_order():
+    message = refusal(parse, Config, edited("evaluation.baseline", "none_such"), "here")
+    assert message.endswith("compares with none_such, which is no method: take of natural, pgd_at, bat")
+
+
 def test_settings_are_read_as_files_are():
     base = str(ROOT / "config/config.yaml")
     settings_ = ["training={seeds: [0]}", "subsample=0.1", "experiment=trial", "removal={method: null}"]
