@@ -39,13 +39,14 @@ def backward(
 def perturbed(weights: Sequence[Tensor], gradients: Sequence[Tensor], *, gamma: float) -> Iterator[None]:
     """Move each weight tensor by gamma times its norm along its gradient, and put it back to the bit.
 
-    A tensor whose gradient is 0 stays where it is.
+    A tensor whose gradient is 0 stays where it is, and one whose gradient is tiny moves as far as any other.
     """
     found = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):
-            length = gradient.norm().clamp(min=torch.finfo(gradient.dtype).tiny)
-            weight.add_(gradient * (gamma * weight.norm() / length))
+            # to a largest entry of 1: squares of tiny ones would vanish, and the norm is then 0 or at least 1
+            ascent = gradient / gradient.abs().max().clamp(min=torch.finfo(gradient.dtype).tiny)
+            weight.add_(ascent * (gamma * weight.norm() / ascent.norm().clamp(min=1)))
     try:
         yield
     finally:

@@ -233,8 +233,8 @@ def summary(samples: pd.DataFrame, *, confidence: float, bootstrap: int, seed: i
                 low, high = bootstrap_interval(
                     correct, confidence=confidence, resamples=bootstrap, seed=derive_seed(seed, "bootstrap")
                 )
-                by_seed = correct.mean(1)
-                deviation = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else float("nan")
+                by_seed = correct.sum(1)  # whole numbers: seeds that are alike deviate by 0
+                deviation = float(by_seed.std(ddof=1)) / correct.shape[1] if len(by_seed) > 1 else float("nan")
                 rows.append(
                     {
                         "method": method,

@@ -154,8 +154,8 @@ def _scaled(learner: Learner, share: float, loss: Tensor) -> Tensor:
 def learning_rate_factor(schedule: Steps | OneCycle, done: int, total: int) -> float:
     """Return what the learning rate is multiplied by for the step after ``done`` of ``total`` steps."""
     if isinstance(schedule, Steps):
-        # 0.07 * 100 is a little more than 7
-        return schedule.factor ** int(sum(done >= milestone * total - 1e-9 for milestone in schedule.milestones))
+        # 0.07 * 100 is a little more than 7, but 7 / 100 is what 0.07 is
+        return schedule.factor ** int(sum(done / total >= milestone for milestone in schedule.milestones))
     peak = schedule.warmup * total
     # the first step is not wasted at a rate of 0, and the last one is still above it
     return (done + 1) / (peak + 1) if done < peak else (total - done) / (total - peak)

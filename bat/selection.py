@@ -1,6 +1,7 @@
 """Which training samples a run leaves out, and which a method takes for atypical. Pure arrays."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ Bools = NDArray[np.bool_]
 def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None, *, seed: int) -> Bools:
     """Return which training samples a run is trained without: (n,) bool, in the order of ``scores``.
 
+    Of samples that are memorized alike the first ones of ``scores`` count as the most memorized.
     scores: of ``memorization_table``; harmful: of ``harmful_table``, needed for harmful and benign samples. Random
     samples are drawn by ``seed`` among those that are not named, class by class as many as are named; where a class
     has too few others, the rest comes from all classes, and where all have too few, the others are all that is drawn.
@@ -60,7 +62,11 @@ def atypical_for(scores: pd.DataFrame, robust: pd.DataFrame | None, method: Meth
         if robust is None:
             raise BatError(f"method {method.name}: its score needs --robust-memorization, of stage robust-scores")
         scores = robust
-    value = (1 - scores["p_out"] if method.score == "consistency" else scores["memorization"]).to_numpy()
+    if method.score == "consistency":
+        # 1 - p_out is rounded: 1 - 17/20 is a little more than 0.15
+        consistent: Bools = scores["p_out"].to_numpy() < float(1 - Decimal(str(method.threshold)))
+        return consistent
+    value = scores["memorization"].to_numpy()
     if method.score == "shuffled":
         value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)
     chosen: Bools = value > method.threshold
@@ -88,8 +94,9 @@ def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None)
     if without.what == "top":
         if without.fraction is None:
             raise ValueError("the most memorized samples need a fraction")
-        count = round(without.fraction * len(scores))
-        order = scores["memorization"].fillna(-np.inf).to_numpy().argsort(kind="stable")[::-1]
+        # of the decimal as written: 0.575 * 100 is a little less than 57.5
+        count = round(Decimal(str(without.fraction)) * len(scores))
+        order = (-scores["memorization"].to_numpy()).argsort(kind="stable")
         named = np.zeros(len(scores), dtype=bool)
         named[order[:count]] = True
         return named

@@ -7,18 +7,19 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, ndtr, ndtri
+from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
 def near_chance(accuracy: float, chance: float) -> bool:
-    """Return whether an accuracy is closer to chance than a tenth of the way to 1: a model that did not train.
+    """Return whether an accuracy is at most a tenth of the way from chance to 1: a model that did not train.
 
     chance: the share of the most frequent class, what a constant answer gets.
     """
-    return not accuracy > chance + 0.1 * (1 - chance)  # NaN is no accuracy
+    # rounded, so that exactly a tenth is one; NaN is no accuracy
+    return not round(accuracy - chance - 0.1 * (1 - chance), 12) > 0
 
 
 def wilson(successes: Counts, n: Counts, *, confidence: float) -> tuple[Floats, Floats]:
@@ -85,15 +86,25 @@ def paired_p_value(differences: Counts) -> float:
     # sums of one size flip alike: their total is size * (2 * flipped - count)
     distribution = np.ones(1)
     for size, count in zip(*np.unique(sums[sums > 0], return_counts=True), strict=True):
-        flipped, steps = np.arange(count + 1), np.zeros(size * count + 1)
-        # binomial probabilities; scipy.stats has them too, but takes half a second of each process to import
-        ways = gammaln(count + 1) - gammaln(flipped + 1) - gammaln(count - flipped + 1)
-        steps[::size] = np.exp(ways - count * np.log(2))
+        steps = np.zeros(size * count + 1)
+        steps[::size] = _fair_binomial(int(count))
         # all terms are positive, so nothing cancels as it would through a Fourier transform
         distribution = np.convolve(distribution, steps)
     totals = 2 * np.arange(len(distribution)) - sums.sum()
     as_far = np.abs(totals) >= abs(int(differences.sum()))
     return float(min(distribution[as_far].sum(), 1.0))
+
+
+@lru_cache(maxsize=256)
+def _fair_binomial(count: int) -> Floats:
+    """Return the probabilities of 0 ... count heads of a fair coin: (count + 1,).
+
+    Each is the float64 nearest to it, so that a p-value of exactly 1/16 meets a level of 1/16 on every machine.
+    """
+    ways = [1]
+    for heads in range(count):
+        ways.append(ways[-1] * (count - heads) // (heads + 1))
+    return np.array([number / 2**count for number in ways])
 
 
 def holm(p_values: Floats) -> Floats:
@@ -115,8 +126,10 @@ def bootstrap_interval(
     bootstrap). With one seed it covers test samples alone.
     """
     rows, columns = _resamples(*values.shape, resamples, seed)
-    means = ((rows @ values.astype(np.float64)) * columns).sum(1) / values.size
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    totals = ((rows @ values.astype(np.float64)) * columns).sum(1)
+    # totals are whole numbers, so an end between two of them that is 0 is exactly that, and has no sign by rounding
+    ends = np.quantile(totals, [(1 - confidence) / 2, (1 + confidence) / 2]).round(9) + 0.0
+    low, high = ends / values.size
     return float(low), float(high)
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+
 from bat.config import parse
 from bat.errors import BatError
 from bat.files import provenance
@@ -72,8 +74,9 @@ def robust_scores(
         )
         effects = effect_table(
             mask[:, atypical],
-            {name: right[:, typical].mean(1) for name, right in correct.items()},
+            {name: right[:, typical].sum(1, dtype=np.int64) for name, right in correct.items()},
             scores[atypical],
+            samples=int(typical.sum()),
             false_discovery_rate=plan.false_discovery_rate,
         )
     low = effects["robust_significant"] & (effects["robust_effect"] < 0)

@@ -1,5 +1,7 @@
 """Which samples a run leaves out or takes for atypical, and what having a sample does to models."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,7 +39,7 @@ def without(what, fraction=None, random=False):
 def test_the_most_memorized_are_removed_and_the_twin_has_as_many_others_of_each_class(seed, fraction):
     table = scores(seed=seed)
     named = removed(table, without("top", fraction), None, seed=seed)
-    assert named.sum() == round(fraction * len(table))
+    assert named.sum() == round(Decimal(str(fraction)) * len(table))
     values = table["memorization"].fillna(-9)
     if named.any():
         assert values[named].min() >= values[~named].max()
@@ -56,9 +58,9 @@ def test_the_most_memorized_equal_those_of_a_sorted_list(seed, n, fraction):
     table = scores(n, seed)
     scored = sorted((-value, i) for i, value in enumerate(table["memorization"]) if not np.isnan(value))
     found = set(np.flatnonzero(removed(table, without("top", fraction), None, seed=seed)))
-    first = [i for _, i in scored][: round(fraction * n)]
+    first = [i for _, i in scored][: round(Decimal(str(fraction)) * n)]
     assert set(first) <= found  # a sample without a score comes after all others
-    assert len(found) == round(fraction * n)
+    assert len(found) == round(Decimal(str(fraction)) * n)
 
 
 @given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=30), bits=st.integers(0, 2**30), seed=st.integers(0, 99))
@@ -201,8 +203,9 @@ def test_each_fraction_has_a_name_of_its_own_that_paths_can_hold(fractions):
 def test_effects_equal_welchs_test_and_a_planted_one_is_found():
     random = np.random.default_rng(0)
     mask = random.random((80, 30)) < 0.7
-    accuracy = 0.8 + 0.01 * random.standard_normal(80) - 0.03 * mask[:, 4]
-    table = effect_table(mask, {"robust": accuracy}, scores(30), false_discovery_rate=0.05)
+    right = (8000 + 100 * random.standard_normal(80) - 300 * mask[:, 4]).astype(int)
+    accuracy = right / 10_000
+    table = effect_table(mask, {"robust": right}, scores(30), samples=10_000, false_discovery_rate=0.05)
     for i, row in table.iterrows():
         inside, outside = accuracy[mask[:, i]], accuracy[~mask[:, i]]
         assert row["robust_effect"] == pytest.approx(inside.mean() - outside.mean())
@@ -214,13 +217,15 @@ def test_effects_equal_welchs_test_and_a_planted_one_is_found():
 
 def test_effects_are_those_of_each_metric_on_its_own_and_have_welchs_standard_error():
     random = np.random.default_rng(1)
-    mask, clean, robust = random.random((50, 8)) < 0.7, random.random(50), random.random(50)
+    mask, clean, robust = random.random((50, 8)) < 0.7, random.integers(400, size=50), random.integers(400, size=50)
     rows = scores(20).iloc[5:13]
-    table = effect_table(mask, {"clean": clean, "robust": robust}, rows, false_discovery_rate=0.05)
+    both = {"clean": clean, "robust": robust}
+    table = effect_table(mask, both, rows, samples=400, false_discovery_rate=0.05)
     assert table["train_index"].tolist() == rows["train_index"].tolist()
     assert (table["models"] == 50).all()
-    for name, accuracy in (("clean", clean), ("robust", robust)):
-        alone = effect_table(mask, {name: accuracy}, rows, false_discovery_rate=0.05)
+    for name, right in both.items():
+        accuracy = right / 400
+        alone = effect_table(mask, {name: right}, rows, samples=400, false_discovery_rate=0.05)
         pd.testing.assert_frame_equal(alone, table[alone.columns])
         for i in range(8):
             inside, outside = accuracy[mask[:, i]], accuracy[~mask[:, i]]
@@ -230,17 +235,17 @@ def test_effects_are_those_of_each_metric_on_its_own_and_have_welchs_standard_er
 
 def test_effects_without_a_test():
     mask = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=bool)
-    table = effect_table(mask, {"clean": np.array([0.1, 0.3, 0.2, 0.6])}, scores(3), false_discovery_rate=0.5)
+    table = effect_table(mask, {"clean": np.array([1, 3, 2, 6])}, scores(3), samples=10, false_discovery_rate=0.5)
     # never left out, left out of one model, of two
     assert table["clean_effect"].tolist() == pytest.approx([np.nan, 0.2 - 0.6, 0.2 - 0.4], nan_ok=True)
     assert table["clean_p_value"].isna().tolist() == [True, True, False]
     assert table["clean_standard_error"].isna().tolist() == [True, True, False]
     assert table["clean_significant"].tolist()[:2] == [False, False]
     many = np.random.default_rng(0).random((40, 30)) < 0.7
-    alike = effect_table(many, {"clean": np.full(40, 0.7)}, scores(30), false_discovery_rate=0.5)
-    assert (alike["clean_effect"] == 0).all()  # not the rounding of 0.7
+    alike = effect_table(many, {"clean": np.full(40, 7)}, scores(30), samples=10, false_discovery_rate=0.5)
+    assert (alike["clean_effect"] == 0).all()
     assert not alike["clean_significant"].any()
-    none = effect_table(mask[:, :0], {"clean": np.full(4, 0.5)}, scores(3)[:0], false_discovery_rate=0.5)
+    none = effect_table(mask[:, :0], {"clean": np.full(4, 5)}, scores(3)[:0], samples=10, false_discovery_rate=0.5)
     assert none.empty
     assert list(none) == list(table)
 
@@ -250,7 +255,8 @@ def test_without_any_effect_few_experiments_find_one():
     found, below = [], []
     for _ in range(400):
         mask = random.random((60, 25)) < 0.7
-        table = effect_table(mask, {"robust": random.normal(size=60)}, scores(25), false_discovery_rate=0.1)
+        right = (5000 + 500 * random.normal(size=60)).astype(int)
+        table = effect_table(mask, {"robust": right}, scores(25), samples=10_000, false_discovery_rate=0.1)
         found.append(table["robust_significant"].any())
         below.append((table["robust_p_value"] < 0.1).mean())
     # under the null a discovery at all is a false one: at most 0.1, here with four standard errors of it
@@ -265,8 +271,8 @@ def test_planted_effects_are_found_by_sign_and_size_and_little_else():
         mask = random.random((200, 40)) < 0.7
         effect = np.zeros(40)
         effect[:4] = -0.02, 0.02, -0.015, 0.015
-        accuracy = 0.6 + mask @ effect + 0.01 * random.standard_normal(200)
-        table = effect_table(mask, {"robust": accuracy}, scores(40), false_discovery_rate=0.1)
+        right = (10_000 * (0.6 + mask @ effect + 0.01 * random.standard_normal(200))).astype(int)
+        table = effect_table(mask, {"robust": right}, scores(40), samples=10_000, false_discovery_rate=0.1)
         chosen = table["robust_significant"].to_numpy()
         hits += chosen[:4].sum()
         false.append(chosen[4:].sum() / max(chosen.sum(), 1))
