@@ -1,6 +1,7 @@
 """Mixed precision, channels last, accumulation and compilation: what they change, and what they must not."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -76,6 +77,39 @@ def test_a_pass_has_no_more_samples_than_the_micro_batch(monkeypatch: pytest.Mon
     monkeypatch.setattr(Network, "features", lambda model, x: sizes.append(len(x)) or features(model, x))
     trained(GAIRAT, replace(FLOAT32, micro_batch=7))
     assert max(sizes) == 7
+
+
+@pytest.mark.parametrize("micro_batch", [3, 7, 16])
+def test_the_history_sums_up_micro_batches_by_their_share_of_the_samples(micro_batch: int) -> None:
+    goal, seen = objective(BAT), []
+
+    def outer(model: Network, batch: Any) -> Any:
+        terms = goal.outer(model, batch)
+        counted = terms.discrimination, terms.harmful, terms.harmful_weight
+        seen.append((len(batch.x), float(terms.loss.detach()), *(float(term) for term in counted)))
+        return terms
+
+    inner = Inner(THREAT, ATTACK, "eval")
+    compute = replace(FLOAT32, micro_batch=micro_batch)
+    for epoch in fit(
+        network(PART),
+        PART,
+        objective=replace(goal, outer=outer),
+        recipe=RECIPE,
+        seed=3,
+        what="a run",
+        atypical=RARE,
+        inner=inner,
+        compute=compute,
+    ):
+        assert sum(n for n, *_ in seen) == 60
+        assert epoch.loss == pytest.approx(sum(n * loss for n, loss, *_ in seen) / 60, rel=1e-5)
+        assert epoch.discrimination_loss == pytest.approx(sum(n * term for n, _, term, *_ in seen) / 60, rel=1e-5)
+        assert epoch.discrimination_loss > 0.1
+        harmful, weight = (sum(values[place] for values in seen) for place in (3, 4))
+        assert epoch.harmful == harmful > 0
+        assert epoch.harmful_weight == pytest.approx(weight / harmful, rel=1e-5)
+        seen.clear()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -98,6 +98,49 @@ def test_an_epochs_randomness_does_not_depend_on_the_epochs_before() -> None:
     assert spy.made == [(7, purpose, epoch) for epoch in (1, 2, 3) for purpose in ("order", "augment", "start")]
 
 
+@pytest.mark.parametrize("method", [NATURAL, PGD_AT], ids=["natural", "pgd_at"])
+def test_dropout_depends_on_seed_and_epoch_alone(method: Method) -> None:
+    part = samples(40)
+
+    def dropped(*, epochs: int, seed: int = 0, first: int = 1, state: dict[str, Tensor] | None = None) -> Any:
+        """For each epoch which features were dropped, pass after pass, and the state after it."""
+        model = network(part)
+        # all ones before it, so that a feature is 0 where it was dropped and nowhere else
+        model.body = nn.Sequential(model.body, Ones(), nn.Dropout(0.5))
+        seen: list[Tensor] = []
+        model.body.register_forward_hook(lambda module, _, out: seen.append(out == 0) if module.training else None)
+        inner = Inner(THREAT, ATTACK, "eval")
+        recipe = replace(RECIPE, epochs=epochs)
+        found = []
+        torch.manual_seed(first)  # the global state is nobody's business
+        for epoch in fit(
+            model,
+            part,
+            objective=objective(method),
+            recipe=recipe,
+            seed=seed,
+            what="",
+            inner=inner,
+            first=first,
+            state=state,
+        ):
+            found.append((torch.cat(seen), epoch.state()))
+            seen.clear()
+        return found
+
+    (one, state), (two, _), *_ = whole = dropped(epochs=3)
+    assert len({mask.numpy().tobytes() for mask, _ in whole}) == 3
+    assert 0.3 < one.float().mean() < 0.7
+    assert torch.equal(dropped(epochs=3, first=2, state=state)[0][0], two)
+    assert torch.equal(dropped(epochs=1)[0][0], one)
+    assert not torch.equal(dropped(epochs=1, seed=1)[0][0], one)
+
+
+class Ones(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x) + 0 * x
+
+
 def test_all_objectives_see_the_same_order_from_the_same_weights() -> None:
     orders = []
     for method in METHODS:
