@@ -3,17 +3,16 @@
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
+from torch import Tensor
 
-from bat import __version__
 from bat.errors import BatError
-from bat.files import provenance
+from bat.files import provenance, remove
 from bat.tensors import read_tensors, write_tensors
 from bat.training import Progress
 
@@ -28,26 +27,41 @@ class Checkpoint:
         self._latest: Progress | None = None
         self._written = time.monotonic()
 
-    def read(self, device: torch.device) -> Progress | None:
-        """Return what an earlier run of the same has done; None without one, or where its file is damaged."""
+    def read(self, device: torch.device, tell: Callable[[str], None]) -> Progress | None:
+        """Return what an earlier run of the same has done.
+
+        None without one, or where its file is damaged or of another run; ``tell`` is told which.
+        """
+        if not self.path.exists():
+            return None
         try:
             tensors, facts = read_tensors(self.path, _KIND)
         except BatError:
+            tell(f"{self.path}: damaged, or of another version: training starts anew")
             return None
-        if (facts["about"], facts["version"]) != (self._about, __version__):
+        if facts["about"] != self._about:
+            tell(f"{self.path}: of another spec, or from other inputs: training starts anew")
             return None
-        parts: dict[str, dict[str, Any]] = {"state": {}, "best": {}, "samples": {}}
+        done = json.loads(facts["done"])
+        parts: dict[str, dict[str, Tensor]] = {"state": {}, "best": {}}
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
-            parts[part][key] = tensor.numpy() if part == "samples" else tensor.to(device)
-        samples = pd.DataFrame(parts["samples"])
-        return Progress(state=parts["state"], best=parts["best"], samples=[samples], **json.loads(facts["done"]))
+            if part == "rows":
+                number, _, column = key.partition(".")
+                done["rows"][int(number)][column] = tensor.numpy().tobytes()
+            else:
+                parts[part][key] = tensor.to(device)
+        return Progress(state=parts["state"], best=parts["best"], **done)
 
     def keep(self, progress: Progress, minutes: float) -> None:
         """Take note of what is done, and write it where so many minutes have passed since the last time."""
         self._latest = progress
         if time.monotonic() - self._written >= 60 * minutes:
             self._write()
+
+    def remove(self) -> None:
+        """Remove the file: the run is finished, and its outputs are written."""
+        remove(self.path)
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
@@ -70,9 +84,15 @@ class Checkpoint:
             return
         tensors = {f"state.{name}": tensor for name, tensor in self._latest.state.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._latest.best.items()}
-        samples = pd.concat(self._latest.samples, ignore_index=True)
-        tensors |= {f"samples.{name}": torch.tensor(column.to_numpy()) for name, column in samples.items()}
-        # as a text of its own, which keeps the order of the history's columns
-        done = {"epoch": self._latest.epoch, "rows": self._latest.rows, "best_row": self._latest.best_row}
+        rows: list[dict[str, float]] = []
+        for number, row in enumerate(self._latest.rows):
+            rows.append({})
+            for name, value in row.items():
+                if isinstance(value, bytes):
+                    # frombuffer wants memory that may be written to
+                    tensors[f"rows.{number}.{name}"] = torch.frombuffer(bytearray(value), dtype=torch.uint8)
+                else:
+                    rows[-1][name] = value
+        done = {name: getattr(self._latest, name) for name in ("epoch", "best_epoch", "best_right")} | {"rows": rows}
         write_tensors(self.path, tensors, provenance(_KIND, about=self._about, done=json.dumps(done)))
         self._latest, self._written = None, time.monotonic()

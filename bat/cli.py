@@ -2,44 +2,108 @@
 
 import importlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from bat.commands import parser
-from bat.errors import BatError
-from bat.journal import Journal
+from bat.errors import BatError, Stopped, is_out_of_memory, one_line
+from bat.files import disk_errors
+
+_MEMORY = {
+    "attack": "--batch-size",
+    "evaluate": "evaluation.batch_size",
+    "verify": "evaluation.batch_size",
+    "train": "training.recipe.batch_size or compute.micro_batch",
+    "subsets": "memorization.recipe.batch_size or compute.micro_batch",
+}
+"""What a stage's memory grows with."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one stage. Exits with status 2 after an error that the user can mend."""
-    options = vars(parser().parse_args(arguments))
+    """Run one stage. Exits with status 2 after an error that the user can mend, quietly when it is told to stop."""
+    try:
+        with _stoppable():
+            _run(arguments)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # nobody reads any more: also what is still to be flushed goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _run(arguments: list[str] | None) -> None:
+    from bat.commands import parser
+    from bat.journal import Journal
+    from bat.paths import checked
+
+    try:
+        options = vars(parser().parse_args(arguments))
+    except SystemExit:
+        sys.stdout.flush()
+        raise
     stage, run = options.pop("stage"), options.pop("run")
-    stage = " ".join([stage, options.pop("figure", "")]).strip()
+    name = " ".join([stage, options.pop("figure", "")]).strip()
+    try:
+        options = checked(stage, options)
+    except BatError as error:
+        sys.exit(_complain(name, str(error)))
     log, threads = options.pop("log", None), options.pop("threads", 1)
     # read by the libraries when they are first imported
     os.environ |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     try:
         if log:
             Path(log).parent.mkdir(parents=True, exist_ok=True)
-        journal = Journal(stage, log)
+        journal = Journal(name, log)
     except OSError as error:
-        sys.exit(_complain(stage, f"{log}: cannot be written ({error}): choose another log"))
+        sys.exit(_complain(name, f"{log}: cannot be written ({error}): choose another log"))
     try:
         module, function = run.split(":")
-        # only here: a stage's libraries are heavy
-        getattr(importlib.import_module(f"bat.stages.{module}"), function)(journal, **options)
-    except BatError as error:
-        journal.failure(str(error))
-        sys.exit(_complain(stage, str(error)) if log else 2)
-    except Exception:
-        journal.failure("stopped by an unexpected error; its traceback is on standard error")
-        raise
-    else:
+        with disk_errors():
+            # only here: a stage's libraries are heavy
+            getattr(importlib.import_module(f"bat.stages.{module}"), function)(journal, **options)
         journal.finish()
+    except BatError as error:
+        journal.failure(one_line(error))
+        sys.exit(_complain(name, str(error)) if log else 2)
+    except Exception as error:
+        if is_out_of_memory(error):
+            key = _MEMORY.get(stage)
+            line = (
+                "out of memory: " + (f"lower {key}, or " if key else "") + f"give the job more ({one_line(error, 200)})"
+            )
+            journal.failure(line)
+            sys.exit(_complain(name, line) if log else 2)
+        if isinstance(error, BrokenPipeError):
+            raise
+        journal.failure("stopped by an unexpected error", traceback=bool(log))
+        raise
     finally:
         journal.close()
 
 
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end the process as Ctrl-C does: what was begun is cleaned up, and nothing is said."""
+
+    def stop(number: int, _: Any) -> None:
+        raise Stopped(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _complain(stage: str, message: str) -> int:
-    print(f"bat {stage}: {message}", file=sys.stderr)  # noqa: T201
+    print(f"bat {stage}: {one_line(message)}", file=sys.stderr)  # noqa: T201
     return 2

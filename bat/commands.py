@@ -1,9 +1,10 @@
 """The subcommands, one a stage, with their flags."""
 
 import argparse
-from typing import Any
+from typing import Any, NoReturn
 
 from bat import __version__
+from bat.errors import one_line
 
 EXAMPLES = """\
 The workflow calls these stages in order, and each can be called alone. For example, to look at what the workflow calls:
@@ -15,9 +16,17 @@ not at all. An error that you can mend is one line, and the exit status is 2.
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Write the error and exit with status 2."""
+        self.exit(2, f"{self.prog}: {one_line(message)}: see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all subcommands: each sets ``run``, the module and function of its stage."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="bat",
         description="Memorization in adversarial training: scores, benign adversarial training, evaluation, figures.",
         epilog=EXAMPLES,
@@ -77,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
         "Train models on random subsets and record what each classifies correctly.",
         spec | data | {"out": "the shard, Parquet"},
     )
+    subsets.add_argument(
+        "--all-models", type=int, help="K of all shards together, to be refused if some sample would have no score"
+    )
     add(
         stages,
         "scores",
@@ -109,14 +121,7 @@ def parser() -> argparse.ArgumentParser:
         "train",
         "training:train",
         "Train one method with one seed.",
-        spec
-        | data
-        | scores
-        | models
-        | {
-            "history": "a row an epoch, Parquet",
-            "samples": "a row an epoch and atypical training sample, Parquet",
-        },
+        spec | data | models | {"records": "a row an epoch, with packed values of each sample; Parquet"},
     )
     train.add_argument(
         "--checkpoint-minutes",
@@ -124,15 +129,30 @@ def parser() -> argparse.ArgumentParser:
         default=10,
         help="minutes after which an epoch's end is kept, for a killed run to go on there (default: 10)",
     )
+    train.add_argument(
+        "--memorization", help="memorization.parquet, for methods that read a score, and runs without some samples"
+    )
     train.add_argument("--harmful", help="harmful.parquet, for runs without harmful or benign samples")
     train.add_argument("--robust-memorization", help="robust_memorization.parquet, for methods that score by it")
+    add(
+        stages,
+        "groups",
+        "groups:groups",
+        "Form groups of samples from the records of training: accuracies over epochs, and what atypical samples saw.",
+        scores,
+        {
+            "records": "records.parquet of each run, from stage train",
+            "histories": "history.parquet of each run: a row an epoch",
+            "samples": "samples.parquet of each run: a row an epoch and atypical training sample",
+        },
+    )
     add(
         stages,
         "harmful",
         "findings:harmful",
         "Divide the atypical training samples into harmful and benign ones.",
-        spec | {"out": "harmful.parquet"},
-        {"samples": "samples.parquet of each seed of one method, from stage train"},
+        spec | {"memorization": scores["memorization"], "out": "harmful.parquet"},
+        {"records": "records.parquet of each seed of one method, from stage train"},
     )
     add(
         stages,
@@ -155,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
         "evaluate",
         "evaluation:evaluate",
         "Attack one model's best and last weights on each test sample.",
-        spec | data | groups | models | {"out": "per_sample.parquet", "flags": "flags.parquet"},
+        spec | data | models | {"out": "attacked.parquet", "flags": "flags.parquet"},
     )
     add(
         stages,
@@ -163,17 +183,27 @@ def parser() -> argparse.ArgumentParser:
         "evaluation:summary",
         "Sum up the evaluations of all models: accuracies of groups with intervals.",
         spec
-        | {"by-seed": "a row a model and group", "summary": "a row a method and group, over seeds"}
+        | groups
+        | {
+            "per-sample": "a row a model and test sample",
+            "by-seed": "a row a model and group",
+            "summary": "a row a method and group, over seeds",
+        }
         | {"comparisons": "a row two runs and a group, paired by seed and sample"}
-        | {"all-flags": "the flags of all models, Parquet", "raised": "those that are raised, CSV"},
-        {"evaluations": "per_sample.parquet of each model", "flags": "flags.parquet of each model"},
+        | {"all-flags": "the flags of all models, Parquet", "raised": "those that are raised, CSV"}
+        | {"files": "a row a sample, from stage data"},
+        {
+            "evaluations": "attacked.parquet of each model",
+            "flags": "flags.parquet of each model",
+            "histories": "history.parquet of each model",
+        },
     )
     verify = add(
         stages,
         "verify",
         "verify:verify",
         "Recompute each result of evaluate from model and adversarial images.",
-        data | models | {"images": "images that evaluate wrote", "samples": "per_sample.parquet"},
+        data | models | {"images": "images that evaluate wrote", "samples": "attacked.parquet"},
     )
     attack = add(
         stages,
@@ -182,7 +212,8 @@ def parser() -> argparse.ArgumentParser:
         "Attack a model of your own on images of your own.",
         {
             "model": "module:function, a function that returns a torch.nn.Module from images in [0, 1] to logits; "
-            "or a TorchScript file; or, with --architecture, a safetensors file of weights",
+            "or a TorchScript file; both are programs: run only what you trust. "
+            "Or, with --architecture, a safetensors file of weights",
             "data": "npz file: x (n, c, h, w), uint8 or floats in [0, 1]; y (n,) integers",
             "norm": "linf or l2",
             "out": "results, a row an image, Parquet",
@@ -264,8 +295,8 @@ def parser() -> argparse.ArgumentParser:
         "influence",
         "figures:influence",
         "Accuracy against the influence of atypical training samples.",
-        {},
-        {"evaluations": "per_sample.parquet of each model"} | out,
+        {"per-sample": "per_sample.parquet"},
+        {"methods": "the methods to draw"} | out,
     )
     add(
         figures,

@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""The one exception for what a user can mend, and how errors become one line."""
 
 
 class BatError(Exception):
@@ -6,3 +6,26 @@ class BatError(Exception):
 
     The command line prints it and exits with status 2. Anything else keeps its traceback.
     """
+
+    def __str__(self) -> str:
+        """Return the message in one line; what cannot be printed, say of a user's file names, is escaped."""
+        return one_line(super().__str__())
+
+
+class Stopped(SystemExit):
+    """The process was asked to stop: 128 and the signal's number is its exit status."""
+
+
+def one_line(text: object, longest: int = 2000) -> str:
+    """Return a text in one line that every terminal can show: what cannot be printed is escaped."""
+    plain = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text).strip()
+    )
+    return plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the memory of this machine or of its GPU did not suffice."""
+    # torch tells of the host's memory by a bare RuntimeError, of the GPU's by a subclass of it
+    told = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error) for t in told))

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from bat.attacks.ball import random_start
 from bat.attacks.ensemble import STANDARD, Outcome, margins, run
-from bat.attacks.gradient import cross_entropy
+from bat.attacks.gradient import cross_entropy, finite, predictions
 from bat.attacks.pgd import pgd
 from bat.config import Attack, EvaluationPgd, Pgd, Threat
 from bat.data import DataSet, Part
+from bat.errors import BatError
 from bat.models import for_attacks, mode
 from bat.seeds import derive_seed, uniform
 from bat.statistics import bootstrap_interval, wilson
@@ -51,11 +52,35 @@ def attackable(model: nn.Module) -> Iterator[None]:
 
 
 def correct(model: nn.Module, part: Part) -> NDArray[np.bool_]:
-    """Return which samples of ``part`` the model classifies correctly, unperturbed: (n,) bool."""
+    """Return which samples of ``part`` the model classifies correctly, unperturbed: (n,) bool.
+
+    Raises:
+        BatError: an output is not finite.
+    """
+    right: NDArray[np.bool_] = (predictions(clean_logits(model, part, _BATCH)) == part.labels).cpu().numpy()
+    return right
+
+
+def clean_logits(model: nn.Module, part: Part, batch_size: int) -> Tensor:
+    """Return the logits of the unperturbed images of ``part``: (n, classes).
+
+    Raises:
+        BatError: some are NaN or infinite; says of how many images.
+    """
     with attackable(model), torch.no_grad():
-        rows = _batches(part, _BATCH)
-        right = [model(part.images(some)).argmax(1) == part.labels[some] for some in rows]
-    return torch.cat(right).cpu().numpy()
+        logits = torch.cat([model(part.images(rows)) for rows in _batches(part, batch_size)])
+    _check_finite(logits)
+    return logits
+
+
+def _check_finite(logits: Tensor) -> None:
+    """Raise BatError where outputs for unperturbed images are NaN or infinite."""
+    wrong = int((~finite(logits)).sum())
+    if wrong:
+        raise BatError(
+            f"the model's outputs for {wrong} of {len(logits)} unperturbed images are NaN or infinite: "
+            "look for overflow in the model or damaged weights, or train with a lower learning rate"
+        )
 
 
 def robustly_correct(
@@ -63,13 +88,13 @@ def robustly_correct(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which samples of ``part`` the model classifies correctly, and which also under PGD: twice (n,) bool.
 
-    The random starts depend on ``seed`` and each sample's index.
+    The random starts depend on ``seed`` and each sample's index. Raises as ``correct``.
     """
     with attackable(model):
         fast = for_attacks(model)
         columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
     values = torch.cat(columns, dim=1)
-    clean, under_attack = (values[_MEASURED.index(f"{name}_accuracy")] > 0 for name in ("clean", "pgd"))
+    clean, under_attack = (values[_MEASURED.index(f"{name}_correct")] > 0 for name in ("clean", "pgd"))
     return clean.cpu().numpy(), under_attack.cpu().numpy()
 
 
@@ -87,30 +112,36 @@ def evaluate(
 
     Each attack of the ensemble runs on the samples that stand after those before it. rows: (n,) int64.
 
-    Returns tensors of n rows: predicted (class of the clean image); pgd_correct (right on the clean image and after
+    An output that is NaN or infinite is not right, of the clean image or under attack.
+
+    Returns tensors of n rows: predicted (class of the clean image, -1 for such an output);
+    pgd_correct (right on the clean image and after
     ``pgd_attack``); broken_by (place in ``ensemble`` of the attack that broke the sample, -1 if none did or the clean
     image was wrong already); margin (logit of the label less the highest other, at the strongest point that the
-    ensemble found); x_adv (that point, float32).
+    ensemble found); x_adv (that point, float32); nonfinite (whether an attack ended where outputs are NaN or infinite).
     """
     with attackable(model):
         x, labels, index = part.images(rows), part.labels[rows], part.index[rows]
         with torch.no_grad():
             logits = model(x)
-        predicted, margin, x_adv = logits.argmax(1), margins(logits, labels), x.clone()
+        predicted, margin, x_adv = predictions(logits), margins(logits, labels), x.clone()
         pgd_correct, standing = predicted == labels, predicted == labels
+        nonfinite = torch.zeros_like(standing)
         broken_by = torch.full_like(labels, -1)
 
         def attacked(attack: Attack, left: Tensor) -> Outcome:
             return run(attack, model, x[left], logits[left], labels[left], index[left], threat=threat, seed=seed)
 
         left = pgd_correct.nonzero().flatten()
-        pgd_correct[left] = attacked(pgd_attack, left).stands
+        outcome = attacked(pgd_attack, left)
+        pgd_correct[left], nonfinite[left] = outcome.stands, outcome.nonfinite
         for place, attack in enumerate(ensemble):
             left = standing.nonzero().flatten()
             outcome = attacked(attack, left)
             stronger = outcome.margin < margin[left]
             margin[left[stronger]], x_adv[left[stronger]] = outcome.margin[stronger], outcome.x_adv[stronger]
             standing[left] = outcome.stands
+            nonfinite[left] |= outcome.nonfinite
             broken_by[left[~outcome.stands]] = place
     return {
         "predicted": predicted,
@@ -118,6 +149,7 @@ def evaluate(
         "broken_by": broken_by,
         "margin": margin,
         "x_adv": x_adv,
+        "nonfinite": nonfinite,
     }
 
 
@@ -155,30 +187,24 @@ def sample_table(part: Part, found: Mapping[str, Tensor], ensemble: Sequence[Att
 def measure(
     model: nn.Module,
     data: DataSet,
-    atypical: Mapping[str, Tensor],
     *,
     threat: Threat,
     attack: Pgd,
     seed: int,
-) -> dict[str, float]:
-    """Return loss and accuracy, clean and under PGD, of each split and group of samples.
+) -> dict[str, Tensor]:
+    """Return the loss of each sample of all splits, and whether it is right, on the clean image and under PGD.
 
-    atypical: for each split (n,) bool. Keys are {split}_{all|typical|atypical}_{clean|pgd}_{loss|accuracy}; a group
-    without samples has NaN. PGD accuracy counts samples that are right on the clean image and after the attack.
+    Keys are {split}_{clean|pgd}_{loss|correct}, values (n,) float32 and bool. Right under PGD are samples that are
+    right on the clean image and after the attack.
     """
-    row = {}
+    found: dict[str, Tensor] = {}
     with attackable(model):
         fast = for_attacks(model)
         for name, part in data.parts().items():
             columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
-            values = torch.cat(columns, dim=1).double()
-            everything = torch.ones(len(part), dtype=torch.bool, device=values.device)
-            groups = {"all": everything, "typical": ~atypical[name], "atypical": atypical[name]}
-            for group, chosen in groups.items():
-                means = values[:, chosen].mean(1).tolist()
-                for metric, mean in zip(_MEASURED, means, strict=True):
-                    row[f"{name}_{group}_{metric}"] = mean
-    return row
+            for metric, values in zip(_MEASURED, torch.cat(columns, dim=1), strict=True):
+                found[f"{name}_{metric}"] = values > 0 if metric.endswith("_correct") else values
+    return found
 
 
 def groups_of(atypical: pd.Series) -> dict[str, "pd.Series[bool]"]:
@@ -252,7 +278,7 @@ def summary(samples: pd.DataFrame, *, confidence: float, bootstrap: int, seed: i
     return pd.DataFrame(rows)
 
 
-_MEASURED = ("clean_loss", "clean_accuracy", "pgd_loss", "pgd_accuracy")
+_MEASURED = ("clean_loss", "clean_correct", "pgd_loss", "pgd_correct")
 
 
 def _losses(
@@ -274,8 +300,9 @@ def _losses(
     )
     with torch.no_grad():
         clean, attacked = model(x), model(x_adv)
-    clean_right = clean.argmax(1) == labels
-    right = clean_right & (attacked.argmax(1) == labels)
+    _check_finite(clean)
+    clean_right = predictions(clean) == labels
+    right = clean_right & (predictions(attacked) == labels)
     clean_loss, loss = (F.cross_entropy(logits, labels, reduction="none") for logits in (clean, attacked))
     return torch.stack([clean_loss, clean_right.float(), loss, right.float()])
 

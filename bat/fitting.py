@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bat.attacks.ball import near_start, random_start
+from bat.attacks.gradient import predictions
 from bat.attacks.pgd import pgd
 from bat.awp import backward
 from bat.config import Compute, OneCycle, Pgd, Recipe, Steps, Threat
@@ -82,7 +83,8 @@ def fit(
     run, give its next epoch as ``first`` and ``state`` as ``Epoch.state`` gave it: the rest is the same to the bit.
 
     Raises:
-        BatError: the loss was not finite; names ``what``, epoch and batch.
+        BatError: the loss was not finite; names ``what``, epoch and batch. Or the weights are not after an epoch, as
+            its last step can leave them.
         ValueError: the objective has an inner loss and ``inner`` is None.
     """
     if objective.inner and inner is None:
@@ -142,7 +144,10 @@ def fit(
         samples = _samples(order, train.labels, torch.cat(logits), torch.cat(weight))
         counts = torch.tensor([len(rows) for rows in splits])
         learning_rate = recipe.learning_rate * learning_rate_factor(recipe.schedule, done, total)
-        yield _epoch(epoch, learning_rate, torch.stack(seen).double().cpu(), counts, samples, learner.state, what)
+        ended = _epoch(epoch, learning_rate, torch.stack(seen).double().cpu(), counts, samples, learner.state, what)
+        if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+            raise BatError(f"{what}: weights are NaN or infinite after epoch {epoch}: lower the learning rate")
+        yield ended
 
 
 def _scaled(learner: Learner, share: float, loss: Tensor) -> Tensor:
@@ -153,12 +158,14 @@ def _scaled(learner: Learner, share: float, loss: Tensor) -> Tensor:
 
 def learning_rate_factor(schedule: Steps | OneCycle, done: int, total: int) -> float:
     """Return what the learning rate is multiplied by for the step after ``done`` of ``total`` steps."""
+    peak = schedule.warmup * total
+    # the first step is not wasted at a rate of 0
+    rise = (done + 1) / (peak + 1) if done < peak else 1.0
     if isinstance(schedule, Steps):
         # 0.07 * 100 is a little more than 7, but 7 / 100 is what 0.07 is
-        return schedule.factor ** int(sum(done / total >= milestone for milestone in schedule.milestones))
-    peak = schedule.warmup * total
-    # the first step is not wasted at a rate of 0, and the last one is still above it
-    return (done + 1) / (peak + 1) if done < peak else (total - done) / (total - peak)
+        return rise * schedule.factor ** int(sum(done / total >= milestone for milestone in schedule.milestones))
+    # the last step is still above 0
+    return rise if done < peak else (total - done) / (total - peak)
 
 
 def _attacked(model: Network, batch: Batch, objective: Objective, inner: Inner, random: torch.Generator) -> Batch:
@@ -188,7 +195,7 @@ def _attacked(model: Network, batch: Batch, objective: Objective, inner: Inner, 
             step_size=objective.eps_factor * attack.step_size,
             steps=attack.steps,
             start=start,
-            watch=lambda logits: right.add_(logits.argmax(1) == batch.labels),
+            watch=lambda logits: right.add_(predictions(logits) == batch.labels),
         )
     return replace(batch, x=x_adv, right=right / attack.steps)
 

@@ -1,13 +1,17 @@
 """What a stage tells while it runs: plain lines in its log, a progress bar on a terminal."""
 
-import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from traceback import format_exc
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from bat.errors import BatError
 
 T = TypeVar("T")
 
@@ -20,22 +24,28 @@ class Journal:
     """
 
     def __init__(self, stage: str, log: str | None) -> None:
-        self._stage = stage
+        self._stage, self._log = stage, log
         self._work = 0.0
-        self._logger = logging.Logger(stage)
-        self._handler = (
-            logging.FileHandler(log, mode="w", encoding="utf-8") if log else logging.StreamHandler(sys.stderr)
-        )
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-        self._logger.addHandler(self._handler)
+        # open as long as the stage runs
+        self._file = Path(log).open("w", encoding="utf-8", errors="backslashreplace") if log else None  # noqa: SIM115
 
     def line(self, text: str) -> None:
-        """Write one line."""
-        self._logger.info(text)
+        """Write one line.
 
-    def failure(self, text: str) -> None:
-        """Write the error that ends the stage."""
-        self._logger.error(text)
+        Raises:
+            BatError: the log cannot be written, as on a full disk.
+        """
+        stamp = datetime.now().isoformat(" ", "milliseconds").replace(".", ",")
+        try:
+            print(f"{stamp} {self._stage}: {text}", file=self._file or sys.stderr, flush=True)
+        except OSError as error:
+            if self._file:
+                raise self._unwritable(error) from error
+
+    def failure(self, text: str, *, traceback: bool = False) -> None:
+        """Write the error that ends the stage, where the log can be written, with the traceback of the present one."""
+        with suppress(BatError):
+            self.line(text + (f"\n{format_exc()}" if traceback else ""))
 
     def bar(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
         """Pass ``items`` on, with a progress bar on a terminal and otherwise a line at each tenth."""
@@ -54,9 +64,23 @@ class Journal:
             self._work += time.process_time() - start
 
     def close(self) -> None:
-        """Close the log."""
-        self._handler.close()
+        """Close the log, also one that cannot be written."""
+        if self._file:
+            with suppress(OSError):
+                self._file.close()
 
     def finish(self) -> None:
-        """Write how much CPU time the process has used, and how much of it was work and not start-up or files."""
+        """Write how much CPU time the process has used, how much of it was work and not start-up or files; close.
+
+        Raises:
+            BatError: the log cannot be written.
+        """
         self.line(f"CPU time {time.process_time():.2f} s, of which work {self._work:.2f} s")
+        if self._file:
+            try:
+                self._file.close()
+            except OSError as error:  # some file systems tell only now that the disk is full
+                raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> BatError:
+        return BatError(f"{self._log}: cannot be written ({error}): make room or choose another log")

@@ -5,34 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.special import ndtri
 
-from bat.config import Config, share
+from bat.config import SOURCES, Config, share, split_sizes
 from bat.data import DataSet, Part
 from bat.errors import BatError
 from bat.seeds import generator
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is known of a data set that has not been read. test: None where the test samples are the pool's rest."""
-
-    pool: int
-    test: int | None
-    shape: tuple[int, int, int]
-    classes: int
-
-
-SOURCES = {
-    "digits": Source(1_797, None, (1, 8, 8), 10),
-    "mnist5k": Source(5_000, None, (1, 28, 28), 10),
-    "mnist": Source(60_000, 10_000, (1, 28, 28), 10),
-    "fashion_mnist": Source(60_000, 10_000, (1, 28, 28), 10),
-    "svhn": Source(73_257, 26_032, (3, 32, 32), 10),
-    "cifar10": Source(50_000, 10_000, (3, 32, 32), 10),
-    "cifar100": Source(50_000, 10_000, (3, 32, 32), 100),
-    "tiny_imagenet": Source(100_000, 10_000, (3, 64, 64), 200),
-}
-"""Published sizes: images that training and validation samples are drawn from, test images, (c, h, w), classes."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +42,21 @@ def models_for(standard_error: float, fraction: float) -> int:
     return math.ceil(_worst_variance_of_one(fraction) / standard_error**2 * (1 - 1e-9))
 
 
+def models_to_find(influence: float, fraction: float, *, pairs: int, false_discovery_rate: float) -> int | None:
+    """Return the least number K of subset models with which an influence this large is significant; None if it is 0.
+
+    The z-test's standard error is at most sqrt(v / K) with v = 0.25 / fraction + 0.25 / (1 - fraction), and a pair that
+    is the only one found among ``pairs`` needs a p-value of at most q = false_discovery_rate / pairs (Benjamini and
+    Hochberg's first step), so K = v (z / influence)^2 with z the normal quantile of 1 - q. Where many pairs have an
+    influence, or a sample is nearly always or never right, fewer models do. This is of the influence that is measured:
+    a true one of that size is measured at or over it in half of all cases.
+    """
+    if influence <= 0:
+        return None
+    z = max(float(-ndtri(false_discovery_rate / pairs)), 0.0)
+    return max(math.ceil(_worst_variance_of_one(fraction) * (z / influence) ** 2 * (1 - 1e-9)), 1)
+
+
 def _worst_variance_of_one(fraction: float) -> float:
     return 0.25 / fraction + 0.25 / (1 - fraction)
 
@@ -74,21 +67,13 @@ def random_data(config: Config) -> DataSet:
     Raises:
         BatError: the size of this data set is known only after it was read.
     """
-    name, wanted = config.data.name, config.data.train_samples
-    if name not in SOURCES:
+    sizes = split_sizes(config.data)
+    if sizes is None:
         raise BatError(
-            f"data set {name}: how many images it has is known only after it was read: first run "
+            f"data set {config.data.name}: how many images it has is known only after it was read: first run "
             f"snakemake --cores 1 {data_path(config)}"
         )
-    source = SOURCES[name]
-    validation = config.data.validation_samples
-    train = source.pool - validation if wanted == "all" else wanted
-    test = source.pool - train - validation if source.test is None else source.test
-    if train + validation > source.pool or test < 1:
-        raise BatError(
-            f"data: train_samples + validation_samples is {train + validation}, too many for the {source.pool} images "
-            f"of {name}: lower them"
-        )
+    source = SOURCES[config.data.name]
     random = generator("plan")
 
     def part(samples: int) -> Part:
@@ -97,6 +82,7 @@ def random_data(config: Config) -> DataSet:
         labels = torch.randint(source.classes, (count,), generator=random)
         return Part(pixels, labels, torch.arange(count), pixel_max=255)
 
+    train, validation, test = sizes
     return DataSet(part(train), part(validation), part(test), source.classes)
 
 
@@ -113,15 +99,20 @@ def disk(config: Config, data: DataSet, *, runs: int, weights: int) -> dict[str,
     everything, subsets = sum(samples.values()), config.memorization
     bits = samples["train"] + everything
     epochs = config.training.recipe.epochs
-    # as measured on digits: a row of per_sample.parquet 8 bytes, of history.parquet 500, of samples.parquet 20, each
-    # file's schema 10 thousand; a fifth of the training samples atypical, as in CIFAR-100
-    tables = models * (2 * samples["test"] * 8 + epochs * 500 + 20 * epochs * samples["train"] // 5 + 30_000)
+    measured = -(-epochs // config.training.measure_every)
+    # two losses in 16 bits and two bits a sample; a probability, mostly 0, and a weight, mostly 1, a training sample
+    records = measured * 17 * everything // 4 + epochs * 4 * samples["train"]
+    # as measured on digits: a row of attacked.parquet and of per_sample.parquet 8 bytes, of history.parquet 500, of
+    # samples.parquet 20, the schemas of a model's files 30 thousand; a fifth of the training samples atypical, as in
+    # CIFAR-100
+    rows = 2 * 2 * samples["test"] * 8 + epochs * 500 + 20 * epochs * samples["train"] // 5 + 30_000
     images = 2 * models * 4 * data.test.pixels.numel() if config.evaluation.images else 0
     return {
         "data": sum(part.pixels.numel() + 16 * len(part) for part in data.parts().values()),
         "subsets": subsets.subset_models * bits // 8 + subsets.robust.subset_models * (bits + everything) // 8,
         "weights": 2 * models * weights,
-        "tables": tables + 90 * everything,
+        "records of training": models * records,
+        "tables": models * rows + 90 * everything,
         "adversarial images": images,
     }
 

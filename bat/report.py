@@ -1,10 +1,12 @@
 """Tables for papers, and the page of results: text from tables alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from tabulate import tabulate
 
+from bat.comparison import GROUNDLESS, HIGHER, LOWER
 from bat.evaluation import METRICS
 from bat.verdicts import Verdict, points
 
@@ -22,7 +24,7 @@ def accuracy_table(summary: pd.DataFrame, runs: Sequence[str], *, form: str) -> 
         for group, cells in last[last["method"] == run].groupby("group", sort=False):
             by_metric = cells.set_index("metric")[["accuracy", "ci_low", "ci_high"]]
             found = [by_metric.loc[metric].to_numpy(dtype=float) for metric in METRICS]
-            percent = [f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in (100 * cell for cell in found)]
+            percent = [f"{mean:z.1f} [{low:z.1f}, {high:z.1f}]" for mean, low, high in (100 * cell for cell in found)]
             rows.append([run, f"{group} ({cells['samples'].iloc[0]})", *percent])
     headers = ["method", "test samples", "clean", "PGD", last["tier"].iloc[0]]
     return tabulate(rows, headers, tablefmt=form, disable_numparse=True)
@@ -31,7 +33,8 @@ def accuracy_table(summary: pd.DataFrame, runs: Sequence[str], *, form: str) -> 
 def difference_table(comparisons: pd.DataFrame, question: str, checkpoint: str) -> str:
     """Return paired differences in points with intervals, at the best or last epoch, as Markdown: a row a pair of runs.
 
-    A star marks those that comparisons (as in evaluation/comparisons.parquet) call higher or lower.
+    A star marks those that comparisons (as in evaluation/comparisons.parquet) call higher or lower; where there is
+    nothing to compare, the cell says so in place of a difference.
     """
     chosen = (comparisons["question"] == question) & (comparisons["checkpoint"] == checkpoint)
     columns = [(group, metric) for group in ("typical", "atypical") for metric in ("clean", "robust")]
@@ -43,8 +46,10 @@ def difference_table(comparisons: pd.DataFrame, question: str, checkpoint: str) 
             cell = by_column.get(column)
             if cell is None:
                 row.append("no sample")
+            elif cell["verdict"] in GROUNDLESS:
+                row.append(cell["verdict"])
             else:
-                star = "*" if cell["verdict"] in ("higher", "lower") else ""
+                star = "*" if cell["verdict"] in (HIGHER, LOWER) else ""
                 row.append(points(cell["difference"], cell["ci_low"], cell["ci_high"]) + star)
         rows.append(row)
     headers = ["compared", *(f"{group}, {metric}" for group, metric in columns)]
@@ -55,6 +60,7 @@ def training_table(histories: pd.DataFrame) -> str:
     """Return what runs were trained on and how well they fit it, in percent, as Markdown: a row a run.
 
     histories: rows of models/{run}/seed-{s}/history.parquet. Means over seeds; robust: under the attack of training.
+    A group without samples has no accuracy.
     """
     rows = []
     for run, epochs in histories.groupby("method", sort=False):
@@ -80,17 +86,27 @@ def training_table(histories: pd.DataFrame) -> str:
 
 
 def _percent(rows: pd.DataFrame, name: str) -> str:
-    return f"{100 * rows[f'{name}_accuracy'].mean():.1f}"
+    accuracy = rows[f"{name}_accuracy"].mean()
+    return "no sample" if math.isnan(accuracy) else f"{100 * accuracy:z.1f}"
 
 
 def page(
-    title: str, facts: Sequence[str], verdicts: Sequence[Verdict], figures: Sequence[str], parts: Mapping[str, str]
+    title: str,
+    facts: Sequence[str],
+    warnings: Sequence[str],
+    verdicts: Sequence[Verdict],
+    figures: Sequence[str],
+    parts: Mapping[str, str],
 ) -> str:
-    """Return the page of one experiment as Markdown. figures: names of SVG files in figures/ beside the page; parts:
-    further headings with their text.
+    """Return the page of one experiment as Markdown.
+
+    warnings: what no answer can stand on, quoted (>) above the answers; figures: names of SVG files in figures/ beside
+    the page; parts: further headings with their text.
     """
     answers = tabulate(verdicts, ["question", "answer", "evidence: differences in points"], tablefmt=MARKDOWN)
-    sections = [f"## {title}", "\n".join(f"- {fact}" for fact in facts), answers]
+    sections = [f"## {title}", "\n".join(f"- {fact}" for fact in facts)]
+    sections += [f"> {warning}" for warning in warnings]
+    sections.append(answers)
     sections += [f"![{name.replace('_', ' ')}](figures/{name}.svg)" for name in figures]
     sections += [f"### {heading}\n\n{text}" for heading, text in parts.items()]
     return "\n\n".join(sections) + "\n"

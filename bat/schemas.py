@@ -35,6 +35,39 @@ _MEMORIZATION = [
     ("atypical", pa.bool_()),
 ]
 
+_EPOCH = [
+    ("method", pa.string()),
+    ("seed", pa.int64()),
+    ("epoch", pa.int64()),
+    ("best", pa.bool_()),
+    ("trained_samples", pa.int64()),
+    ("learning_rate", pa.float64()),
+    ("loss", pa.float64()),
+    ("discrimination_loss", pa.float64()),
+    ("harmful", pa.int64()),
+    ("harmful_weight", pa.float64()),
+]
+_ATTACKED = [
+    ("predicted", pa.int64()),
+    ("clean_correct", pa.bool_()),
+    ("pgd_correct", pa.bool_()),
+    ("apgd_ce_correct", pa.bool_()),
+    ("apgd_t_correct", pa.bool_()),
+    ("fab_t_correct", pa.bool_()),
+    ("square_correct", pa.bool_()),
+    ("robust_correct", pa.bool_()),
+    ("broken_by", pa.string()),
+    ("margin", pa.float64()),
+    ("tier", pa.string()),
+]
+_TEST_SAMPLE = [
+    ("method", pa.string()),
+    ("seed", pa.int64()),
+    ("checkpoint", pa.string()),
+    ("test_index", pa.int64()),
+    ("label", pa.int64()),
+]
+
 SCHEMAS: dict[str, pa.Schema] = {
     "files": pa.schema(
         [
@@ -67,27 +100,15 @@ SCHEMAS: dict[str, pa.Schema] = {
     "train_influence": pa.schema([_PAIR[0], ("influenced_index", pa.int64()), *_PAIR[1:]]),
     "test_groups": pa.schema([("test_index", pa.int64()), *_GROUP]),
     "validation_groups": pa.schema([("validation_index", pa.int64()), *_GROUP]),
+    # what the attacks of one model found, and the same of all models with the groups of samples
+    "attacked": pa.schema([*_TEST_SAMPLE, *_ATTACKED]),
     "per_sample": pa.schema(
         [
-            ("method", pa.string()),
-            ("seed", pa.int64()),
-            ("checkpoint", pa.string()),
-            ("test_index", pa.int64()),
-            ("label", pa.int64()),
+            *_TEST_SAMPLE,
             ("atypical", pa.bool_()),
             ("max_influence", pa.float64()),
             ("memorization", pa.float64()),
-            ("predicted", pa.int64()),
-            ("clean_correct", pa.bool_()),
-            ("pgd_correct", pa.bool_()),
-            ("apgd_ce_correct", pa.bool_()),
-            ("apgd_t_correct", pa.bool_()),
-            ("fab_t_correct", pa.bool_()),
-            ("square_correct", pa.bool_()),
-            ("robust_correct", pa.bool_()),
-            ("broken_by", pa.string()),
-            ("margin", pa.float64()),
-            ("tier", pa.string()),
+            *_ATTACKED,
         ]
     ),
     "flags": pa.schema(
@@ -201,19 +222,18 @@ SCHEMAS: dict[str, pa.Schema] = {
             )
         ]
     ),
-    "history": pa.schema(
-        [
-            ("method", pa.string()),
-            ("seed", pa.int64()),
-            ("epoch", pa.int64()),
-            ("best", pa.bool_()),
-            ("trained_samples", pa.int64()),
-            ("learning_rate", pa.float64()),
-            ("loss", pa.float64()),
-            ("discrimination_loss", pa.float64()),
-            ("harmful", pa.int64()),
-            ("harmful_weight", pa.float64()),
+    # a row an epoch; the values of all samples are packed as bat.records says, those of epochs not measured missing
+    "records": pa.schema(
+        [*_EPOCH, ("wrong_probability", pa.binary()), ("weight", pa.binary())]
+        + [
+            (f"{split}_{attack}_{metric}", pa.binary())
+            for split in ("train", "validation", "test")
+            for attack in ("clean", "pgd")
+            for metric in ("loss", "correct")
         ]
+    ),
+    "history": pa.schema(
+        _EPOCH
         + [
             (f"{split}_{group}_{attack}_{metric}", pa.float64())
             for split in ("train", "validation", "test")

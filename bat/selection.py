@@ -39,34 +39,36 @@ def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None
     return chosen
 
 
-def atypical_for(scores: pd.DataFrame, robust: pd.DataFrame | None, method: Method, *, seed: int) -> Bools:
-    """Return which training samples a method takes for atypical: (n,) bool, in the order of ``scores``.
+def atypical_for(
+    scores: pd.DataFrame | None, robust: pd.DataFrame | None, method: Method, *, seed: int
+) -> Bools | None:
+    """Return which training samples a method takes for atypical, (n,) bool; None for a method that reads no score.
 
     By memorization; shuffled among all samples, a control, by ``seed``; by 1 - consistency, the share of the models
     without a sample that get it wrong (Jiang et al. 2021 estimate it over several subset fractions); or by memorization
-    under attack, in ``robust``, a table like ``scores``. A sample without a score is typical. Methods without weights
-    have the atypical samples of ``scores``.
+    under attack, in ``robust``, a table like ``scores``. A sample without a score is typical.
 
     Raises:
-        BatError: the method needs ``robust`` and it is None, or consistency and no sample has one, as where the scores
-            come from a file.
+        BatError: the table of the method's score is None, or it is consistency and no sample has one, as where the
+            scores come from a file.
     """
     if not isinstance(method, Bat | BatTrades | BatMart):
-        return scores["atypical"].to_numpy(bool)
-    if method.score == "consistency" and scores["p_out"].isna().all():
+        return None
+    table, source = scores, "--memorization, of stage scores"
+    if method.score == "robust_memorization":
+        table, source = robust, "--robust-memorization, of stage robust-scores"
+    if table is None:
+        raise BatError(f"method {method.name}: its score needs {source}")
+    if method.score == "consistency" and table["p_out"].isna().all():
         raise BatError(
             f"method {method.name}: score is consistency, but the scores have no p_out: take memorization, or estimate "
             "the scores (scores.source: subsets)"
         )
-    if method.score == "robust_memorization":
-        if robust is None:
-            raise BatError(f"method {method.name}: its score needs --robust-memorization, of stage robust-scores")
-        scores = robust
     if method.score == "consistency":
         # 1 - p_out is rounded: 1 - 17/20 is a little more than 0.15
-        consistent: Bools = scores["p_out"].to_numpy() < float(1 - Decimal(str(method.threshold)))
+        consistent: Bools = table["p_out"].to_numpy() < float(1 - Decimal(str(method.threshold)))
         return consistent
-    value = scores["memorization"].to_numpy()
+    value = table["memorization"].to_numpy()
     if method.score == "shuffled":
         value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)
     chosen: Bools = value > method.threshold
@@ -76,7 +78,7 @@ def atypical_for(scores: pd.DataFrame, robust: pd.DataFrame | None, method: Meth
 def harmful_table(samples: Sequence[pd.DataFrame], *, threshold: float) -> pd.DataFrame:
     """Return a row an atypical training sample: is it harmful, that is, attacked to a confidently wrong class?
 
-    samples: of each seed, rows of epochs and atypical samples as in ``Trained.samples``, with memorization.
+    samples: of each seed, rows of epochs and atypical samples as of ``records.samples_table``.
     wrong_probability is the mean of q over seeds and the last half of epochs, wrong_share the share of these in which
     the sample was misclassified; harmful where wrong_probability is over ``threshold``.
     """
@@ -99,7 +101,7 @@ def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None)
         order = (-scores["memorization"].to_numpy()).argsort(kind="stable")
         named = np.zeros(len(scores), dtype=bool)
         named[order[:count]] = True
-        return named
+        return named & scores["memorization"].notna().to_numpy()
     if harmful is None:
         raise BatError(f"{without.what} samples need the table of harmful samples: give --harmful, from stage harmful")
     chosen = harmful["harmful"] == (without.what == "harmful")

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config import (
@@ -17,6 +18,23 @@ from bat.config import (
     ScoresFormat,
     Threat,
     Without,
+    check_factor,
+    check_steps,
+)
+from bat.config.ranges import (
+    BatchSize,
+    Bootstrap,
+    Epochs,
+    EpochsOrNone,
+    FirstModel,
+    Fraction,
+    Models,
+    Name,
+    RunName,
+    Seed,
+    Shuffles,
+    Subsample,
+    Threshold,
 )
 
 
@@ -25,7 +43,7 @@ class DataSpec:
     """What the data set depends on, besides its source."""
 
     data: Data
-    subsample: float
+    subsample: Subsample
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,19 +54,24 @@ class Adversary:
     attack: Pgd
     attack_bn: Literal["eval", "train"]
 
+    @model_validator(mode="after")
+    def _sensible(self) -> "Adversary":
+        check_steps(self.threat, {"attack": self.attack})
+        return self
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SubsetsSpec:
     """What one shard of subset models depends on, besides the data."""
 
     model: Model
-    subset_fraction: float
+    subset_fraction: Fraction
     design: Literal["balanced", "independent"]
-    seed: int
+    seed: Seed
     recipe: Recipe
     compute: Compute
-    first_model: int
-    models: int
+    first_model: FirstModel
+    models: Models
     adversary: Adversary | None
 
 
@@ -56,19 +79,19 @@ class SubsetsSpec:
 class ScoresSpec:
     """What the scores depend on, besides the shards."""
 
-    threshold: float
-    false_discovery_rate: float
-    confidence: float
+    threshold: Threshold
+    false_discovery_rate: Fraction
+    confidence: Fraction
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class NullPairsSpec:
     """What the count of pairs found by chance depends on, besides the shards and the scores."""
 
-    threshold: float
-    false_discovery_rate: float
-    shuffles: int
-    seed: int
+    threshold: Threshold
+    false_discovery_rate: Fraction
+    shuffles: Shuffles
+    seed: Seed
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -76,12 +99,12 @@ class ImportScoresSpec:
     """What imported scores depend on, besides the file and the data."""
 
     format: ScoresFormat
-    threshold: float
+    threshold: Threshold
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainSpec:
-    """What one trained model depends on, besides the data and the scores."""
+    """What one trained model depends on, besides the data and the scores that it reads."""
 
     model: Model
     threat: Threat
@@ -89,11 +112,17 @@ class TrainSpec:
     compute: Compute
     attack: Pgd
     attack_bn: Literal["eval", "train"]
-    measure_every: int
-    early_stop: int
+    measure_every: Epochs
+    early_stop: EpochsOrNone
     method: Method
     without: Without | None
-    seed: int
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "TrainSpec":
+        check_steps(self.threat, {"attack": self.attack})
+        check_factor(self.threat, self.method)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -101,34 +130,39 @@ class AttackSpec:
     """What the evaluation of a user's own model depends on, besides the model and the images."""
 
     threat: Threat
-    seed: int
-    batch_size: int
+    seed: Seed
+    batch_size: BatchSize
     pgd: EvaluationPgd
     ensemble: Ensemble
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "AttackSpec":
+        check_steps(self.threat, {"pgd": self.pgd})
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluateSpec(AttackSpec):
-    """What one evaluation depends on, besides the data, the test groups and the models."""
+    """What one evaluation depends on, besides the data and the models."""
 
     model: Model
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SummarySpec:
-    """What the summary depends on, besides the evaluations. questions: by name, pairs of runs that are compared."""
+    """What the summary depends on, besides its tables. questions: by name, pairs of runs that are compared."""
 
-    seed: int
-    confidence: float
-    bootstrap: int
-    questions: dict[str, tuple[tuple[str, str], ...]]
+    seed: Seed
+    confidence: Fraction
+    bootstrap: Bootstrap
+    questions: dict[str, tuple[tuple[RunName, RunName], ...]]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class HarmfulSpec:
     """What tells harmful from benign samples, besides the records of samples."""
 
-    threshold: float
+    threshold: Threshold
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -139,12 +173,12 @@ class ResultsSpec:
     some samples, None for none.
     """
 
-    experiment: str
+    experiment: Name
     data: str
     model: Model
     recipe: Recipe
-    methods: tuple[str, ...]
-    weighted: tuple[str, ...]
-    baseline: str | None
-    retrained: str | None
-    margin: float
+    methods: tuple[RunName, ...]
+    weighted: tuple[RunName, ...]
+    baseline: RunName | None
+    retrained: RunName | None
+    margin: Fraction

@@ -12,6 +12,9 @@ from scipy.special import ndtr, ndtri
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
+ROUNDING = 1e-9
+"""Accuracies, their differences and p-values that are nearer to each other than this differ by rounding alone."""
+
 
 def near_chance(accuracy: float, chance: float) -> bool:
     """Return whether an accuracy is at most a tenth of the way from chance to 1: a model that did not train.

@@ -1,7 +1,7 @@
 """Tables as Parquet: reading and writing them with provenance."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +12,35 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bat.errors import BatError
-from bat.files import KEY, check_kind, replacing
+from bat.files import KEY, check_kind, check_seal, replacing, seal, unsealed
 from bat.schemas import SCHEMAS
 
 
 def write_table(path: str | Path, name: str, frame: pd.DataFrame, about: str) -> None:
-    """Write ``frame`` as the table ``name``, its columns in the schema's order, with the provenance ``about``."""
-    schema = SCHEMAS[name].with_metadata({KEY: about})
-    table = pa.Table.from_pandas(frame[schema.names], schema=schema)
+    """Write ``frame`` as the table ``name``, its columns in the schema's order, with ``about`` and a checksum."""
+    schema = SCHEMAS[name]
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema).replace_schema_metadata()
     with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(schema.metadata), temporary, write_page_checksum=True)
+        # without Arrow's own schema, which would hold the metadata, and so the place of the checksum, a second time
+        with pq.ParquetWriter(temporary, schema, store_schema=False) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({KEY: unsealed(about)})
+        seal(temporary)
 
 
 def read_table(path: str | Path, name: str) -> pd.DataFrame:
     """Read the table ``name``.
 
     Raises:
-        BatError: the file is missing, damaged, another table, or lacks a column.
+        BatError: the file is missing, damaged, another table, of another version, or lacks a column.
     """
     return read_table_with_facts(path, name)[0]
 
 
 def read_table_with_facts(path: str | Path, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read the table ``name`` and its provenance. Raises as ``read_table``."""
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-    except FileNotFoundError as error:
-        raise BatError(f"{path}: no such file: run the stage that writes it") from error
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise BatError(f"{path}: damaged, or no Parquet file ({reason}): remove it and run its stage again") from error
-    about = (table.schema.metadata or {}).get(KEY.encode())
-    facts = check_kind(path, about.decode(errors="replace") if about else None, name)
+    table, about, checksum = _read(path, pq.read_table)
+    facts = check_kind(path, about, name, checksum)
     if not table.schema.equals(SCHEMAS[name]):
         expected = {f"{field.name}: {field.type}" for field in SCHEMAS[name]}
         found = {f"{field.name}: {field.type}" for field in table.schema}
@@ -51,6 +48,54 @@ def read_table_with_facts(path: str | Path, name: str) -> tuple[pd.DataFrame, di
             f"{path}: not the columns of {name} (differing: {', '.join(sorted(expected ^ found))}): run its stage again"
         )
     return table.to_pandas(), facts
+
+
+def check_one_data_set(*paths: str | None, data: tuple[str, str] | None = None) -> None:
+    """Compare the digests of the data that tables were made from. data: path and digest of the data set itself.
+
+    Raises:
+        BatError: a table is of another data set than the first, or than ``data``; names both files.
+    """
+    first = data
+    for path in filter(None, paths):
+        digest = json.loads(_read(path, pq.read_metadata)[1] or "{}").get("data")
+        if first is None:
+            first = path, digest
+        if digest != first[1]:
+            raise BatError(
+                f"{first[0]} and {path} are of different data: remove the one that is out of date, and run its stage "
+                "again"
+            )
+
+
+def check_one_run(*paths: str) -> None:
+    """Compare the provenance of tables that one run of a stage writes together.
+
+    Raises:
+        BatError: a table was made from another spec, or from other inputs, than the first; names both files.
+    """
+    first, *others = paths
+    about = [
+        json.loads(_read(path, pq.read_metadata)[1] or "{}") | dict.fromkeys(("kind", "checksum")) for path in paths
+    ]
+    for path, facts in zip(others, about[1:], strict=True):
+        if facts != about[0]:
+            raise BatError(f"{first} and {path} are not of one run of their stage: run it again")
+
+
+def _read(path: str | Path, read: Callable[[str | Path], Any]) -> tuple[Any, str | None, str | None]:
+    """Return what ``read`` reads of a Parquet file, the file's provenance and its checksum."""
+    try:
+        checksum = check_seal(path)
+        found = read(path)
+    except FileNotFoundError as error:
+        raise BatError(f"{path}: no such file: run the stage that writes it") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BatError(f"{path}: damaged, or no Parquet file ({reason}): remove it and run its stage again") from error
+    metadata = found.metadata if isinstance(found, pq.FileMetaData) else found.schema.metadata
+    about = (metadata or {}).get(KEY.encode())
+    return found, about.decode(errors="replace") if about else None, checksum
 
 
 def pack(bits: NDArray[np.bool_]) -> list[bytes]:

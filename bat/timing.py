@@ -96,13 +96,12 @@ def method_seconds(config: Config, data: DataSet, method: Method) -> float:
     def measured_epoch(count: int) -> float:
         share = count / len(data.train)
         parts = {name: _first(part, max(1, round(share * len(part)))) for name, part in data.parts().items()}
-        atypical = {name: torch.arange(len(part), device=part.labels.device) % 20 == 0 for name, part in parts.items()}
         seconds: list[float] = []
         training.train(
             spec,
             DataSet(parts["train"], parts["validation"], parts["test"], data.classes),
-            atypical,
             lambda epochs: timed(epochs, seconds),
+            chosen=torch.arange(len(parts["train"]), device=data.train.labels.device) % 20 == 0,
         )
         return settled(seconds)
 

@@ -7,6 +7,8 @@ import methods
 import pytest
 
 from bat.cli import main
+from bat.files import provenance
+from bat.tables import read_table_with_facts, write_table
 
 MODEL = {"name": "mlp", "width": 16}
 COMPUTE = {"precision": "float32", "channels_last": False, "compile": False, "micro_batch": 0}
@@ -91,22 +93,35 @@ def scores(*shards, **changed):
 
 
 def training(**changed):
+    outputs = {"best": "best.safetensors", "last": "last.safetensors", "records": "records.parquet"}
+    flags = {"spec": TRAIN, "data": "data.safetensors", "memorization": "memorization.parquet"}
+    return flags | outputs | changed
+
+
+def grouped(**changed):
     inputs = {name: f"{name}.parquet" for name in ("memorization", "validation_groups", "test_groups")}
-    outputs = {"best": "best.safetensors", "last": "last.safetensors", "history": "history.parquet"}
-    outputs |= {"samples": "training_samples.parquet"}
-    return {"spec": TRAIN, "data": "data.safetensors"} | inputs | outputs | changed
+    outputs = {"histories": ["history.parquet"], "samples": ["training_samples.parquet"]}
+    return inputs | {"records": ["records.parquet"]} | outputs | changed
 
 
 def evaluation(**changed):
     models = {"best": "best.safetensors", "last": "last.safetensors"}
-    flags = {"spec": EVALUATE, "data": "data.safetensors", "test_groups": "test_groups.parquet"}
-    return flags | models | {"out": "per_sample.parquet", "flags": "flags.parquet"} | changed
+    flags = {"spec": EVALUATE, "data": "data.safetensors"}
+    return flags | models | {"out": "attacked.parquet", "flags": "flags.parquet"} | changed
 
 
 def summary(*evaluations):
     outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet", "comparisons": "comparisons.parquet"}
-    outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv"}
-    return {"spec": SUMMARY, "evaluations": list(evaluations), "flags": ["flags.parquet"]} | outputs
+    outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv", "per_sample": "per_sample.parquet"}
+    inputs = {"test_groups": "test_groups.parquet", "evaluations": list(evaluations), "flags": ["flags.parquet"]}
+    inputs |= {"files": "files.parquet", "histories": ["history.parquet"]}
+    return {"spec": SUMMARY} | inputs | outputs
+
+
+def rewrite(path, name, table, to=None, **changed):
+    """Write another table, or facts of its provenance, in place of a stage's own, or at ``to``."""
+    facts = read_table_with_facts(path, name)[1] | changed
+    write_table(to or path, name, table, provenance(name, **{k: facts[k] for k in facts.keys() - {"kind", "version"}}))
 
 
 def fails(capsys, stage, folder, **flags):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bat.attacks.ball import project, step
-from bat.attacks.gradient import InnerLoss, ascent
+from bat.attacks.gradient import InnerLoss, ascent, predictions
 
 
 def apgd(
@@ -93,7 +93,7 @@ def _where(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
 
 def _drop_broken(state: dict[str, Tensor], logits: Tensor, result: Tensor) -> dict[str, Tensor]:
     """Write the points that the model got wrong into ``result`` and return the state of the others."""
-    broken = logits.argmax(1) != state["labels"]
+    broken = predictions(logits) != state["labels"]
     if not broken.any():
         return state
     result[state["row"][broken]] = state["point"][broken]

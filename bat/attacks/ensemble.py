@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from bat.attacks.apgd import apgd
 from bat.attacks.ball import random_start, size
 from bat.attacks.fab import fab
-from bat.attacks.gradient import cross_entropy, label_margin, targeted_dlr, targeted_margin
+from bat.attacks.gradient import cross_entropy, label_margin, predictions, targeted_dlr, targeted_margin
 from bat.attacks.pgd import pgd
 from bat.attacks.square import square
 from bat.config import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Square, Threat
@@ -52,14 +52,20 @@ class Outcome(NamedTuple):
         """Which samples are still classified correctly: (n,) bool."""
         return self.margin > 0
 
+    @property
+    def nonfinite(self) -> Tensor:
+        """Which samples were broken by outputs that are NaN or infinite: (n,) bool."""
+        return self.margin == -torch.inf
+
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
     """Return each sample's logit of the label less the highest other, (n,); below or at 0 where it is misclassified.
 
+    Minus infinity where the model says NaN or infinity.
     A tie goes the way of argmax: 0 where the label comes first is a very small margin, not a broken sample.
     """
     margin = label_margin(logits, labels)
-    tie = (margin == 0) & (logits.argmax(1) == labels)
+    tie = (margin == 0) & (predictions(logits) == labels)
     return torch.where(tie, torch.finfo(logits.dtype).tiny, margin)
 
 

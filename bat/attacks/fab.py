@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bat.attacks.ball import size
-from bat.attacks.gradient import ascent, targeted_margin
+from bat.attacks.gradient import ascent, predictions, targeted_margin
 
 
 def fab(
@@ -43,7 +43,7 @@ def fab(
         # a model may compute in another precision than its images have
         point = _ahead(point, origin, value.to(x.dtype), gradient, norm=norm, alpha_max=alpha_max, eta=eta)
         with torch.no_grad():
-            wrong = model(point).argmax(1) != pair[:, 0]
+            wrong = predictions(model(point)) != pair[:, 0]
         broken = wrong & (size(point - origin, norm).flatten() <= eps)
         result[row[broken]] = point[broken]
         point = torch.where(wrong[:, None, None, None], origin + beta * (point - origin), point)

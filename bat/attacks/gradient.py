@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bat.errors import BatError, is_out_of_memory, one_line
+
 InnerLoss = Callable[[Tensor, Tensor], Tensor]
 """(logits (n, classes), target (n, ...)) -> loss of each sample (n,), which an attack maximises."""
 
@@ -15,10 +17,28 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
+def finite(logits: Tensor) -> Tensor:
+    """Return which samples have finite logits only: (n,) bool."""
+    return logits.isfinite().all(1)
+
+
+def predictions(logits: Tensor) -> Tensor:
+    """Return the class of the highest logit, (n,) int64; -1, which is no label, where a logit is NaN or infinite.
+
+    Every decision whether a sample is right comes from here or from ``label_margin``: comparisons with NaN are false,
+    and the place of a NaN is what argmax returns.
+    """
+    return torch.where(finite(logits), logits.argmax(1), -1)
+
+
 def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the label's logit less the highest other, (n,): negative where the model is wrong, 0 at a tie."""
+    """Return the label's logit less the highest other, (n,): negative where the model is wrong, 0 at a tie.
+
+    Minus infinity where a logit is NaN or infinite: what says nothing is not right.
+    """
     label = labels[:, None]
-    return logits.gather(1, label)[:, 0] - logits.scatter(1, label, -torch.inf).amax(1)
+    margin = logits.gather(1, label)[:, 0] - logits.scatter(1, label, -torch.inf).amax(1)
+    return torch.where(finite(logits), margin, -torch.inf)
 
 
 def targeted_margin(logits: Tensor, target: Tensor) -> Tensor:
@@ -39,10 +59,35 @@ def targeted_dlr(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def ascent(model: nn.Module, x_adv: Tensor, target: Tensor, loss: InnerLoss) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each sample's loss (n,), the logits, and the gradient of the loss in x_adv."""
+    """Return each sample's loss (n,), the logits, and the gradient of the loss in x_adv.
+
+    Loss and gradient are finite, so that a point moved by them is: NaN counts as no gradient, and as the lowest loss.
+    A model without a gradient has one of 0.
+
+    Raises:
+        BatError: the model's own code fails in the backward pass.
+    """
     x_adv = x_adv.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = model(x_adv)
         value = loss(logits, target)
-        (gradient,) = torch.autograd.grad(value.sum(), x_adv)
-    return value.detach(), logits.detach(), gradient
+        gradient = _gradient(value, x_adv) if value.requires_grad else torch.zeros_like(x_adv)
+    value, gradient = (
+        tensor.detach().nan_to_num(nan=nan, posinf=_HUGE, neginf=-_HUGE)
+        for tensor, nan in ((value, -_HUGE), (gradient, 0))
+    )
+    return value, logits.detach(), gradient
+
+
+_HUGE = 1e15
+"""For infinite values: finite still when squared, and summed up over an image, in float32."""
+
+
+def _gradient(value: Tensor, x_adv: Tensor) -> Tensor:
+    try:
+        (gradient,) = torch.autograd.grad(value.sum(), x_adv, allow_unused=True, materialize_grads=True)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise BatError(f"the model has no gradient in its images ({one_line(error)})") from error
+    return gradient

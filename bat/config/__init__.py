@@ -4,12 +4,21 @@
 No key has a default here: an experimental choice lives in ``config/``.
 """
 
-from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat
+from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat, check_steps
 from bat.config.compute import Compute
-from bat.config.data import Cached, Data, ImageFolder, Npz, Packaged, Published, share
-from bat.config.experiment import Config, Evaluation, Memorization, RobustSubsets, Training, compared, subset_size
+from bat.config.data import SOURCES, Cached, Data, ImageFolder, Npz, Packaged, Published, share, split_sizes
+from bat.config.experiment import (
+    Config,
+    Evaluation,
+    Memorization,
+    RobustSubsets,
+    Training,
+    check_models,
+    compared,
+    subset_size,
+)
 from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
-from bat.config.reading import load, parse, schema
+from bat.config.reading import check_files, load, parse, schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
 from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
@@ -27,10 +36,12 @@ from bat.config.training import (
     Recipe,
     Steps,
     Trades,
+    check_factor,
 )
 
 __all__ = [
     "NAME",
+    "SOURCES",
     "STRICT",
     "ApgdCe",
     "ApgdT",
@@ -77,6 +88,10 @@ __all__ = [
     "Trades",
     "Training",
     "Without",
+    "check_factor",
+    "check_files",
+    "check_models",
+    "check_steps",
     "compared",
     "expand",
     "load",
@@ -85,5 +100,6 @@ __all__ = [
     "removal_runs",
     "schema",
     "share",
+    "split_sizes",
     "subset_size",
 ]

@@ -1,10 +1,13 @@
 """Threats, and the attacks of training and of evaluation."""
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
+from bat.config.ranges import LARGEST_L2, Fraction, Restarts, Steps, StepSize, Subsample, Targets
 from bat.config.strict import STRICT
 
 
@@ -13,15 +16,52 @@ class Threat:
     """What an adversary may change."""
 
     norm: Literal["linf", "l2"] = Field(description="Norm of the perturbation: linf or l2.")
-    eps: float = Field(gt=0, description="Largest norm of the perturbation, for pixels in [0, 1].")
+    eps: float = Field(
+        gt=0,
+        le=LARGEST_L2,
+        description="Largest norm of the perturbation, for pixels in [0, 1]: at most 1 for linf, for l2 at most the "
+        "norm of an image whose pixels are all 1, where the shape of images is known.",
+    )
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Threat":
+        check_eps(self.norm, self.eps, "eps", None)
+        return self
+
+
+def check_eps(norm: str, eps: float, what: str, shape: tuple[int, int, int] | None) -> None:
+    """Check that eps, called ``what``, is at most the norm of images of ``shape`` (None: any) whose pixels are all 1.
+
+    Raises:
+        ValueError: it is not; names the bound.
+    """
+    largest = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else LARGEST_L2
+    if eps > largest:
+        images = f" of images of {' x '.join(map(str, shape))}" if shape else ""
+        raise ValueError(f"{what} is {eps:.6g}, over {largest:.6g}, the largest {norm} norm{images}: lower it")
+
+
+def check_steps(threat: Threat, attacks: Mapping[str, "Pgd | EvaluationPgd"]) -> None:
+    """Check that steps of attacks, by name, are at most twice eps: no two points of the ball are further apart.
+
+    Raises:
+        ValueError: a step is longer; names it.
+    """
+    for name, attack in attacks.items():
+        # 1e-9: rounded decimals of fractions such as 8/255
+        if attack.step_size > 2 * threat.eps * (1 + 1e-9):
+            raise ValueError(
+                f"{name}.step_size is {attack.step_size}, over twice threat.eps ({threat.eps}), the width of the ball: "
+                "lower it"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Pgd:
     """Projected gradient descent in training."""
 
-    steps: int = Field(ge=1, description="Steps of PGD from a random start.")
-    step_size: float = Field(gt=0, description="Length of a step in the threat's norm, for pixels in [0, 1].")
+    steps: Steps = Field(description="Steps of PGD from a random start.")
+    step_size: StepSize = Field(description="Length of a step in the threat's norm, for pixels in [0, 1].")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -29,9 +69,9 @@ class EvaluationPgd:
     """PGD in the evaluation."""
 
     name: Literal["pgd"] = Field(description="PGD on the cross-entropy.")
-    steps: int = Field(ge=1, description="Steps of a restart.")
-    step_size: float = Field(gt=0, description="Length of a step in the threat's norm, for pixels in [0, 1].")
-    restarts: int = Field(ge=1, description="Random starts; a sample must stand under all.")
+    steps: Steps = Field(description="Steps of a restart.")
+    step_size: StepSize = Field(description="Length of a step in the threat's norm, for pixels in [0, 1].")
+    restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -39,9 +79,9 @@ class ApgdCe:
     """Auto-PGD on the cross-entropy (Croce and Hein 2020)."""
 
     name: Literal["apgd_ce"] = Field(description="Auto-PGD on the cross-entropy: no step size to choose.")
-    steps: int = Field(ge=1, description="Steps of a restart.")
-    restarts: int = Field(ge=1, description="Random starts; a sample must stand under all.")
-    rho: float = Field(gt=0, lt=1, description="Share of improving steps under which the step size is halved.")
+    steps: Steps = Field(description="Steps of a restart.")
+    restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
+    rho: Fraction = Field(description="Share of improving steps under which the step size is halved.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,10 +91,10 @@ class ApgdT:
     name: Literal["apgd_t"] = Field(
         description="Auto-PGD on the targeted DLR loss, on the targeted margin for fewer than 4 classes."
     )
-    steps: int = Field(ge=1, description="Steps of a restart and target.")
-    restarts: int = Field(ge=1, description="Random starts; a sample must stand under all.")
-    rho: float = Field(gt=0, lt=1, description="Share of improving steps under which the step size is halved.")
-    targets: int = Field(ge=1, description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
+    steps: Steps = Field(description="Steps of a restart and target.")
+    restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
+    rho: Fraction = Field(description="Share of improving steps under which the step size is halved.")
+    targets: Targets = Field(description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -62,12 +102,12 @@ class FabT:
     """Targeted fast adaptive boundary attack (Croce and Hein 2020)."""
 
     name: Literal["fab_t"] = Field(description="Targeted FAB: steps to the boundary of least distance.")
-    steps: int = Field(ge=1, description="Steps of a restart and target.")
-    restarts: int = Field(ge=1, description="Starts, the first at the image; a sample must stand under all.")
-    targets: int = Field(ge=1, description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
-    alpha_max: float = Field(gt=0, lt=1, description="Largest weight of the step from the image itself.")
-    eta: float = Field(ge=1, description="Overshoot beyond the boundary.")
-    beta: float = Field(gt=0, lt=1, description="How far to go back to the image after a success.")
+    steps: Steps = Field(description="Steps of a restart and target.")
+    restarts: Restarts = Field(description="Starts, the first at the image; a sample must stand under all.")
+    targets: Targets = Field(description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
+    alpha_max: Fraction = Field(description="Largest weight of the step from the image itself.")
+    eta: float = Field(ge=1, le=10, description="Overshoot beyond the boundary.")
+    beta: Fraction = Field(description="How far to go back to the image after a success.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -75,15 +115,15 @@ class Square:
     """Square attack (Andriushchenko et al. 2020)."""
 
     name: Literal["square"] = Field(description="Random search on square windows: no gradients, so no masking.")
-    queries: int = Field(ge=1, description="Forward passes of a restart.")
-    restarts: int = Field(ge=1, description="Restarts; a sample must stand under all.")
-    p_init: float = Field(gt=0, le=1, description="Share of pixels in the first windows.")
+    queries: int = Field(ge=1, le=10**6, description="Forward passes of a restart.")
+    restarts: Restarts = Field(description="Restarts; a sample must stand under all.")
+    p_init: Subsample = Field(description="Share of pixels in the first windows.")
 
 
 Attack = Annotated[EvaluationPgd | ApgdCe | ApgdT | FabT | Square, Field(discriminator="name")]
 Ensemble = Annotated[
     Annotated[Literal["fast", "standard"], Tag("tier")]
-    | Annotated[tuple[Attack, ...], Field(min_length=1), Tag("attacks")],
+    | Annotated[tuple[Attack, ...], Field(min_length=1, max_length=5), Tag("attacks")],
     # so that an error speaks of the form that was meant
     Discriminator(lambda value: "tier" if isinstance(value, str) else "attacks"),
 ]

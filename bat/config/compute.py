@@ -20,6 +20,7 @@ class Compute:
     compile: bool = Field(description="Compile the network's body (torch.compile): worth it for long runs on a GPU.")
     micro_batch: int = Field(
         ge=0,
+        le=10**6,
         description="Largest number of samples in a pass; gradients of a larger batch are summed up over parts, each "
         "with batch normalisation, weights, pairs and weight perturbation of its own. 0: whole batches.",
     )

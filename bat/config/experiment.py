@@ -4,25 +4,44 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat
+from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat, check_eps, check_steps
 from bat.config.compute import Compute
-from bat.config.data import Data, share
+from bat.config.data import Data, shape_of, share, split_sizes
 from bat.config.model import Model
-from bat.config.removal import Removal, removal_pairs, removal_runs
+from bat.config.ranges import (
+    BatchSize,
+    Bootstrap,
+    Epochs,
+    EpochsOrNone,
+    Fraction,
+    Models,
+    ModelsOrNone,
+    Name,
+    RunName,
+    Seed,
+    Shuffles,
+    Subsample,
+    Threshold,
+    distinct,
+)
+from bat.config.removal import Removal, check_fractions, removal_pairs, removal_runs
 from bat.config.scores import Scores
-from bat.config.strict import LARGEST, NAME, STRICT
+from bat.config.strict import STRICT
 from bat.config.sweeps import Sweep, expand
-from bat.config.training import Method, Recipe
+from bat.config.training import Method, Recipe, check_factor
+
+MOST_JOBS = 10_000
+"""Of one kind: Snakemake plans so many in a minute or two, with half a GiB."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RobustSubsets:
     """The same subsets, trained adversarially: memorization and influence under attack."""
 
-    subset_models: int = Field(ge=0, description="Models trained adversarially, of models_per_shard; 0 for none.")
+    subset_models: ModelsOrNone = Field(description="Models trained adversarially, of models_per_shard; 0 for none.")
     attack: Pgd = Field(description="The attack in their training, and the one under which they are recorded.")
 
 
@@ -30,24 +49,23 @@ class RobustSubsets:
 class Memorization:
     """Stage 1: models on random subsets, and the scores estimated from them."""
 
-    subset_models: int = Field(ge=1, description="K, models trained on random subsets: a multiple of models_per_shard.")
-    models_per_shard: int = Field(ge=1, description="Models that one job trains.")
-    subset_fraction: float = Field(gt=0, lt=1, description="r, the fraction of training samples in a subset.")
+    subset_models: Models = Field(description="K, models trained on random subsets: a multiple of models_per_shard.")
+    models_per_shard: Models = Field(description="Models that one job trains.")
+    subset_fraction: Fraction = Field(description="r, the fraction of training samples in a subset.")
     design: Literal["balanced", "independent"] = Field(
         description="balanced (every sample is left out equally often, as far as it divides) or independent draws."
     )
-    seed: int = Field(ge=0, le=LARGEST, description="Seed of subsets, initial weights and batch order.")
+    seed: Seed = Field(description="Seed of subsets, initial weights and batch order.")
     model: Model | None = Field(
         description="The network of the subset models, those trained adversarially included; null: that of stage 2."
     )
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
-    threshold: float = Field(ge=0, lt=1, description="t: a training sample is atypical if its memorization is over t.")
-    false_discovery_rate: float = Field(
-        gt=0, lt=1, description="Level of the Benjamini-Hochberg procedure over influence pairs."
+    threshold: Threshold = Field(description="t: a training sample is atypical if its memorization is over t.")
+    false_discovery_rate: Fraction = Field(
+        description="Level of the Benjamini-Hochberg procedure over influence pairs."
     )
-    confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of memorization.")
-    shuffles: int = Field(
-        ge=0,
+    confidence: Fraction = Field(description="Level of the confidence intervals of memorization.")
+    shuffles: Shuffles = Field(
         description="Times that influence is estimated with the models' results shuffled among them, to count "
         "the pairs found by chance.",
     )
@@ -58,55 +76,56 @@ class Memorization:
 class Training:
     """Stage 2: the methods, each trained once a seed."""
 
-    seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...] = Field(
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(distinct)] = Field(
         min_length=1,
+        max_length=1000,
         description="Seeds, shared by all methods: same initial weights, order and random starts.",
     )
     recipe: Recipe = Field(description="How weights are optimised.")
     attack: Pgd = Field(description="The attack in training, and the one behind the history and the best epoch.")
     attack_bn: Literal["eval", "train"] = Field(description="Mode of batch normalisation while training attacks run.")
-    measure_every: int = Field(
-        ge=1,
+    measure_every: Epochs = Field(
         description="Epochs from one measurement of accuracies to the next; the last epoch is always measured. Only a "
         "measured epoch can be the best.",
     )
     checkpoint_minutes: int = Field(
         ge=0,
+        le=10_000,
         description="Minutes after which an epoch's end is kept on disk, so that a killed run goes on there; 0 for "
         "each epoch. Changes no result and reruns nothing.",
     )
-    early_stop: int = Field(
-        ge=0, description="Stop after so many epochs without a better validation accuracy; 0 for never."
+    early_stop: EpochsOrNone = Field(
+        description="Stop after so many epochs without a better validation accuracy; 0 for never."
     )
-    methods: tuple[Method, ...] = Field(min_length=1, description="The methods to train.")
-    sweeps: tuple[Sweep, ...] = Field(description="Further methods: one key of a method over several values.")
+    methods: tuple[Method, ...] = Field(min_length=1, max_length=200, description="The methods to train.")
+    sweeps: tuple[Sweep, ...] = Field(
+        max_length=100, description="Further methods: one key of a method over several values."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Evaluation:
     """Stage 3: every model on every test sample."""
 
-    seed: int = Field(ge=0, le=LARGEST, description="Seed of the attacks' random starts.")
-    batch_size: int = Field(ge=1, description="Images in one forward pass.")
+    seed: Seed = Field(description="Seed of the attacks' random starts.")
+    batch_size: BatchSize = Field(description="Images in one forward pass.")
     pgd: EvaluationPgd = Field(description="The attack of the PGD accuracy.")
     ensemble: Ensemble = Field(
         description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
         "AutoAttack), or a list of attacks, each run on the samples that still stand."
     )
     images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
-    confidence: float = Field(gt=0, lt=1, description="Level of the confidence intervals of accuracies.")
-    bootstrap: int = Field(ge=100, description="Resamples of seeds and test samples behind the intervals.")
-    baseline: Annotated[str, Field(pattern=NAME)] | None = Field(
-        description="Name of the method that all others are compared with; null for none."
-    )
-    margin: float = Field(
-        gt=0,
-        lt=1,
+    confidence: Fraction = Field(description="Level of the confidence intervals of accuracies.")
+    bootstrap: Bootstrap = Field(description="Resamples of seeds and test samples behind the intervals.")
+    baseline: RunName | None = Field(description="Name of the method that all others are compared with; null for none.")
+    margin: Fraction = Field(
         description="Gains of accuracy under this count as none: where an interval excludes it, the page of results "
         "says not shown, else too small to tell.",
     )
-    pairs: tuple[tuple[str, str], ...] = Field(
-        description="Further comparisons: lists of two methods, the second of which is the one compared with."
+    pairs: tuple[tuple[RunName, RunName], ...] = Field(
+        max_length=1000,
+        description="Further comparisons: lists of two methods, the second of which is the one compared with; none "
+        "that is there already, in either order or by baseline.",
     )
 
 
@@ -114,10 +133,10 @@ class Evaluation:
 class Config:
     """One experiment."""
 
-    experiment: str = Field(pattern=NAME, description="Outputs go to results/{experiment}/.")
+    experiment: Name = Field(description="Outputs go to results/{experiment}/.")
     data: Data = Field(description="Which images, and how they are split.")
-    subsample: float = Field(
-        gt=0, le=1, description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
+    subsample: Subsample = Field(
+        description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
     )
     model: Model = Field(description="The network of stage 2, and of stage 1 where memorization.model is null.")
     threat: Threat = Field(description="What an adversary may change.")
@@ -146,9 +165,14 @@ class Config:
                 f"memorization.robust.subset_models is {plan.robust.subset_models}, no multiple of models_per_shard "
                 f"({plan.models_per_shard})"
             )
-        if self.data.train_samples != "all":  # then the number is known only when the data has been read
-            self._scores_each_sample(share(self.data.train_samples, self.subsample))
+        samples = self._training_samples()
+        if samples is not None:  # else stages check it, when the data has been read
+            check_models(plan.subset_models, samples, plan.subset_fraction)
+            if self.removal.method is not None:
+                check_fractions(self.removal.fractions, samples)
         methods = expand(self.training.methods, self.training.sweeps)
+        self._perturbs_sensibly(methods)
+        self._crops_leave_something()
         for method in methods:
             if not plan.robust.subset_models and getattr(method, "score", None) == "robust_memorization":
                 raise ValueError(
@@ -156,8 +180,8 @@ class Config:
                     "raise it, or choose another score"
                 )
         runs = [method.name for method in methods] + [run.name for run in removal_runs(methods, self.removal)]
-        if len(set(runs)) < len(runs):
-            raise ValueError(f"two runs have one name, those of removal included: {', '.join(runs)}")
+        _check_names(runs)
+        self._has_a_number_of_jobs_to_live_with(len(runs))
         ensemble = self.evaluation.ensemble
         attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
         if len(set(attacks)) < len(attacks):
@@ -166,25 +190,67 @@ class Config:
         for name in (*[name for pair in self.evaluation.pairs for name in pair], self.evaluation.baseline):
             if name is not None and name not in names:
                 raise ValueError(f"evaluation compares with {name}, which is no method: take of {', '.join(names)}")
-        if len(set(self.training.seeds)) < len(self.training.seeds):
-            raise ValueError(f"training.seeds has a seed twice: {self.training.seeds}")
+        compared = {frozenset((name, self.evaluation.baseline)) for name in names}  # by all methods with the baseline
+        for pair in self.evaluation.pairs:
+            if frozenset(pair) in compared or len(set(pair)) < 2:
+                raise ValueError(
+                    f"evaluation.pairs has [{', '.join(pair)}], a method with itself or two that are compared already, "
+                    "in this order or the other (all methods are with evaluation.baseline), which would count twice in "
+                    "the correction for their number: remove it"
+                )
+            compared.add(frozenset(pair))
         return self
 
-    def _scores_each_sample(self, samples: int) -> None:
+    def _training_samples(self) -> int | None:
+        sizes = split_sizes(self.data)
+        wanted = sizes[0] if sizes else self.data.train_samples
+        return None if wanted == "all" else share(wanted, self.subsample)
+
+    def _perturbs_sensibly(self, methods: Sequence[Method]) -> None:
+        shape, evaluated = shape_of(self.data), self.evaluation
+        check_eps(self.threat.norm, self.threat.eps, "threat.eps", shape)
+        attacks: dict[str, Pgd | EvaluationPgd] = {
+            "training.attack": self.training.attack,
+            "memorization.robust.attack": self.memorization.robust.attack,
+            "evaluation.pgd": evaluated.pgd,
+        }
+        for index, attack in enumerate(() if isinstance(evaluated.ensemble, str) else evaluated.ensemble):
+            if isinstance(attack, EvaluationPgd):
+                attacks[f"evaluation.ensemble.{index}"] = attack
+        check_steps(self.threat, attacks)
+        for method in methods:
+            check_factor(self.threat, method, shape)
+
+    def _crops_leave_something(self) -> None:
+        shape = shape_of(self.data)
+        for name, recipe in (("memorization", self.memorization.recipe), ("training", self.training.recipe)):
+            if shape and recipe.crop_padding >= min(shape[1:]):
+                raise ValueError(
+                    f"{name}.recipe.crop_padding is {recipe.crop_padding}, so that a crop of {shape[1]} x {shape[2]} "
+                    "pixels can show nothing of an image: lower it"
+                )
+
+    def _has_a_number_of_jobs_to_live_with(self, runs: int) -> None:
         plan = self.memorization
-        size = subset_size(samples, plan.subset_fraction)
-        rarest = min(size, samples - size)
-        if rarest == 0:
-            raise ValueError(
-                f"memorization.subset_fraction is {plan.subset_fraction}, which leaves {size} of "
-                f"{samples} training samples in a subset: move it away from 0 and 1"
-            )
-        needed = math.ceil(samples / rarest)
-        if plan.subset_models < needed:
-            raise ValueError(
-                f"memorization.subset_models is {plan.subset_models}, too small for subsets of {size} of "
-                f"{samples}: some sample would never be left out, or never in; take at least {needed}"
-            )
+        shards = (plan.subset_models + plan.robust.subset_models) // plan.models_per_shard
+        for count, what, advice in (
+            (shards, "shards of subset models", "raise memorization.models_per_shard, or lower subset_models"),
+            (
+                runs * len(self.training.seeds),
+                "trained models",
+                "take fewer methods, sweeps, removal.fractions or seeds",
+            ),
+        ):
+            if count > MOST_JOBS:
+                raise ValueError(f"the config asks for {count:,} {what}, over {MOST_JOBS:,}: {advice}")
+
+
+def _check_names(runs: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in runs:
+        if name in seen:
+            raise ValueError(f"two runs have one name, those of removal included: {name}; rename a method")
+        seen.add(name)
 
 
 def compared(methods: Sequence[Method], evaluation: Evaluation, removal: Removal) -> dict[str, list[tuple[str, str]]]:
@@ -195,6 +261,27 @@ def compared(methods: Sequence[Method], evaluation: Evaluation, removal: Removal
         "pairs": list(evaluation.pairs),
         "removal": removal_pairs(removal),
     }
+
+
+def check_models(models: int, samples: int, fraction: float) -> None:
+    """Check that so many subset models can have each training sample in a subset and left out of one.
+
+    Raises:
+        ValueError: they cannot; names the keys, and the least number of models.
+    """
+    size = subset_size(samples, fraction)
+    rarest = min(size, samples - size)
+    if rarest == 0:
+        raise ValueError(
+            f"memorization.subset_fraction is {fraction}, which leaves {size} of {samples} training samples in a "
+            "subset: move it away from 0 and 1"
+        )
+    needed = math.ceil(samples / rarest)
+    if models < needed:
+        raise ValueError(
+            f"memorization.subset_models is {models}, too small for subsets of {size} of {samples}: some sample would "
+            f"never be left out, or never in; take at least {needed}"
+        )
 
 
 def subset_size(samples: int, fraction: float) -> int:

@@ -18,7 +18,7 @@ class SizedModel:
     name: Sized = Field(
         description="small_cnn (three convolutions with batch normalisation) or mlp (two hidden layers)."
     )
-    width: int = Field(ge=1, description="Channels of the first convolution, or units of a hidden layer.")
+    width: int = Field(ge=1, le=4096, description="Channels of the first convolution, or units of a hidden layer.")
 
     # here end all names that belong to no other record
     @field_validator("name", mode="before")

@@ -1,32 +1,30 @@
 """Configuration files and JSON to records, and the records' schema."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from bat.config.data import ImageFolder, Npz
+from bat.config.documents import read_document, read_value, short
 from bat.config.experiment import Config
+from bat.config.scores import FileScores
 from bat.errors import BatError
+from bat.given import located, reason, status
 
 T = TypeVar("T")
+Location = tuple[int | str, ...]
 
 
 def parse(record: type[T], value: Mapping[str, Any] | str, where: str) -> T:
     """Build ``record`` from a mapping or a JSON text.
 
     Raises:
-        BatError: naming ``where`` and the place of the first key that is unknown, missing or wrong.
+        BatError: naming ``where`` and the place of the first key that is unknown, missing, wrong or there twice.
     """
-    try:
-        text = value if isinstance(value, str) else json.dumps(value)
-        plain = json.loads(text)
-    except (TypeError, ValueError) as error:
-        raise BatError(f"{where}: not JSON ({error})") from error
-    try:
-        return TypeAdapter(record).validate_json(text)
-    except ValidationError as error:
-        raise BatError(f"{where}: {_first_line(error, plain)}") from error
+    return _built(record, value, lambda _: where)
 
 
 def load(path: str, *more: str, settings: Sequence[str] = ()) -> Config:
@@ -34,11 +32,14 @@ def load(path: str, *more: str, settings: Sequence[str] = ()) -> Config:
 
     The files ``more`` and then ``settings``, each KEY=VALUE with a value in YAML, change it as Snakemake's --configfile
     and --config do.
+
+    Raises:
+        BatError: naming the file or setting, and the place of what is wrong in it.
     """
-    value = _read(path)
-    for changes in (*map(_read, more), *map(_setting, settings)):
-        value = merged(value, changes)
-    return parse(Config, value, ", ".join((path, *more, *settings)))
+    sources = [(each, read_document(each)) for each in (path, *more)]
+    sources += [(f"--config {short(text)}", _setting(text)) for text in settings]
+    value = reduce(merged, [document for _, document in sources])
+    return _built(Config, value, lambda location: _source(sources, location))
 
 
 def merged(value: Any, changes: Any) -> Any:
@@ -48,26 +49,32 @@ def merged(value: Any, changes: Any) -> Any:
     return {**value, **{key: merged(value.get(key), changed) for key, changed in changes.items()}}
 
 
-def _setting(text: str) -> dict[str, Any]:
-    import yaml
+def check_files(config: Config) -> None:
+    """Check that the files and folders of the user's are there.
 
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise BatError(f"--config {text}: give KEY=VALUE")
-    try:
-        return {key: yaml.safe_load(value)}
-    except yaml.YAMLError as error:
-        raise BatError(f"--config {text}: the value is no YAML ({' '.join(str(error).split())})") from error
-
-
-def _read(path: str) -> Any:
-    import yaml
-
-    try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123
-            return yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BatError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    Raises:
+        BatError: one is not, or is of another kind; names its key.
+    """
+    for key, record, advice in (
+        ("scores.path", config.scores, "give a file of scores, or source: subsets"),
+        ("data.path", config.data, "give the data set's path"),
+    ):
+        if not isinstance(record, FileScores | Npz | ImageFolder):
+            continue
+        try:
+            path = located(record.path)
+            if not isinstance(record, ImageFolder):
+                status(path)
+            elif not path.is_dir():
+                raise ValueError("a file, not a folder" if path.exists() else "no such folder")
+        except (OSError, ValueError) as error:
+            raise BatError(f"{key}: {record.path}: {reason(error)}: {advice}") from error
+    if isinstance(config.scores, FileScores):
+        own = located(f"results/{config.experiment}").resolve()
+        if located(config.scores.path).resolve().is_relative_to(own):
+            raise BatError(
+                f"scores.path: {config.scores.path} is written by this experiment itself: copy it, or change experiment"
+            )
 
 
 def schema() -> dict[str, Any]:
@@ -75,32 +82,88 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | TypeAdapter(Config).json_schema()
 
 
-def _first_line(error: ValidationError, value: Any) -> str:
+def _setting(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise BatError(f"--config {short(text)}: give KEY=VALUE")
+    return {key: read_value(value, f"--config {short(text)}")}
+
+
+def _source(sources: Sequence[tuple[str, dict[str, Any]]], location: Location) -> str:
+    """Return the last of ``sources`` that speaks of a place, or of what the place is in; all where none does."""
+    for length in range(len(location), 0, -1):
+        speaking = [name for name, value in sources if _known(value, location[:length])]
+        if speaking:
+            return speaking[-1]
+    return ", ".join(name for name, _ in sources)
+
+
+def _known(value: Any, location: Location) -> bool:
+    for part in location:
+        if not _has(value, part):
+            return False
+        value = value[part]
+    return True
+
+
+def _has(value: Any, part: int | str) -> bool:
+    if isinstance(value, list):
+        return isinstance(part, int) and part < len(value)
+    return isinstance(value, dict) and part in value
+
+
+def _built(record: type[T], value: Mapping[str, Any] | str, source: Callable[[Location], str]) -> T:
+    try:
+        text = value if isinstance(value, str) else json.dumps(value)
+        plain = json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise BatError(f"{source(())}: nested too deeply") from error
+    except (TypeError, ValueError) as error:
+        raise BatError(f"{source(())}: not JSON ({error})") from error
+    try:
+        return TypeAdapter(record).validate_json(text)
+    except ValidationError as error:
+        location, message = _first_problem(error, plain)
+        place = ".".join(short(part) for part in location)
+        raise BatError(f"{source(location)}: {place + ': ' if place else ''}{message}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{short(key)} stands there twice: keep one")
+        found[key] = value
+    return found
+
+
+def _first_problem(error: ValidationError, value: Any) -> tuple[Location, str]:
+    """Return the place and the text of the problem that says most."""
     problems = error.errors()
     unknown = "unexpected_keyword_argument"
     # a misspelt key is missing, too: its wrong spelling says more
     first = next((problem for problem in problems if problem["type"] == unknown), problems[0])
-    place = _place(first["loc"], value, missing=first["type"] == "missing")
+    location = _place(first["loc"], value, missing=first["type"] == "missing")
     message = first["msg"].removeprefix("Value error, ")
     hints = {
         unknown: "unknown key: remove it or mend its spelling",
-        "missing": "missing key: add it",
+        "missing": f"missing {'entry' if location and isinstance(location[-1], int) else 'key'}: add it",
+        "dataclass_type": "give a map of keys, KEY: VALUE",
     }
-    text = hints.get(first["type"], message[:1].lower() + message[1:])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place + ': ' if place else ''}{text}{more}"
+    return location, hints.get(first["type"], message[:1].lower() + message[1:]) + more
 
 
-def _place(location: tuple[int | str, ...], value: Any, *, missing: bool) -> str:
-    """Join a location, without the tags that pydantic puts in for the members of a union.
+def _place(location: Location, value: Any, *, missing: bool) -> Location:
+    """Return a location without the tags that pydantic puts in for the members of a union.
 
     What is not in ``value`` is a tag, unless it is the last part and ``missing``.
     """
     path = []
     for position, part in enumerate(location):
-        known = part in value if isinstance(value, dict) else isinstance(part, int)
+        known = _has(value, part)
         if known:
             value = value[part]
         if known or (missing and position == len(location) - 1):
-            path.append(str(part))
-    return ".".join(path)
+            path.append(part)
+    return tuple(path)

@@ -5,10 +5,11 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from bat.config.strict import NAME, STRICT
+from bat.config.ranges import LONGEST_NAME, Fraction, Name, Threshold, distinct
+from bat.config.strict import STRICT
 from bat.config.training import Method
 
 
@@ -16,16 +17,15 @@ from bat.config.training import Method
 class Removal:
     """Retraining without some training samples, and without as many random ones."""
 
-    method: Annotated[str, Field(pattern=NAME)] | None = Field(
+    method: Name | None = Field(
         description="Name of the method in training.methods that is retrained without some training samples; null for "
         "none. Each case has a twin without as many random samples of the same classes."
     )
-    fractions: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        description="Shares of the training samples that are removed, most memorized first, beside all atypical ones."
+    fractions: Annotated[tuple[Fraction, ...], AfterValidator(distinct)] = Field(
+        max_length=100,
+        description="Shares of the training samples that are removed, most memorized first, beside all atypical ones.",
     )
-    harmful_threshold: float = Field(
-        ge=0,
-        lt=1,
+    harmful_threshold: Threshold = Field(
         description="An atypical sample is harmful if its wrong probability under attack, the mean over seeds and the "
         "last half of epochs (0 where it is right), is over this; else benign.",
     )
@@ -40,7 +40,7 @@ class Without:
     """
 
     what: Literal["atypical", "top", "harmful", "benign"]
-    fraction: float | None
+    fraction: Fraction | None
     random: bool
 
     @property
@@ -67,7 +67,7 @@ def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]
     """Return the runs that ``removal`` asks for beside those with all samples.
 
     Raises:
-        ValueError: there is no such method.
+        ValueError: there is no such method, or a name grows too long.
     """
     if removal.method is None:
         return ()
@@ -75,10 +75,30 @@ def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]
     if base is None:
         names = ", ".join(method.name for method in methods)
         raise ValueError(f"removal.method is {removal.method}, which is no method: take one of {names}, or null")
-    return tuple(
-        Run(method=replace(base, name=f"{base.name}_without_{without.name}"), without=without)
-        for without in _cases(removal)
-    )
+    runs = {f"{base.name}_without_{without.name}": without for without in _cases(removal)}
+    for name in runs:
+        if len(name) > LONGEST_NAME:
+            raise ValueError(
+                f"removal: the run {name} has a name of {len(name)} letters, over {LONGEST_NAME}: shorten the method's "
+                "name, or round the fraction"
+            )
+    return tuple(Run(method=replace(base, name=name), without=without) for name, without in runs.items())
+
+
+def check_fractions(fractions: Sequence[float], samples: int) -> None:
+    """Check that each fraction of so many training samples is at least one of them, and leaves at least two.
+
+    Raises:
+        ValueError: one is not; names it.
+    """
+    for fraction in fractions:
+        # of the decimal as written, as in ``bat.selection``
+        count = round(Decimal(str(fraction)) * samples)
+        if not 1 <= count <= samples - 2:
+            raise ValueError(
+                f"removal.fractions: {fraction} of {samples} training samples are {count}, and at least 1 must be "
+                "removed and 2 be left: change it"
+            )
 
 
 def removal_pairs(removal: Removal) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from bat.config.ranges import FilePath
 from bat.config.strict import STRICT
 
 ScoresFormat = Literal["feldman_zhang", "cscores", "npz", "table"]
@@ -22,7 +23,7 @@ class FileScores:
     """Scores that others have released, or of one's own; no subset model is trained."""
 
     source: Literal["file"] = Field(description="Read the scores from a file: no subset model is trained.")
-    path: str = Field(min_length=1, description="The file, from the folder in which snakemake is called.")
+    path: FilePath = Field(description="The file, from the folder in which snakemake is called.")
     format: ScoresFormat = Field(
         description="Layout of the file: feldman_zhang (npz with blocks of influence), cscores (npz), npz "
         "(memorization, influence), or table (Parquet, CSV)."

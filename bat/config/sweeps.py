@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from bat.config.strict import NAME, STRICT
+from bat.config.ranges import Name, distinct
+from bat.config.strict import STRICT
 from bat.config.training import Method
 
 Value = bool | float | str
@@ -18,10 +19,10 @@ Value = bool | float | str
 class Sweep:
     """One key of one method over several values."""
 
-    method: str = Field(pattern=NAME, description="Name of the method in methods that is varied.")
-    key: str = Field(description="Key of that method that is varied.")
-    values: Annotated[tuple[Value, ...], Field(min_length=1)] = Field(
-        description="Its values; the one that the method itself has is left out."
+    method: Name = Field(description="Name of the method in methods that is varied.")
+    key: str = Field(max_length=60, description="Key of that method that is varied.")
+    values: Annotated[tuple[Value, ...], AfterValidator(distinct)] = Field(
+        min_length=1, max_length=100, description="Its values; the one that the method itself has is left out."
     )
 
 
@@ -36,9 +37,11 @@ def expand(methods: Sequence[Method], sweeps: Sequence[Sweep]) -> tuple[Method, 
         ValueError: a method or key does not exist, a value is wrong for the key, or two methods have one name.
     """
     expanded = [*methods, *(method for sweep in sweeps for method in _swept(methods, sweep))]
-    names = [method.name for method in expanded]
-    if len(set(names)) < len(names):
-        raise ValueError(f"training.methods has a name twice, sweeps included: {', '.join(names)}")
+    seen: set[str] = set()
+    for method in expanded:
+        if method.name in seen:
+            raise ValueError(f"training.methods has a name twice, sweeps included: {method.name}")
+        seen.add(method.name)
     return tuple(expanded)
 
 
@@ -58,6 +61,6 @@ def _swept(methods: Sequence[Method], sweep: Sweep) -> Iterator[Method]:
             changed: dict[str, Any] = {"name": name, sweep.key: value}
             varied = replace(base, **changed)
         except ValidationError as error:
-            raise ValueError(f"{where}, value {text}: {error.errors()[0]['msg']}") from error
+            raise ValueError(f"{where}, value {text[:100]}: {error.errors()[0]['msg']}") from error
         if getattr(varied, sweep.key) != getattr(base, sweep.key):
             yield varied

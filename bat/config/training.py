@@ -2,21 +2,27 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from bat.config.strict import NAME, STRICT
+from bat.config.attacks import Threat, check_eps
+from bat.config.ranges import LARGEST_SIDE, Epochs, Factor, Fraction, RunName, Threshold, distinct
+from bat.config.strict import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Steps:
-    """Learning rate divided at given fractions of training."""
+    """Learning rate that may rise linearly from 0 first, and is divided at given fractions of training."""
 
     name: Literal["steps"] = Field(description="The learning rate falls at given moments.")
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        description="Fractions of training at which the learning rate is multiplied by factor."
+    warmup: float = Field(
+        ge=0, lt=1, description="Fraction of training over which the learning rate rises linearly; 0 for none."
     )
-    factor: float = Field(gt=0, lt=1, description="What the learning rate is multiplied by at each milestone.")
+    milestones: Annotated[tuple[Fraction, ...], AfterValidator(distinct)] = Field(
+        max_length=100,
+        description="Fractions of the whole training at which the learning rate is multiplied by factor.",
+    )
+    factor: Fraction = Field(description="What the learning rate is multiplied by at each milestone.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -31,15 +37,19 @@ class OneCycle:
 class Recipe:
     """How weights are optimised: SGD with momentum on shuffled batches."""
 
-    epochs: int = Field(ge=1, description="Passes over the training samples.")
-    batch_size: int = Field(ge=2, description="Largest batch; batches of an epoch differ in size by at most 1.")
+    epochs: Epochs = Field(description="Passes over the training samples.")
+    batch_size: int = Field(
+        ge=2, le=10**6, description="Largest batch; batches of an epoch differ in size by at most 1."
+    )
     learning_rate: float = Field(gt=0, description="Highest learning rate of SGD.")
-    momentum: float = Field(ge=0, lt=1, description="Momentum of SGD.")
-    weight_decay: float = Field(ge=0, description="L2 penalty on all weights.")
+    momentum: Threshold = Field(description="Momentum of SGD.")
+    weight_decay: float = Field(ge=0, le=100, description="L2 penalty on all weights.")
     schedule: Annotated[Steps | OneCycle, Field(discriminator="name")] = Field(
         description="How the learning rate moves, step by step."
     )
-    crop_padding: int = Field(ge=0, description="Random crop after zero padding by so many pixels; 0 for none.")
+    crop_padding: int = Field(
+        ge=0, le=LARGEST_SIDE, description="Random crop after zero padding by so many pixels; 0 for none."
+    )
     flip: bool = Field(description="Mirror each image left to right with probability 1/2.")
     label_smoothing: float = Field(
         ge=0, lt=1, description="Share of each cross-entropy's target that is spread over all classes; 0 for none."
@@ -53,16 +63,18 @@ class Recipe:
 class _Named:
     """What every method has."""
 
-    name: str = Field(pattern=NAME, description="Name of the method in paths, tables and figures.")
+    name: RunName = Field(description="Name of the method in paths, tables and figures.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class _Adversarial(_Named):
     """What every method on adversarial examples has."""
 
-    eps_factor: float = Field(gt=0, description="Trains at so many times the threat's eps and the attack's step_size.")
+    eps_factor: float = Field(
+        gt=0, le=1000, description="Trains at so many times the threat's eps and the attack's step_size."
+    )
     awp: float = Field(
-        ge=0, description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none."
+        ge=0, le=1, description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none."
     )
 
 
@@ -75,14 +87,14 @@ class _Benign(_Adversarial):
         "shuffled among the samples; 1 - consistency, the share of models without it that get it wrong (C-score); or "
         "robust_memorization, that of the subset models trained adversarially (memorization.robust)."
     )
-    threshold: float = Field(ge=0, lt=1, description="A sample is atypical for this method if its score is over this.")
+    threshold: Threshold = Field(description="A sample is atypical for this method if its score is over this.")
     reweighting: bool = Field(description="Give harmful atypical samples a lower weight.")
-    alpha: Annotated[float, Field(ge=0)] | Literal["inf"] = Field(
+    alpha: Factor | Literal["inf"] = Field(
         description="Weight of a harmful sample is exp(-alpha * its highest wrong probability); inf leaves it out."
     )
     discrimination: bool = Field(description="Add the discrimination loss.")
-    beta: float = Field(ge=0, description="Factor of the discrimination loss.")
-    temperature: float = Field(gt=0, description="Temperature of the discrimination loss.")
+    beta: Factor = Field(description="Factor of the discrimination loss.")
+    temperature: float = Field(ge=1e-4, le=1e4, description="Temperature of the discrimination loss.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -106,7 +118,7 @@ class Trades(_Adversarial):
     objective: Literal["trades"] = Field(
         description="Clean cross-entropy plus the divergence of clean from adversarial predictions."
     )
-    beta: float = Field(ge=0, description="Factor of the divergence (beta of TRADES).")
+    beta: Factor = Field(description="Factor of the divergence (beta of TRADES).")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -116,7 +128,7 @@ class Mart(_Adversarial):
     objective: Literal["mart"] = Field(
         description="Boosted adversarial cross-entropy plus the divergence, weighted by clean error."
     )
-    factor: float = Field(ge=0, description="Factor of the weighted divergence (lambda of MART).")
+    factor: Factor = Field(description="Factor of the weighted divergence (lambda of MART).")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -126,7 +138,7 @@ class Gairat(_Adversarial):
     objective: Literal["gairat"] = Field(
         description="Adversarial cross-entropy, weighted by how few PGD steps break a sample."
     )
-    offset: float = Field(description="Lambda of GAIRAT: lower for weights that differ more.")
+    offset: float = Field(ge=-100, le=100, description="Lambda of GAIRAT: lower for weights that differ more.")
     burn_in: float = Field(ge=0, le=1, description="Fraction of training with equal weights, at its start.")
 
 
@@ -142,7 +154,7 @@ class BatTrades(_Benign):
     """Benign adversarial training on top of TRADES."""
 
     objective: Literal["bat_trades"] = Field(description="BAT with the sample losses and the attack of TRADES.")
-    trades_beta: float = Field(ge=0, description="Factor of the divergence in the sample losses (beta of TRADES).")
+    trades_beta: Factor = Field(description="Factor of the divergence in the sample losses (beta of TRADES).")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -150,9 +162,19 @@ class BatMart(_Benign):
     """Benign adversarial training on top of MART."""
 
     objective: Literal["bat_mart"] = Field(description="BAT with the sample losses of MART.")
-    mart_factor: float = Field(ge=0, description="Factor of the divergence in the sample losses (lambda of MART).")
+    mart_factor: Factor = Field(description="Factor of the divergence in the sample losses (lambda of MART).")
 
 
 Method = Annotated[
     Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart, Field(discriminator="objective")
 ]
+
+
+def check_factor(threat: Threat, method: Method, shape: tuple[int, int, int] | None = None) -> None:
+    """Check that a method's own eps is one that a threat could have, for images of ``shape`` (None: any).
+
+    Raises:
+        ValueError: it is not; names the method and the bound.
+    """
+    factor = getattr(method, "eps_factor", 1.0)
+    check_eps(threat.norm, factor * threat.eps, f"method {method.name}: eps_factor times threat.eps", shape)

@@ -1,25 +1,35 @@
 """Figures of findings (a) and (b): retraining without some samples, and robust subset models."""
 
+from collections.abc import Collection
+
 import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bat.figures.style import COLOURS, STYLE, attacks, note
+from bat.comparison import GROUNDLESS
+from bat.figures.style import COLOURS, STYLE, about_failures, attacks, error_bars, note
 
 _METRICS = (("clean", "clean accuracy"), ("robust", "robust accuracy"))
 
 
 @matplotlib.rc_context(STYLE)
 def finding_a(
-    summary: pd.DataFrame, histories: pd.DataFrame, *, base: str, tier: str, threat: str, confidence: float
+    summary: pd.DataFrame,
+    histories: pd.DataFrame,
+    *,
+    base: str,
+    tier: str,
+    threat: str,
+    confidence: float,
+    failed: Collection[str] = (),
 ) -> Figure:
     """Draw what leaving out memorized samples does to test samples, beside leaving out as many random ones.
 
     summary: as in evaluation/summary.parquet; histories: rows of models/{run}/seed-{s}/history.parquet of ``base``, the
     run with all samples, and of those without atypical, without the most memorized, and without random samples. Left:
-    after the last epoch, over the share left out; right: over epochs, without atypical samples.
+    after the last epoch, over the share left out; right: over epochs, without atypical samples. failed: runs whose
+    training failed.
     """
     figure = Figure(figsize=(9, 5.8), layout="constrained")
     grid = figure.subplots(2, 2, sharey="row")
@@ -37,10 +47,11 @@ def finding_a(
             if rows.empty:
                 continue
             rows = rows.loc[runs]
-            axes_row[0].errorbar(
+            error_bars(
+                axes_row[0],
                 share[runs] + (0.001 if random else 0),
                 rows["accuracy"],
-                [rows["accuracy"] - rows["ci_low"], rows["ci_high"] - rows["accuracy"]],
+                y_range=(rows["ci_low"], rows["ci_high"]),
                 color=COLOURS[2] if group == "atypical" else COLOURS[0],
                 linestyle="--" if random else "-",
                 marker="o",
@@ -57,8 +68,9 @@ def finding_a(
     figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside lower right", fontsize=7.5)
     figure.suptitle(
         f"Finding (a): {base} without memorized samples. {threat}. Mean over {histories['seed'].nunique()} seeds; left "
-        f"with {confidence:.0%} intervals.",
+        f"with {confidence:.0%} intervals." + about_failures([run for run in share.index if run in failed]),
         fontsize=9,
+        wrap=True,
     )
     return figure
 
@@ -82,7 +94,8 @@ def finding_b(
     """Draw what leaving out harmful or benign samples does to typical test samples, and each sample's own effect.
 
     comparisons: as in evaluation/comparisons.parquet; effects: as in scores/robust_effects.parquet, None without
-    robust subset models; harmful: as in scores/harmful.parquet.
+    robust subset models; harmful: as in scores/harmful.parquet. Where a comparison says nothing, as after a training
+    that failed, its name says why in place of a difference.
     """
     rows = comparisons[
         (comparisons["question"] == "removal")
@@ -91,17 +104,22 @@ def finding_b(
         & comparisons["method"].str.contains("_(?:harmful|benign)$")
     ]
     pairs = list(dict.fromkeys(zip(rows["method"], rows["baseline"], strict=True)))
-    names = [f"{_case(method)} less {_case(baseline)}" for method, baseline in pairs]
+    verdicts = rows.groupby(["method", "baseline"], sort=False)["verdict"].first()
+    names = [
+        f"{_case(method)} less {_case(baseline)}"
+        + (f"\n{verdicts[method, baseline]}" if verdicts[method, baseline] in GROUNDLESS else "")
+        for method, baseline in pairs
+    ]
     figure = Figure(figsize=(11, 3.6) if effects is not None else (9, 2.8), layout="constrained")
     axes_row = figure.subplots(1, 2 if effects is None else 3, width_ratios=[1, 1] + [1.4] * (effects is not None))
     for axes, (metric, name) in zip(axes_row, _METRICS, strict=False):
         cells = rows[rows["metric"] == metric].set_index(["method", "baseline"])
         for place, pair in enumerate(pairs):
             cell = cells.loc[pair]
-            error = [[cell["difference"] - cell["ci_low"]], [cell["ci_high"] - cell["difference"]]]
-            axes.errorbar(
-                100 * cell["difference"], place, xerr=100 * np.array(error), color="black", marker="o", markersize=4
-            )
+            if cell["verdict"] in GROUNDLESS:
+                continue
+            ends = (100 * cell["ci_low"], 100 * cell["ci_high"])
+            error_bars(axes, 100 * cell["difference"], place, x_range=ends, color="black", marker="o", markersize=4)
         axes.axvline(0, color="#999999", linewidth=1)
         axes.set_yticks(range(len(pairs)), names if metric == "clean" else [""] * len(pairs), fontsize=7.5)
         axes.set_ylim(max(len(pairs), 1) - 0.5, -0.5)
@@ -130,14 +148,16 @@ def _case(run: str) -> str:
 
 def _effects(axes: Axes, effects: pd.DataFrame, harmful: pd.DataFrame) -> None:
     """Draw the effect of each atypical sample on the robust accuracy of typical test samples, in order."""
-    order = effects.sort_values("robust_effect", ignore_index=True)
+    order = effects.sort_values("robust_effect", kind="stable", ignore_index=True)
     bad = order["train_index"].isin(harmful.loc[harmful["harmful"], "train_index"])
     for chosen, colour, name in ((~bad, COLOURS[1], "benign"), (bad, COLOURS[2], "harmful")):
         mine = order[chosen]
-        axes.errorbar(
-            mine.index,
-            100 * mine["robust_effect"],
-            200 * mine["robust_standard_error"],
+        effect, error = 100 * mine["robust_effect"], 100 * mine["robust_standard_error"]
+        error_bars(
+            axes,
+            mine.index.to_numpy(),
+            effect,
+            y_range=(effect - 2 * error, effect + 2 * error),
             color=colour,
             marker="o",
             markersize=2.5,

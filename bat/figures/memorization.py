@@ -9,24 +9,31 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bat.figures.style import STYLE, show
+from bat.figures.style import STYLE, note, show
+from bat.statistics import ROUNDING
 
 
 @matplotlib.rc_context(STYLE)
 def memorization(table: pd.DataFrame, *, threshold: float, models: int) -> Figure:
     """Draw the histogram of memorization. table: as in scores/memorization.parquet; models: K, 0 for a file."""
-    scores = table["memorization"].dropna()
-    atypical = int(table["atypical"].sum())
+    scored = table[table["memorization"].notna()]
+    scores, atypical = scored["memorization"], int(table["atypical"].sum())
     figure = Figure(figsize=(5, 3), layout="constrained")
     axes = figure.add_subplot()
-    low = np.floor(min(scores.min(), 0) * 20) / 20
-    bins = np.arange(low, 1.0501, 0.05).tolist()
-    axes.hist(scores[~table["atypical"]], bins, color="#BBBBBB", edgecolor="white", label="typical")
-    axes.hist(scores[table["atypical"]], bins, color="black", edgecolor="white", label="atypical")
+    # bins of 0.05 from the threshold on, a little above it, so that no bar is of both typical and atypical samples
+    low, high = (scores.min(), scores.max()) if len(scored) else (0.0, 1.0)
+    first, last = np.floor((min(low, 0) - threshold) / 0.05), np.ceil((max(high, 1) - threshold) / 0.05)
+    bins = (threshold + ROUNDING + 0.05 * np.arange(first, last + 1)).tolist()
+    bins[0] = min(bins[0], low)
+    for kind, colour in (("typical", "#BBBBBB"), ("atypical", "black")):
+        chosen = scores[scored["atypical"] == (kind == "atypical")]
+        axes.hist(chosen, bins, color=colour, edgecolor="white", label=kind)
     axes.axvline(threshold, color="black", linestyle="--", linewidth=1)
     axes.annotate(f" t = {threshold:g}", (threshold, 1), xycoords=("data", "axes fraction"), va="top")
+    if scored.empty:
+        note(axes, "no training sample has a score")
     axes.set(
-        yscale="log",
+        yscale="linear" if scored.empty else "log",
         ylim=(0.5, None),
         xlabel="memorization",
         ylabel="training samples",
@@ -53,9 +60,10 @@ def gallery(
     scores/train_influence.parquet; models: K behind both, 0 for scores from a file.
     """
     place = {index: row for row, index in enumerate(table["train_index"])}
-    chosen = table.sort_values("memorization", ascending=False, kind="stable").head(rows)
+    scored = table[table["memorization"].notna()]
+    chosen = scored.sort_values("memorization", ascending=False, kind="stable").head(rows)
     # two samples side by side, so that the figure fits a page
-    lines, width = -(-len(chosen) // 2), 1 + neighbours
+    lines, width = max(-(-len(chosen) // 2), 1), 1 + neighbours
     figure = Figure(figsize=(2 * width, 1.4 * lines + 0.4))
     ratios = [1] * width + [0.4] + [1] * width
     spacing = {"width_ratios": ratios, "wspace": 0.25, "hspace": 0.6, "top": 1 - 0.8 / figure.get_figheight()}
@@ -64,6 +72,8 @@ def gallery(
     )
     for axes in grid.flat:
         axes.axis("off")
+    if chosen.empty:
+        grid[0, 0].text(0, 0.5, "no training sample has a score", va="center", fontsize=8)
     for number, (_, sample) in enumerate(chosen.iterrows()):
         line, left = number // 2, (number % 2) * (width + 1)
         mine = pairs[pairs["influenced_index"] == sample["train_index"]]
@@ -71,8 +81,8 @@ def gallery(
         first = grid[line, left]
         show(first, image(place[sample["train_index"]]))
         known = np.isfinite(sample["ci_low"])
-        interval = f"[{sample['ci_low']:.2f}, {sample['ci_high']:.2f}]" if known else "no interval"
-        first.set_title(f"{sample['memorization']:.2f}\n{interval}", fontweight="bold", fontsize=7.5)
+        interval = f"[{sample['ci_low']:z.2f}, {sample['ci_high']:z.2f}]" if known else "no interval"
+        first.set_title(f"{sample['memorization']:z.2f}\n{interval}", fontweight="bold", fontsize=7.5)
         name = class_names[sample["label"]]
         name = name if len(name) <= 16 else f"{name[:15]}…"
         turned = 90 if len(name) > 2 else 0  # the margin is narrow
@@ -91,7 +101,8 @@ def gallery(
             axes = grid[line, left + offset]
             show(axes, image(place[pair["train_index"]]))
             star = "*" if pair["significant"] else ""
-            axes.set_title(f"\n{pair['influence']:.2f} ± {pair['standard_error']:.2f}{star}", fontsize=7.5)
+            error = f" ± {pair['standard_error']:z.2f}" if np.isfinite(pair["standard_error"]) else ""
+            axes.set_title(f"\n{pair['influence']:z.2f}{error}{star}", fontsize=7.5)
         if mine.empty:
             reason = "no influence\nover the threshold" if models else "no influence\nin the file"
             grid[line, left + 1].text(0, 0.5, reason, va="center", fontsize=8)
@@ -128,7 +139,7 @@ def harmful(
         for axes, (_, sample) in zip(half.axes, rows.head(most).iterrows(), strict=False):
             show(axes, image(sample["train_index"]))
             name = class_names[sample["label"]][:12]
-            title = f"{name}\n{sample['memorization']:.2f}, {sample['wrong_probability']:.2f}"
+            title = f"{name}\n{sample['memorization']:z.2f}, {sample['wrong_probability']:z.2f}"
             axes.set_title(title, fontsize=7.5, parse_math=False)
     return figure
 

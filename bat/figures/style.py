@@ -3,7 +3,7 @@
 Methods differ in marker, line and lightness, so that figures can be read in grey.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bat.files import replacing
 
@@ -64,3 +64,32 @@ def show(axes: Axes, image: NDArray[np.float32]) -> None:
 def note(axes: Axes, text: str) -> None:
     """Write a text in the middle of empty axes."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center")
+
+
+def error_bars(
+    axes: Axes,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    x_range: tuple[ArrayLike, ArrayLike] | None = None,
+    y_range: tuple[ArrayLike, ArrayLike] | None = None,
+    **looks: Any,
+) -> None:
+    """Draw points with bars from the lower to the upper end of a range, an interval or the least and greatest value.
+
+    x, y: (n,) or numbers, x_range, y_range: two of that shape, in the units of x and y. A mean can be a little outside
+    the range of equal values by rounding, and an interval of a low confidence need not hold it: the bar then ends at
+    the point. Where an end is NaN there is no bar.
+    """
+    x, y = (np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (x, y))
+    bars: dict[str, Any] = {
+        name: np.maximum([point - np.asarray(ends[0]), np.asarray(ends[1]) - point], 0)
+        for name, point, ends in (("xerr", x, x_range), ("yerr", y, y_range))
+        if ends is not None
+    }
+    axes.errorbar(x, y, **bars, **looks)
+
+
+def about_failures(failed: Collection[str]) -> str:
+    """Return a line on methods whose training failed, empty where none did."""
+    return f"\nThe training of {', '.join(failed)} failed: no comparison." if failed else ""

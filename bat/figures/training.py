@@ -78,7 +78,9 @@ def weights(samples: pd.DataFrame) -> Figure:
     left.set(xlabel="epoch", ylabel="mean weight in the loss")
     right.set(xlabel="epoch", ylabel="share with a weight under 1")
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 4))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(max(len(handles), 1), 4))
+    if samples.empty:
+        note(left, "no atypical training sample")
     figure.suptitle(
         f"Weights of the {atypical} atypical training samples. Mean over {seeds} seeds, band: their range.", fontsize=9
     )

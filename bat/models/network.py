@@ -89,9 +89,9 @@ def for_attacks(model: nn.Module) -> nn.Module:
 
     Where batch normalisation in evaluation mode follows a convolution in a sequence, the two become one convolution,
     which spares a quarter of the time of a gradient on a CPU. Weights are those of this moment. Any model but a
-    ``Network`` in evaluation mode, or one in mixed precision, is returned itself.
+    ``Network`` in evaluation mode (a subclass may have another forward), or one in mixed precision, is returned itself.
     """
-    if not isinstance(model, Network) or type(model.body) is not nn.Sequential or model.training or model.precision:
+    if type(model) is not Network or type(model.body) is not nn.Sequential or model.training or model.precision:
         return model
     layers: list[nn.Module] = []
     for layer in model.body:

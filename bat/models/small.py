@@ -5,7 +5,11 @@ from torch import nn
 
 
 def small_cnn(shape: torch.Size, width: int) -> tuple[nn.Module, int]:
-    """Return three convolutions with batch normalisation, of width, 2 width and 4 width channels. shape: (c, h, w)."""
+    """Return three convolutions with batch normalisation, of width, 2 width and 4 width channels. shape: (c, h, w).
+
+    Features are its channels' means over the four quarters of the image: for 8 x 8 pixels just the last 2 x 2 places.
+    A head on every place of larger images has thousands of inputs, and blows up at learning rates that suit small ones.
+    """
     channels, height, side = shape
 
     def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
@@ -14,8 +18,14 @@ def small_cnn(shape: torch.Size, width: int) -> tuple[nn.Module, int]:
 
     layers = block(channels, width, 1) + block(width, 2 * width, 2) + block(2 * width, 4 * width, 2)
     # ceil(ceil(h / 2) / 2): what two convolutions of stride 2 leave
-    area = -(-height // 4) * -(-side // 4)
-    return nn.Sequential(*layers, nn.Flatten()), 4 * width * area
+    rows, columns = -(-height // 4), -(-side // 4)
+    if max(rows, columns) > 2:
+        # the halves, which share the middle of an odd number: adaptive pooling to 2 x 2, whose gradients on a GPU
+        # depend on the order of sums
+        kernel, stride = (-(-rows // 2), -(-columns // 2)), (max(rows // 2, 1), max(columns // 2, 1))
+        layers.append(nn.AvgPool2d(kernel, stride))
+        rows, columns = min(rows, 2), min(columns, 2)
+    return nn.Sequential(*layers, nn.Flatten()), 4 * width * rows * columns
 
 
 def mlp(shape: torch.Size, width: int) -> tuple[nn.Module, int]:

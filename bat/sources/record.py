@@ -24,10 +24,11 @@ class Source:
     """A data set before any split.
 
     ``test`` is the official test part; a source without one is a single pool. Label i is class ``class_names[i]``; a
-    pixel's value in [0, 1] is its byte / pixel_max.
+    pixel's value in [0, 1] is its byte / pixel_max. ``notes`` are for the log: what a reader might not expect.
     """
 
     train: Samples
     test: Samples | None
     class_names: tuple[str, ...]
     pixel_max: int
+    notes: tuple[str, ...] = ()

@@ -1,33 +1,37 @@
 """A user's own model under attack on the user's own images."""
 
 import hashlib
-import importlib
+import math
 import os
+import re
 import shutil
 import sys
-import warnings
-import zipfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
-from bat.config import Model, parse
+from bat.attacks.ball import random_start
+from bat.attacks.gradient import ascent, cross_entropy
+from bat.config import parse
 from bat.data import Part
 from bat.errors import BatError
+from bat.evaluation import attackable
 from bat.files import provenance
+from bat.flags import is_random, probe
 from bat.journal import Journal
-from bat.models import build, mode
+from bat.npz import as_labels, open_npz, read_array
+from bat.own_model import check_outputs, read_model, weights_digest
+from bat.seeds import derive_seed, uniform
 from bat.specs import AttackSpec
 from bat.stages.evaluation import attacked
 from bat.stages.inputs import device_named
 from bat.tables import write_table
-from bat.tensors import write_tensors
+from bat.tensors import read_tensors, write_tensors
+
+_SMALLEST = 1e-6
+"""The least eps: float32 pixels hardly tell less apart."""
 
 
 def attack(
@@ -48,26 +52,41 @@ def attack(
 ) -> None:
     """Attack a model of the user's on the images of an npz file; write per-sample results and flags."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    where = device_named(device)
+    # the user's code may change the folder
+    out, flags = os.path.abspath(out), os.path.abspath(flags)  # noqa: PTH100
+    images = images and os.path.abspath(images)  # noqa: PTH100
     # PGD-20 stands beside the ensemble, so that the gap between them is seen
     pgd = {"name": "pgd", "steps": 20, "step_size": eps / 8, "restarts": 1}
     threat = {"norm": norm, "eps": eps}
     spec = {"threat": threat, "seed": seed, "batch_size": batch_size, "pgd": pgd, "ensemble": ensemble}
+    _check_eps(eps, 1 if norm == "linf" else math.inf, norm)
     plan = parse(AttackSpec, spec, "command line")
-    where = device_named(device)
     part = _read_images(data).to(where)
-    if architecture is not None:
-        network = _read_weights(model, architecture, part)
-    else:
-        network = _read_script(model) if Path(model).is_file() else _load(model)
-    network = network.to(where)
-    _check_outputs(model, network, part)
-    weights = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    about = {"spec": spec, "model": model, "weights": weights.hexdigest(), "data": _digest(part)}
+    _check_eps(eps, 1 if norm == "linf" else math.sqrt(part.pixels[0].numel()), norm)
     folder = Path(f"{out}.parts")
-    table, flagged, strongest = attacked(journal, network, part, plan, folder, about)
-    this = {"method": model, "seed": None, "checkpoint": None}
+    _check_folder(folder)
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        network = read_model(model, architecture, part, where)
+        no_gradient = check_outputs(network, part, batch_size, model)
+        if no_gradient:
+            journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")
+        name = model.encode(errors="backslashreplace").decode()  # a name of a file may be no text
+        about = {"spec": spec, "model": name, "weights": weights_digest(network, model), "data": _digest(part)}
+        before = probe(network, part, batch_size)
+        said = {"clean": before.logits} | _said(network, part, plan)
+        if folder.exists() and (is_random(before.random) or not _is_same(folder / _SAID, said)):
+            journal.line(f"{folder}: left by another model, or by a random one: starts anew")
+            shutil.rmtree(folder)
+        write_tensors(folder / _SAID, said, provenance("said", **about))
+        table, flagged, strongest = attacked(journal, network, part, plan, folder, about, before)
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+    about["logits"] = hashlib.sha256(before.logits.cpu().numpy().tobytes()).hexdigest()
+    this = {"method": name, "seed": None, "checkpoint": None}
     if images:
         write_tensors(images, {"x_adv": strongest}, provenance("images", **about))
     write_table(flags, "flags", flagged.assign(**this), provenance("flags", **about))
@@ -81,92 +100,83 @@ def attack(
     )
 
 
-def _read_script(path: str) -> nn.Module:
-    """Read a TorchScript file. Its code runs in TorchScript's own interpreter: no Python, and nothing is unpickled."""
-    try:
-        with warnings.catch_warnings():
-            # torch would rather have torch.export's files, which are unpickled when they are read
-            warnings.simplefilter("ignore", FutureWarning)
-            network: nn.Module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise BatError(
-            f"{path}: no TorchScript file ({reason}): write one with torch.jit.save, give safetensors weights with "
-            "--architecture, or give module:function (also for torch.export, whose files are unpickled)"
-        ) from error
-    return network
+_SAID = "said.safetensors"
+"""What the model said, beside the finished batches of an unfinished run."""
 
 
-def _load(entry: str) -> nn.Module:
-    """Call the Python entry point ``module:function``, which returns a module."""
-    module_name, _, function_name = entry.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        model = getattr(importlib.import_module(module_name), function_name)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise BatError(
-            f"{entry}: cannot be loaded ({type(error).__name__}: {error}): give module:function, a function without "
-            "arguments that returns a torch.nn.Module from images in [0, 1] to logits"
-        ) from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(model, nn.Module):
-        raise BatError(f"{entry}: returned {type(model).__name__}, not a torch.nn.Module")
-    return model
+def _said(model: nn.Module, part: Part, plan: AttackSpec) -> dict[str, Tensor]:
+    """Return the logits at random points of the eps ball, and the gradients of the first batch there.
 
-
-def _read_weights(path: str, architecture: str, part: Part) -> nn.Module:
-    """Build a network of this package, NAME:WIDTH, for the images of ``part`` and read its weights.
-
-    The file may be any safetensors file with the network's tensors, pixel statistics ``mean`` and ``std`` among them.
+    Weights and a name are not all of a model: its code may be edited, also where clean images do not show it.
     """
-    record: dict[str, Any] = {"name": architecture}
-    name, _, width = architecture.partition(":")
-    if name not in ("torchvision", "timm"):  # whose names hold a colon
-        record = {"name": name} | ({"width": int(width) if width.isdecimal() else width} if width else {})
-    plan: Model = parse(Model, record, "--architecture NAME or NAME:WIDTH")  # type: ignore[arg-type]  # a union
+    threat, gradient = plan.threat, torch.empty(0)
+    logits: list[Tensor] = []
+    with attackable(model):
+        for rows in torch.split(torch.arange(len(part), device=part.labels.device), plan.batch_size):
+            x = part.images(rows)
+            random = uniform(derive_seed(0, "said"), part.index[rows], tuple(x.shape[1:]))
+            start = random_start(x, random, norm=threat.norm, eps=threat.eps)
+            if not logits:
+                _, said, gradient = ascent(model, start, part.labels[rows], cross_entropy)
+            else:
+                with torch.no_grad():
+                    said = model(start)
+            logits.append(said)
+    return {"perturbed": torch.cat(logits), "gradient": gradient}
+
+
+def _is_same(path: Path, said: dict[str, Tensor]) -> bool:
+    """Return whether an unfinished run's model said the same, to rounding."""
     try:
-        weights = load_file(path)
-        classes = len(weights["head.bias"])
-        # the file holds the pixel statistics of its own training images
-        shape = replace(part.take(torch.arange(1)), pixels=part.pixels[:1].byte())
-        network = build(plan, shape, classes=classes, seed=0)
-        network.load_state_dict(weights)
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        kept, _ = read_tensors(path, "said")
+    except BatError:
+        return False
+    return kept.keys() == said.keys() and all(_agree(kept[name], tensor.cpu()) for name, tensor in said.items())
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    rounding = 1e-5 * float(one[one.isfinite()].abs().max()) if one.isfinite().any() else 0
+    return torch.allclose(one, other, rtol=0, atol=rounding, equal_nan=True)
+
+
+def _check_eps(eps: float, largest: float, norm: str) -> None:
+    if not _SMALLEST <= eps <= largest or math.isinf(eps):
         raise BatError(
-            f"{path}: not the weights of {architecture} for images {tuple(part.pixels.shape[1:])} ({reason})"
-        ) from error
-    return network.eval()
+            f"--eps {eps:g}: give a number from {_SMALLEST:g} to {largest:g}, for pixels in [0, 1] and {norm}"
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder of parts that holds anything else: it is removed at the end."""
+    if folder.exists() and not folder.is_dir():
+        raise BatError(f"{folder}: is a file, where finished batches are to be kept: choose another --out")
+    for path in folder.glob("*"):
+        if not re.fullmatch(rf"\.?(\d+\.safetensors|{re.escape(_SAID)})(\..*tmp.*)?", path.name):
+            raise BatError(f"{path}: not of an unfinished attack: choose another --out, or remove it")
 
 
 def _read_images(path: str) -> Part:
     """Read x (n, c, h, w), uint8 or floating in [0, 1], and y (n,) from an npz file."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            x, y = file["x"], file["y"]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise BatError(f"{path}: cannot be read as npz with arrays x and y ({error})") from error
-    if x.ndim != 4 or y.shape != (len(x),) or not len(x) or not np.issubdtype(y.dtype, np.integer):
+    with open_npz(path) as arrays:
+        x, y = (read_array(arrays, name) for name in ("x", "y"))
+    if x.ndim != 4 or not x.size or y.shape != (len(x),) or y.dtype.kind not in "iu":
         found = f"x has shape {x.shape} and y {y.shape} of {y.dtype}"
-        raise BatError(f"{path}: {found}: need (n, c, h, w) and (n,) integers, n at least 1")
+        raise BatError(f"{path}: {found}: need (n, c, h, w) and (n,) integers, all at least 1")
+    labels = torch.from_numpy(as_labels(y, len(x), f"{path}: y"))
     if x.dtype == np.uint8:
-        return Part(torch.tensor(x), torch.tensor(y).long(), torch.arange(len(x)), 255)
-    if not np.issubdtype(x.dtype, np.floating) or not (x.min() >= 0 and x.max() <= 1):
-        raise BatError(f"{path}: x is {x.dtype} from {x.min()} to {x.max()}: need uint8, or floats in [0, 1]")
-    return Part(torch.tensor(x).float(), torch.tensor(y).long(), torch.arange(len(x)), 1)
-
-
-def _check_outputs(entry: str, network: nn.Module, part: Part) -> None:
-    with torch.no_grad(), mode(network, training=False):
-        logits = network(part.images(slice(0, 2)))
-    low, high = int(part.labels.min()), int(part.labels.max())
-    if logits.ndim != 2 or logits.shape[1] < 2 or low < 0 or high >= logits.shape[1]:
-        raise BatError(
-            f"{entry}: outputs have shape {tuple(logits.shape)} for labels {low} to {high}: need (n, classes) logits, "
-            "a class for each label"
-        )
+        if x.max() <= 1:
+            raise BatError(f"{path}: x is uint8 from {x.min()} to {x.max()}: give 0 to 255, or floats in [0, 1]")
+        return Part(torch.from_numpy(np.ascontiguousarray(x)), labels, torch.arange(len(x)), 255)
+    # min and max of numbers with a NaN are NaN, which is in no range
+    if x.dtype.kind != "f" or not (x.min() >= 0 and x.max() <= 1):
+        found = f"x is {x.dtype}" + (f" from {x.min()} to {x.max()}" if x.dtype.kind in "iufb" else "")
+        raise BatError(f"{path}: {found}: need uint8, or floats in [0, 1], none missing")
+    return Part(torch.from_numpy(x.astype(np.float32, order="C")), labels, torch.arange(len(x)), 1)
 
 
 def _digest(part: Part) -> str:
-    return hashlib.sha256(part.pixels.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{part.pixels.dtype} {tuple(part.pixels.shape)}".encode())
+    digest.update(part.pixels.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes())
+    return digest.hexdigest()

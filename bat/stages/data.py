@@ -31,11 +31,15 @@ def data(journal: Journal, *, spec: str, out: str, files: str) -> None:
     """Read a data set from its source, split it, and write it as one file, with a table of its samples and files."""
     plan = parse(DataSpec, spec, "--spec")
     source = open_source(plan.data, threads=int(os.environ["OMP_NUM_THREADS"]))
+    for note in source.notes:
+        journal.line(note)
     data = split(source, plan.data, subsample=plan.subsample)
     counts = ", ".join(f"{len(part)} {name}" for name, part in data.parts().items())
     journal.line(f"{counts} samples of {data.classes} classes")
     digest = data.digest()
-    write_data(out, data, provenance("data", spec=json.loads(spec), digest=digest))
+    # a pool has no test part of its own
+    sizes = {"train": len(source.train.labels), "test": len((source.test or source.train).labels)}
+    write_data(out, data, provenance("data", spec=json.loads(spec), digest=digest, source=sizes))
     write_table(files, "files", file_table(data, source), provenance("files", spec=json.loads(spec), data=digest))
 
 

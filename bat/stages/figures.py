@@ -6,7 +6,7 @@ import pandas as pd
 
 from bat import figures
 from bat.journal import Journal
-from bat.tables import read_table, read_table_with_facts
+from bat.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
 
 
 def memorization(journal: Journal, *, memorization: str, out: list[str]) -> None:
@@ -23,6 +23,8 @@ def gallery(journal: Journal, *, data: str, memorization: str, train_influence: 
     samples = read_data(data)
     table, facts = read_table_with_facts(memorization, "memorization")
     pairs = read_table(train_influence, "train_influence")
+    check_one_data_set(memorization, train_influence, data=(data, samples.digest()))
+    check_one_run(memorization, train_influence)
     with journal.work():
         figure = figures.gallery(
             # one by one: the data set may be as large as the memory
@@ -40,6 +42,7 @@ def curves(journal: Journal, *, histories: list[str], test_groups: str, out: lis
     tables = [read_table_with_facts(path, "history") for path in histories]
     spec = tables[0][1]["spec"]
     groups = read_table(test_groups, "test_groups")
+    check_one_data_set(*histories, test_groups)
     with journal.work():
         figure = figures.curves(
             pd.concat([table for table, _ in tables], ignore_index=True),
@@ -54,6 +57,7 @@ def curves(journal: Journal, *, histories: list[str], test_groups: str, out: lis
 def weights(journal: Journal, *, samples: list[str], out: list[str]) -> None:
     """Draw the weights of atypical training samples over epochs."""
     tables = [read_table(path, "training_samples") for path in samples]
+    check_one_data_set(*samples)
     with journal.work():
         figures.save(figures.weights(pd.concat(tables, ignore_index=True)), out)
 
@@ -66,15 +70,14 @@ def tradeoff(journal: Journal, *, summary: str, methods: list[str], out: list[st
         figures.save(figures.tradeoff(means, bases, **about), out)
 
 
-def influence(journal: Journal, *, evaluations: list[str], out: list[str]) -> None:
+def influence(journal: Journal, *, per_sample: str, methods: list[str], out: list[str]) -> None:
     """Draw accuracies against the strongest influence of an atypical training sample."""
-    tables = [read_table_with_facts(path, "per_sample") for path in evaluations]
-    samples = pd.concat([table for table, _ in tables], ignore_index=True)
+    samples, facts = read_table_with_facts(per_sample, "per_sample")
     with journal.work():
         figure = figures.influence(
-            samples[samples["checkpoint"] == "last"].reset_index(drop=True),
+            samples[(samples["checkpoint"] == "last") & samples["method"].isin(methods)].reset_index(drop=True),
             tier=samples["tier"].iloc[0],
-            threat=_threat(tables[0][1]["spec"]["threat"]),
+            threat=_threat(facts["spec"]["threat"]),
         )
         figures.save(figure, out)
 
@@ -84,7 +87,8 @@ def overfitting(journal: Journal, *, summary: str, methods: list[str], out: list
     means, about = _summary(summary)
     names = [method.split("=")[0] for method in methods]
     with journal.work():
-        figure = figures.overfitting(means[means["method"].isin(names)], tier=about["tier"], threat=about["threat"])
+        del about["confidence"]
+        figure = figures.overfitting(means[means["method"].isin(names)], **about)
         figures.save(figure, out)
 
 
@@ -92,6 +96,7 @@ def finding_a(journal: Journal, *, summary: str, histories: list[str], out: list
     """Draw what leaving out memorized samples does. The first of the histories is of the run with all samples."""
     means, about = _summary(summary)
     tables = [read_table(path, "history") for path in histories]
+    check_one_data_set(summary, *histories)
     with journal.work():
         base = str(tables[0]["method"].iloc[0])
         figures.save(figures.finding_a(means, pd.concat(tables, ignore_index=True), base=base, **about), out)
@@ -101,6 +106,7 @@ def finding_b(journal: Journal, *, comparisons: str, harmful: str, robust_effect
     """Draw what leaving out harmful samples does, and the effect of each."""
     table, facts = read_table_with_facts(comparisons, "comparisons")
     effects = read_table(robust_effects, "robust_effects") if robust_effects else None
+    check_one_data_set(comparisons, harmful, robust_effects)
     with journal.work():
         confidence = facts["spec"]["confidence"]
         divided = read_table(harmful, "harmful")
@@ -114,6 +120,7 @@ def harmful(journal: Journal, *, data: str, harmful: str, out: list[str]) -> Non
     samples = read_data(data)
     place = {int(index): row for row, index in enumerate(samples.train.index)}
     table = read_table(harmful, "harmful")
+    check_one_data_set(harmful, data=(data, samples.digest()))
     with journal.work():
         figure = figures.harmful(
             lambda index: samples.train.images(slice(place[index], place[index] + 1))[0].numpy(),
@@ -124,10 +131,11 @@ def harmful(journal: Journal, *, data: str, harmful: str, out: list[str]) -> Non
 
 
 def _summary(path: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read a summary, and what its figures say of it: tier, threat and confidence."""
+    """Read a summary, and what its figures say of it: tier, threat, confidence and the runs whose training failed."""
     means, facts = read_table_with_facts(path, "summary")
     threat = _threat(facts["evaluation"]["threat"])
-    return means, {"tier": facts["tier"], "threat": threat, "confidence": facts["spec"]["confidence"]}
+    said = {"tier": facts["tier"], "threat": threat, "confidence": facts["spec"]["confidence"]}
+    return means, said | {"failed": list(facts["failed"])}
 
 
 def _threat(threat: dict[str, Any]) -> str:

@@ -9,18 +9,36 @@ from bat.errors import BatError
 from bat.files import provenance
 from bat.journal import Journal
 from bat.memorization import effect_table, influence_table, memorization_table
+from bat.records import samples_table
 from bat.selection import harmful_table
 from bat.specs import HarmfulSpec, ScoresSpec
 from bat.stages.inputs import read_data, read_subset_models
-from bat.tables import check_labels, read_table, unpack, write_table
+from bat.tables import (
+    check_labels,
+    check_one_data_set,
+    check_one_run,
+    read_table,
+    read_table_with_facts,
+    unpack,
+    write_table,
+)
+from bat.untrained import failed_subsets
 
 
-def harmful(journal: Journal, *, spec: str, samples: list[str], out: str) -> None:
+def harmful(journal: Journal, *, spec: str, memorization: str, records: list[str], out: str) -> None:
     """Divide the atypical training samples into harmful and benign ones, by one method's records of all seeds."""
     plan = parse(HarmfulSpec, spec, "--spec")
-    table = harmful_table([read_table(path, "training_samples") for path in samples], threshold=plan.threshold)
+    scores = read_table(memorization, "memorization")
+    check_one_data_set(memorization, *records)
+    read = {path: read_table_with_facts(path, "records") for path in records}
+    specs = [facts["spec"] | {"seed": None} for _, facts in read.values()]
+    for path, other in zip(records, specs, strict=True):
+        if other != specs[0]:
+            raise BatError(f"{records[0]} and {path} were trained by different specs: train both again")
+    samples = [samples_table(table, scores, path) for path, (table, _) in read.items()]
+    table = harmful_table(samples, threshold=plan.threshold)
     journal.line(f"{table['harmful'].sum()} of {len(table)} atypical training samples are harmful")
-    write_table(out, "harmful", table, provenance("harmful", spec=json.loads(spec)))
+    write_table(out, "harmful", table, provenance("harmful", spec=json.loads(spec), data=read[records[0]][1]["data"]))
 
 
 def robust_scores(
@@ -39,6 +57,8 @@ def robust_scores(
     plan = parse(ScoresSpec, spec, "--spec")
     samples, digest = read_data(data, "cpu")
     models, facts = read_subset_models(shards, data, digest)
+    check_one_data_set(memorization, test_groups, data=(data, digest))
+    check_one_run(memorization, test_groups)
     if models["robust_test"].isna().any():
         raise BatError(f"{shards[0]}: models trained on clean images: give the shards trained adversarially")
     scores, groups = read_table(memorization, "memorization"), read_table(test_groups, "test_groups")
@@ -79,6 +99,10 @@ def robust_scores(
             samples=int(typical.sum()),
             false_discovery_rate=plan.false_discovery_rate,
         )
+    right = unpack(models["correct_train"], len(train), shards[0])
+    problem = failed_subsets(mask, right, train.labels.numpy(), recipe="memorization.recipe")
+    if problem:
+        journal.line(problem)
     low = effects["robust_significant"] & (effects["robust_effect"] < 0)
     journal.line(
         f"{len(models)} models; {robust['atypical'].sum()} training samples have robust memorization over "

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bat.config import Method, Natural, PgdAt, parse, subset_size
+from bat.config import Method, Natural, PgdAt, check_models, parse, subset_size
+from bat.errors import BatError
 from bat.evaluation import correct, robustly_correct
 from bat.files import provenance
 from bat.fitting import Inner, fit
+from bat.grounds import none_atypical
 from bat.journal import Journal
 from bat.losses import objective
 from bat.memorization import group_table, influence_table, memorization_table, null_pairs_table, subset_masks
@@ -22,14 +24,23 @@ from bat.models import build
 from bat.seeds import derive_seed
 from bat.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.stages.inputs import read_data, read_subset_models, tensor
-from bat.tables import check_labels, pack, read_table, unpack, write_table
+from bat.tables import check_labels, check_one_data_set, pack, read_table_with_facts, unpack, write_table
 from bat.tensors import kept
+from bat.untrained import failed_subsets
 
 
-def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) -> None:
-    """Train one shard of models on random subsets and write what each classifies correctly."""
+def subsets(journal: Journal, *, spec: str, data: str, out: str, all_models: int | None, device: str) -> None:
+    """Train one shard of models on random subsets and write what each classifies correctly.
+
+    all_models: K of all shards together, refused where they cannot score each sample; None for no such check.
+    """
     plan = parse(SubsetsSpec, spec, "--spec")
     samples, digest = read_data(data, device)
+    if all_models is not None:
+        try:
+            check_models(all_models, len(samples.train), plan.subset_fraction)
+        except ValueError as error:
+            raise BatError(str(error)) from error
     size = subset_size(len(samples.train), plan.subset_fraction)
     masks = subset_masks(
         len(samples.train),
@@ -81,7 +92,12 @@ def subsets(journal: Journal, *, spec: str, data: str, out: str, device: str) ->
             seeds.append(derive_seed(plan.seed, "model", number))
             # so that a killed shard goes on at its last model
             part = provenance("part", **about, model=number)
-            results.append(kept(folder / f"{number}.safetensors", part, partial(recorded, number, seeds[-1], mask)))
+            make = partial(recorded, number, seeds[-1], mask)
+            results.append(kept(folder / f"{number}.safetensors", part, make, journal.line))
+    right = np.stack([found["correct_train"].numpy() for found in results])
+    problem = failed_subsets(masks, right, samples.train.labels.cpu().numpy(), recipe="memorization.recipe")
+    if problem:
+        journal.line(problem)
     columns = {name: pack(np.stack([found[name].numpy() for found in results])) for name in results[0]}
     names = [f"{kind}_{part}" for kind in ("correct", "robust") for part in samples.parts()]
     table = pd.DataFrame(
@@ -130,6 +146,9 @@ def scores(
             f"{len(models)} models; {atypical.sum()} of {len(atypical)} training samples are atypical "
             f"(memorization over {plan.threshold}); {int(scores['memorization'].isna().sum())} have no score"
         )
+        problem = failed_subsets(mask, correct["train"], labels["train"], recipe="memorization.recipe")
+        if problem:
+            journal.line(problem)
         write_table(memorization, "memorization", scores, provenance("memorization", **about))
         for name, path, column in (
             ("test", test_groups, "test_index"),
@@ -148,10 +167,15 @@ def scores(
             found = int(groups["atypical"].sum())
             journal.line(f"{found} of {len(groups)} {name} samples are atypical, from {len(pairs)} pairs")
             if not found:
-                journal.line(
-                    f"no {name} sample is atypical, so no rate of that group can be reported: "
-                    "raise memorization.subset_models, or lower memorization.threshold"
+                reason = none_atypical(
+                    scores,
+                    groups,
+                    models=len(models),
+                    fraction=facts["spec.subset_fraction"],
+                    threshold=plan.threshold,
+                    false_discovery_rate=plan.false_discovery_rate,
                 )
+                journal.line(f"no {name} sample is atypical, so no rate of that group can be reported: {reason}")
             kind = f"{name}_groups"
             write_table(path, kind, groups.rename(columns={"target_index": column}), provenance(kind, **about))
             if name == "test":
@@ -176,7 +200,10 @@ def null_pairs(journal: Journal, *, spec: str, data: str, shards: list[str], mem
     plan = parse(NullPairsSpec, spec, "--spec")
     samples, digest = read_data(data, "cpu")
     models, facts = read_subset_models(shards, data, digest)
-    scores = read_table(memorization, "memorization")
+    scores, scored = read_table_with_facts(memorization, "memorization")
+    check_one_data_set(memorization, data=(data, digest))
+    if scored["spec"].get("shards") != facts or scored["models"] != len(models):
+        raise BatError(f"{memorization}: of other subset models than {shards[0]}: run stage scores again")
     train, test = samples.train, samples.test
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
     atypical = scores["atypical"].to_numpy()

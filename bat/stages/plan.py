@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bat.config import Config, FileScores, Model, expand, load, removal_runs
+from bat.config import Config, FileScores, Model, check_files, expand, load, removal_runs
 from bat.data import DataSet
 from bat.errors import BatError
 from bat.journal import Journal
@@ -27,11 +27,12 @@ def plan(
     journal: Journal, *, base: str, configfile: list[str], config: list[str], standard_error: float | None, device: str
 ) -> None:
     """Print the jobs, hours, memory and disk of an experiment, and the standard error that its subset models give."""
-    if standard_error is not None and not 0 < standard_error < 1:
-        raise BatError(f"--standard-error is {standard_error}: give a number between 0 and 1")
+    if standard_error is not None and not 1e-6 <= standard_error < 1:
+        raise BatError(f"--standard-error is {standard_error}: give a number from 0.000001 to below 1")
     threads = int(os.environ["OMP_NUM_THREADS"])
     torch.set_num_threads(threads)
     experiment, where = load(base, *configfile, settings=config), device_named(device)
+    check_files(experiment)
     data, origin = _data(experiment)
     data = data.to(where)
     methods = expand(experiment.training.methods, experiment.training.sweeps)
@@ -51,6 +52,7 @@ def plan(
         attacks = evaluation_seconds(experiment, data)
     runs = len(methods) + len(without)
     stages += [
+        Stage("groups", 1, start),
         Stage("evaluate", seeds * runs, start + 2 * sum(attacks.values())),
         Stage("summary", 1, start),
         Stage("figures", FIGURES, start),
@@ -66,7 +68,7 @@ def plan(
         "",
         *table(stages, threads=threads if on_cpu else 1, unit="CPU" if on_cpu else "GPU"),
         "",
-        f"data, scores, summary, figures: start-up alone ({start:.1f} s a job)",
+        f"data, scores, groups, summary, figures: start-up alone ({start:.1f} s a job)",
         f"evaluate: both checkpoints; {STANDING:.0%} of the test samples taken to stand under an attack; seconds: "
         + ", ".join(f"{name} {seconds:.3g}" for name, seconds in attacks.items()),
         f"peak memory of a job: {_memory(where)}",

@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from bat.config import parse
+from bat.errors import BatError
 from bat.files import provenance
+from bat.given import located, open_file
 from bat.journal import Journal
 from bat.memorization import group_table
 from bat.released import check_labels, influence_table, memorization_table, read_released
 from bat.specs import ImportScoresSpec
 from bat.stages.inputs import read_data, tensor
 from bat.tables import write_table
+from bat.tensors import read_tensors
 
 
 def import_scores(
@@ -32,14 +35,20 @@ def import_scores(
     plan = parse(ImportScoresSpec, spec, "--spec")
     samples, digest = read_data(data, "cpu")
     released = read_released(file, plan.format)
-    for kind in check_labels(file, released, samples):
+    # samples in the source's parts, of which the data set may be a draw
+    sizes = read_tensors(data, "data")[1].get("source")
+    for kind in check_labels(file, released, samples, sizes):
         journal.line(f"the file has no labels of {kind} samples: whether it has the order of the data set is not known")
-    with Path(file).open("rb") as opened:
+    with open_file(located(file)) as opened:
         source = {"name": Path(file).name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
     # no models: what figures and readers take for the number of subset models
     about = {"spec": json.loads(spec), "file": source, "data": digest, "models": 0}
     with journal.work():
         scores = memorization_table(file, released, samples.train, threshold=plan.threshold)
+        if scores["memorization"].isna().all():
+            raise BatError(f"{file}: has a score of other samples, but of no training sample: give another file")
+        if scores["memorization"].nunique() == 1:
+            journal.line(f"all scores are {scores['memorization'].min():g}: they tell no sample from another")
         atypical = samples.train.take(tensor(np.flatnonzero(scores["atypical"]), samples))
         journal.line(
             f"{len(atypical)} of {len(scores)} training samples are atypical (memorization over {plan.threshold}); "

@@ -4,6 +4,7 @@ import os
 import platform
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -11,10 +12,11 @@ import torch
 from bat.comparison import HIGHER, LOWER
 from bat.config import parse
 from bat.files import replacing
+from bat.grounds import none_atypical
 from bat.journal import Journal
 from bat.report import LATEX, MARKDOWN, accuracy_table, difference_table, page, training_table
 from bat.specs import ResultsSpec
-from bat.tables import read_table, read_table_with_facts
+from bat.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
 from bat.verdicts import Verdict, better, finding_a, finding_b
 
 _CHECKPOINTS = ("last", "best")
@@ -49,6 +51,10 @@ def results(
     table, facts = read_table(comparisons, "comparisons"), about["evaluation"]
     scores, scores_about = read_table_with_facts(memorization, "memorization")
     groups = read_table(test_groups, "test_groups")
+    others = (flags, memorization, test_groups, *histories, null_pairs, harmful, robust_effects)
+    check_one_data_set(summary, comparisons, *others)
+    check_one_run(summary, comparisons, flags)
+    check_one_run(memorization, test_groups)
     with journal.work():
         verdicts: list[Verdict] = []
         if plan.retrained:
@@ -64,6 +70,11 @@ def results(
                 for method, baseline in pairs.itertuples(index=False)
                 if method in plan.weighted and baseline not in plan.weighted
             ]
+        warnings = [
+            f"The training of `{run}` failed, so that no comparison with it counts: {reason}."
+            for run, reason in about["failed"].items()
+        ]
+        warnings += _empty(scores, groups, scores_about)
         figures = ["tradeoff", "overfitting"] + ["finding_a", "finding_b"] * bool(plan.retrained)
         percent = f"{about['spec']['confidence']:.0%}"
         threat, models = facts["threat"], scores_about["models"]
@@ -81,7 +92,8 @@ def results(
         lines.append(
             f"intervals: {percent}, bootstrap over seeds and test samples, paired; a star marks differences whose "
             "interval excludes 0 and whose paired permutation test passes Holm's correction over the rows of its "
-            "table; where no epoch is named, figures are of the last one; the best is chosen on validation samples"
+            "table that are compared; where no epoch is named, figures are of the last one; the best is chosen on "
+            "validation samples"
         )
         parts = {f"Accuracy in percent, {percent} intervals": accuracy_table(means, plan.methods, form=MARKDOWN)}
         for question, checkpoint in product(_QUESTIONS, _CHECKPOINTS):
@@ -93,11 +105,31 @@ def results(
         texts = {
             markdown: accuracy_table(means, plan.methods, form=MARKDOWN) + "\n",
             latex: accuracy_table(means, plan.methods, form=LATEX) + "\n",
-            out: page(plan.experiment, lines, verdicts, figures, parts),
+            out: page(plan.experiment, lines, warnings, verdicts, figures, parts),
         }
+    for warning in warnings:
+        journal.line(warning)
     for path, text in texts.items():
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _empty(scores: pd.DataFrame, groups: pd.DataFrame, about: dict[str, Any]) -> list[str]:
+    """Say which group has no test sample, and what would help. about: the facts of the scores."""
+    if not groups["atypical"].any():
+        spec = about["spec"]
+        reason = none_atypical(
+            scores,
+            groups,
+            models=about["models"],
+            fraction=spec.get("shards", {}).get("spec.subset_fraction"),
+            threshold=spec["threshold"],
+            false_discovery_rate=spec.get("false_discovery_rate"),
+        )
+        return [f"No test sample is atypical, so nothing is said of such samples: {reason}."]
+    if groups["atypical"].all():
+        return ["No test sample is typical, so nothing is said of such samples: raise memorization.threshold."]
+    return []
 
 
 def _chance(null_pairs: str | None) -> list[str]:
@@ -106,6 +138,8 @@ def _chance(null_pairs: str | None) -> list[str]:
         return []
     table = read_table(null_pairs, "null_pairs")
     shuffled = table.iloc[1:]
+    if shuffled.empty:
+        return []
     return [
         f"influence pairs on test samples that are significant and over the threshold: {table['found'].iloc[0]} of "
         f"{table['pairs'].iloc[0]}; with the models' results shuffled {shuffled['found'].mean():.2f} (mean of "
@@ -143,15 +177,15 @@ def _raised(flags: str) -> list[str]:
 
 def _cost(folder: Path) -> str:
     """Say what the jobs took, by Snakemake's own records, and on what."""
-    jobs = pd.concat([pd.read_csv(path, sep="\t") for path in sorted(folder.rglob("*.tsv"))], ignore_index=True)
+    records = [pd.read_csv(path, sep="\t") for path in sorted(folder.rglob("*.tsv"))]
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         processor = named[0].partition(":")[2].strip() if named else processor
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    taken = jobs["s"].sum() / 60
+    taken = sum(record["s"].sum() for record in records) / 60
     return (
-        f"{len(jobs)} jobs of one thread, {taken:.0f} minutes one after the other; "
+        f"{sum(map(len, records))} jobs of one thread, {taken:.0f} minutes one after the other; "
         f"{os.cpu_count()} cores of {processor}, {device}; Python {platform.python_version()}, "
         f"torch {torch.__version__}"
     )

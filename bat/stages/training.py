@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bat import training
 from bat.checkpoints import Checkpoint
 from bat.config import parse
+from bat.data import Part
+from bat.errors import BatError
 from bat.files import provenance
 from bat.journal import Journal
+from bat.records import unpacked
 from bat.selection import atypical_for, removed
 from bat.specs import TrainSpec
 from bat.stages.inputs import read_data, tensor
-from bat.tables import check_labels, read_table, write_table
+from bat.tables import check_labels, check_one_data_set, read_table, write_table
 from bat.tensors import write_tensors
+from bat.untrained import failure
 
 
 def train(
@@ -25,40 +30,39 @@ def train(
     *,
     spec: str,
     data: str,
-    memorization: str,
-    validation_groups: str,
-    test_groups: str,
+    memorization: str | None,
     harmful: str | None,
     robust_memorization: str | None,
     best: str,
     last: str,
-    history: str,
-    samples: str,
+    records: str,
     checkpoint_minutes: int,
     device: str,
 ) -> None:
-    """Train one method with one seed; write the weights of best and last epoch, history and record of samples.
+    """Train one method with one seed; write the weights of best and last epoch, and the records of all epochs.
 
-    A run that was killed goes on from its checkpoint, a file beside ``last``, that is written after an epoch when
-    ``checkpoint_minutes`` have passed since the one before, and at SIGTERM.
+    Groups of samples are formed by stage groups, so that only methods that read a score, and runs without some samples,
+    depend on scores. A run that was killed goes on from its checkpoint, a file beside ``last``, that is written after
+    an epoch when ``checkpoint_minutes`` have passed since the one before, and at SIGTERM.
     """
     plan = parse(TrainSpec, spec, "--spec")
     dataset, digest = read_data(data, device)
-    atypical, tables = {}, {}
-    for name, path, column in (
-        ("train", memorization, "train_index"),
-        ("validation", validation_groups, "validation_index"),
-        ("test", test_groups, "test_index"),
-    ):
-        table = tables[name] = read_table(path, "memorization" if name == "train" else f"{name}_groups")
-        part = dataset.parts()[name]
-        check_labels(path, table, column, part.index.cpu().numpy(), part.labels.cpu().numpy())
-        atypical[name] = tensor(table["atypical"].to_numpy(), dataset)
-    scores = tables["train"]
-    left_out = np.zeros(len(scores), dtype=bool)
+    check_one_data_set(memorization, harmful, robust_memorization, data=(data, digest))
+    scores = _scores(memorization, "memorization", dataset.train)
+    robust = _scores(robust_memorization, "robust_memorization", dataset.train)
+    chosen = atypical_for(scores, robust, plan.method, seed=plan.seed)
+    left_out = np.zeros(len(dataset.train), dtype=bool)
     if plan.without:
+        if scores is None:
+            raise BatError(f"trained without {plan.without.name} samples: give --memorization, of stage scores")
         divided = read_table(harmful, "harmful") if harmful else None
         left_out = removed(scores, plan.without, divided, seed=plan.seed)
+        if len(left_out) - left_out.sum() < 2:
+            raise BatError(
+                f"removal: without {plan.without.name}, {left_out.sum()} of {len(left_out)} training samples would be "
+                "left out, which leaves too few: lower removal.fractions, raise memorization.threshold, or set "
+                "removal.method to null"
+            )
         journal.line(f"trained without {left_out.sum()} of {len(left_out)} samples: {plan.without.name}")
         wanted = removed(scores, replace(plan.without, random=False), divided, seed=plan.seed).sum()
         if left_out.sum() < wanted:
@@ -67,35 +71,44 @@ def train(
                 "lower removal.fractions, or raise memorization.threshold"
             )
     facts: dict[str, Any] = {"spec": json.loads(spec), "data": digest}
-    robust = None
-    if robust_memorization:
-        robust = read_table(robust_memorization, "robust_memorization")
-        part = dataset.train
-        check_labels(robust_memorization, robust, "train_index", part.index.cpu().numpy(), part.labels.cpu().numpy())
-    chosen = atypical_for(scores, robust, plan.method, seed=plan.seed)
-    marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out, scores["atypical"])))
+    marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out) if each is not None))
     checkpoint = Checkpoint(Path(f"{last}.checkpoint"), facts | {"samples": marks.hexdigest()})
     with journal.work(), checkpoint.guarding():
-        progress = checkpoint.read(dataset.train.labels.device)
+        progress = checkpoint.read(dataset.train.labels.device, journal.line)
         epochs = plan.recipe.epochs - (progress.epoch if progress else 0)
         if progress:
             journal.line(f"goes on after epoch {progress.epoch}, from {checkpoint.path}")
         trained = training.train(
             plan,
             dataset,
-            atypical,
             lambda each: journal.bar(each, epochs, "epochs"),
-            chosen=tensor(chosen, dataset),
+            chosen=None if chosen is None else tensor(chosen, dataset),
             removed=tensor(left_out, dataset),
             progress=progress,
             keep=lambda done: checkpoint.keep(done, checkpoint_minutes),
         )
     this: dict[str, Any] = {"method": plan.method.name, "seed": plan.seed}
-    epochs = len(trained.history)
+    epochs = len(trained.records)
     journal.line(f"best epoch {trained.best_epoch} of {epochs}" + (": stopped early" * (epochs < plan.recipe.epochs)))
+    right = unpacked(trained.records, "train_clean_correct", len(dataset.train), records)[-1]
+    problem = failure(
+        right[~left_out].mean(),
+        trained.records["loss"].to_list(),
+        dataset.train.labels.cpu().numpy()[~left_out],
+        recipe="training.recipe",
+    )
+    if problem:
+        journal.line(problem)
     write_tensors(best, trained.best, provenance("model", **facts, epoch=trained.best_epoch))
     write_tensors(last, trained.last, provenance("model", **facts, epoch=epochs))
-    write_table(history, "history", trained.history.assign(**this), provenance("history", **facts))
-    rows = trained.samples.merge(scores[["train_index", "memorization"]], on="train_index", how="left").assign(**this)
-    write_table(samples, "training_samples", rows, provenance("training_samples", **facts))
-    checkpoint.path.unlink(missing_ok=True)
+    write_table(records, "records", trained.records.assign(**this), provenance("records", **facts))
+    checkpoint.remove()
+
+
+def _scores(path: str | None, kind: str, train: Part) -> pd.DataFrame | None:
+    """Read a table of scores of the training samples, None where there is none."""
+    if path is None:
+        return None
+    table = read_table(path, kind)
+    check_labels(path, table, "train_index", train.index.cpu().numpy(), train.labels.cpu().numpy())
+    return table

@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 
 from bat.attacks.ensemble import check_allowed, margins
+from bat.attacks.gradient import predictions
 from bat.config import parse
 from bat.errors import BatError
 from bat.evaluation import attackable
@@ -16,22 +17,24 @@ from bat.tensors import read_tensors
 
 
 def verify(journal: Journal, *, data: str, best: str, last: str, images: str, samples: str, device: str) -> None:
-    """Recompute what per_sample.parquet says of the clean images and of the strongest adversarial ones.
+    """Recompute what attacked.parquet says of the clean images and of the strongest adversarial ones.
 
     Raises:
         BatError: an image lies outside the threat model, or a sample's result differs; names the first.
     """
-    table, facts = read_table_with_facts(samples, "per_sample")
+    table, facts = read_table_with_facts(samples, "attacked")
     plan = parse(EvaluateSpec, facts["spec"], samples)
     dataset, digest = read_data(data, device)
     if facts["data"] != digest:
         raise BatError(f"{samples}: made from other data than {data}: give the data set that it was made from")
-    stored, _ = read_tensors(images, "images")
+    stored, of_images = read_tensors(images, "images")
+    if of_images | {"kind": "attacked"} != facts:
+        raise BatError(f"{images} and {samples} are not of one evaluation: evaluate again")
     test = dataset.test
     for checkpoint, path in (("best", best), ("last", last)):
-        model, _ = read_model(path, plan.model, dataset)
+        model, _ = read_model(path, plan.model, dataset, (data, digest))
         rows = table[table["checkpoint"] == checkpoint]
-        if checkpoint not in stored or len(rows) != len(test) or len(stored[checkpoint]) != len(test):
+        if checkpoint not in stored or len(rows) != len(test) or stored[checkpoint].shape != test.pixels.shape:
             raise BatError(f"{images}: not the {len(test)} images of checkpoint {checkpoint}: evaluate again")
         strongest, found = stored[checkpoint].to(test.labels.device), []
         with journal.work(), attackable(model), torch.no_grad():
@@ -42,7 +45,7 @@ def verify(journal: Journal, *, data: str, best: str, last: str, images: str, sa
                 except ValueError as error:
                     raise BatError(f"{images}, checkpoint {checkpoint}: {error}") from error
                 labels = test.labels[chosen]
-                predicted, margin = model(x).argmax(1), margins(model(x_adv), labels)
+                predicted, margin = predictions(model(x)), margins(model(x_adv), labels)
                 found.append(torch.stack([predicted.double(), (predicted == labels).double(), margin.double()]))
         predicted, clean, margin = torch.cat(found, dim=1).cpu().numpy()
         again = pd.DataFrame(

@@ -3,7 +3,8 @@
     make test-slurm      # as root on Debian: installs SLURM's packages if they are missing
 
 Runs config/smoke.yaml locally and through workflow/profiles/slurm, cancels one shard and one training job on the way,
-and compares all tables byte by byte. Everything it starts or links is gone when it ends.
+lets one evaluation be killed, as on a machine short of memory, and compares all tables byte by byte. Everything it
+starts or links is gone when it ends.
 """
 
 import os
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 LINKS = Path("/etc/slurm")  # the only place where a job's own steps look
 PACKAGES = ["munge", "slurm-client", "slurmctld", "slurmd"]
 PORT = 16817
+SHORT = "evaluate"  # the rule of which the first job dies by itself
 TIME_LIMIT = 600  # seconds for the run on the cluster
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
@@ -177,11 +179,12 @@ def through_slurm(folder: Path) -> None:
     faster = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]
     here = ["--jobs", "2", "--slurm-status-command", "squeue", "--default-resources", "slurm_partition=short"]
     output = folder / "snakemake.log"
+    dies_once(folder)
     with output.open("w") as log:
         run = subprocess.Popen(
             snakemake("--workflow-profile", str(ROOT / "workflow/profiles/slurm"), *faster, *here),
             cwd=folder,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | {"PATH": f"{folder / 'bin'}{os.pathsep}{ENVIRONMENT['PATH']}"},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -197,9 +200,26 @@ def through_slurm(folder: Path) -> None:
             run.wait()
     text = output.read_text()
     expect(run.returncode == 0, f"the run on the cluster failed:\n{text}")
-    expect(text.count("Trying to restart job") == 2, f"two jobs should have been restarted:\n{text}")
+    expect((folder / "died").is_dir(), f"no job of {SHORT} died by itself:\n{text}")
+    expect(text.count("Trying to restart job") == 3, f"three jobs should have been restarted:\n{text}")
     expect("Submitted array job" in text, f"the shards should have been an array:\n{text}")
     check_requests()
+
+
+def dies_once(folder: Path) -> None:
+    """Put a python before all others that kills itself in the first job of rule SHORT and is the usual one otherwise.
+
+    Snakemake before 9.14.1 tried such a job again inside its own allocation, with the memory it had.
+    """
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(
+        f"""#!/bin/sh
+if [ "$1 $2 $3" = "-m bat {SHORT}" ] && mkdir {folder}/died 2> {os.devnull}; then kill -KILL $$; fi
+exec {sys.executable} "$@"
+"""
+    )
+    python.chmod(0o755)
 
 
 def cancel_one(rule: str, run: "subprocess.Popen[bytes]") -> str:
@@ -221,13 +241,14 @@ def check_requests() -> None:
     """See in SLURM's own books what the jobs asked for, and that the second attempts asked for more."""
     lines = asked("squeue", "-h", "-r", "-t", "all", "-O", "comment:80,minmemory:20,timelimit:20,tres-per-job:20")
     jobs = [line.split() for line in lines.splitlines()]
-    for rule, minutes in (("subsets", 240), ("train", 720)):
+    for rule, minutes in (("subsets", 240), ("train", 720), (SHORT, 240)):
         mine = [request for comment, *request in jobs if comment.startswith(f"rule_{rule}_")]
         again = [memory for memory, *_ in mine if megabytes(memory) >= 4000]
         expect(len(again) == 1, f"{rule}: one job should have asked for twice the memory, not {mine}")
         times = {limit for _, limit, *_ in mine}
         expect(times == {slurm_time(minutes), slurm_time(2 * minutes)}, f"{rule}: time limits {times}")
         expect(all(request[2:] == ["gres:gpu:1"] for request in mine), f"{rule}: no GPU asked for: {mine}")
+        say(f"{rule}: {len(mine)} jobs in SLURM's books, memory {', '.join(memory for memory, *_ in mine)}")
     say(f"{len(jobs)} jobs in SLURM's books; second attempts asked for twice the memory and time")
 
 

@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
 import torch
 from methods import PGD_AT
 from torch import Tensor, nn
@@ -13,11 +14,14 @@ from bat.data import Part
 from bat.fitting import Epoch, Inner, fit
 from bat.losses import Batch, Objective, objective
 from bat.models import Network, build
+from bat.records import history_table, samples_table
+from bat.schemas import SCHEMAS
 from bat.specs import TrainSpec
+from bat.training import Trained
 
 THREAT = Threat(norm="linf", eps=0.1)
 ATTACK = Pgd(steps=2, step_size=0.05)
-CONSTANT = Steps(name="steps", milestones=(), factor=0.1)
+CONSTANT = Steps(name="steps", warmup=0.0, milestones=(), factor=0.1)
 RECIPE = Recipe(
     epochs=2,
     batch_size=16,
@@ -87,6 +91,28 @@ def run(
     inner = Inner(THREAT, attack, attack_bn)
     epochs = fit(model, part, objective=goal, recipe=recipe, seed=seed, what="a run", atypical=atypical, inner=inner)
     return model, list(epochs)
+
+
+def right(accuracy: float) -> Tensor:
+    """Ten samples, so many of them right."""
+    return torch.arange(10) < round(10 * accuracy)
+
+
+def history(trained: Trained, groups: dict[str, Tensor]) -> pd.DataFrame:
+    records = trained.records.assign(method="m", seed=0)
+    table = history_table(records, {name: rare.numpy() for name, rare in groups.items()}, "a run")
+    return table[SCHEMAS["history"].names]
+
+
+def recorded(trained: Trained, part: Part, atypical: Tensor) -> pd.DataFrame:
+    columns = {
+        "train_index": part.index,
+        "label": part.labels,
+        "memorization": part.index.double() / 7,
+        "atypical": atypical,
+    }
+    scores = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+    return samples_table(trained.records.assign(method="m", seed=0), scores, "a run")
 
 
 def batch_of(x: Tensor, labels: Tensor, atypical: Tensor | None = None, **changes: Any) -> Batch:

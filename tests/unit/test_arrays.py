@@ -8,11 +8,15 @@ from refusals import refusal
 
 from bat.config import Npz
 from bat.data import load_source
+from bat.sources import open_source
+
+
+def plan(path, train="all", validation=4):
+    return Npz(name="npz", path=str(path), train_samples=train, validation_samples=validation, split_seed=0)
 
 
 def load(path, train="all", validation=4):
-    plan = Npz(name="npz", path=str(path), train_samples=train, validation_samples=validation, split_seed=0)
-    return load_source(plan, subsample=1.0)
+    return load_source(plan(path, train, validation), subsample=1.0)
 
 
 def numbers(*shape):
@@ -74,6 +78,24 @@ def test_classes_can_have_names(file):
     assert load(file(class_names=np.array(["Ära", "b", "日本"]))).class_names == ("Ära", "b", "日本")
 
 
+def test_the_log_says_what_may_not_be_meant(file):
+    usual = arrays()
+    usual["x_test"] = 255 - usual["x_test"]  # of the same seed as those of training
+    assert open_source(plan(file(**usual))).notes == ()
+    assert open_source(plan(file(**usual | {"y_test": np.zeros(9, int)}))).notes == (
+        "2 of 3 classes have no test image: 1, 2",
+    )
+    copied = usual["x_test"].copy()
+    copied[[2, 5]] = usual["x_train"][[7, 3]]
+    assert open_source(plan(file(**usual | {"x_test": copied}))).notes == (
+        "2 of 9 test images are copies of training images, byte for byte; first row 2, of row 7: accuracy on them says "
+        "nothing about new images",
+    )
+    for top, said in ((63, ["no pixel of x_train is over 63, of 255: the images are dark"]), (64, [])):
+        dark = np.minimum(usual["x_train"], top)
+        assert list(open_source(plan(file(**usual | {"x_train": dark}))).notes) == said
+
+
 class Trap:
     def __reduce__(self):
         return print, ("unpickled",)
@@ -108,6 +130,23 @@ OBJECTS = np.array([Trap()] * 30, dtype=object)
         ({"y_train": np.zeros(30, int), "y_test": np.zeros(9, int)}, "has 1 class"),
         ({"class_names": np.array(["a", "b"])}, "class_names is <U1 of shape (2,): give 3 texts"),
         ({"class_names": np.arange(3)}, "class_names is int64"),
+        ({"class_names": np.array([b"a", b"b", b"c"])}, "class_names is |S1"),
+        ({"class_names": np.array(["a", "b", "a"])}, "class_names has 'a', which is empty, twice there or not"),
+        ({"class_names": np.array(["a", "b", " "])}, "class_names has ' ', which is empty"),
+        ({"class_names": np.array(["a", "b", "c\nd"])}, "class_names has 'c\\nd'"),
+        ({"class_names": np.array(["a", "é", "e\u0301"])}, "class_names has 'é'"),
+        ({"class_names": np.full(3, 0x110000, np.uint32).view("U1")}, "class_names is damaged"),
+        ({"x_train": numbers(30, 3, 6, 5) // 128}, "x_train has pixels from 0 to 1 only: give pixels from 0 to 255"),
+        ({"x_test": numbers(9, 3, 6, 5) // 128}, "x_test has pixels from 0 to 1 only"),
+        ({"x_train": np.full((30, 3, 6, 5), 9, np.int8)}, "x_train is int8, not uint8"),
+        ({"x_train": numbers(30, 3, 6, 5) > 9}, "x_train is bool, not uint8"),
+        ({"x_train": numbers(30, 3, 6, 5).astype(complex)}, "x_train is complex128"),
+        ({"x_train": numbers(30, 3, 6, 0)}, "x_train has shape (30, 3, 6, 0)"),
+        ({"y_train": np.arange(30) % 3 == 0}, "y_train is bool"),
+        (
+            {"y_train": (np.arange(30) % 3).astype(np.uint64) + np.uint64(2**63)},
+            "y_train has the class 92233720368547758",
+        ),
         ({"x_train": OBJECTS}, "cannot be read as npz"),
         ({"class_names": OBJECTS}, "cannot be read as npz"),
     ],

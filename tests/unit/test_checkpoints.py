@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from methods import BAT
-from runs import RECIPE, SPEC, same, samples
+from runs import RECIPE, SPEC, right, same, samples
 
 from bat.checkpoints import Checkpoint
 from bat.data import DataSet
@@ -17,7 +17,7 @@ from bat.training import Progress, Trained, train
 torch.set_num_threads(1)
 
 DATA = DataSet(samples(48, 1), samples(30, 2), samples(36, 3), classes=3)
-GROUPS = {name: torch.arange(len(part)) % 4 == 0 for name, part in DATA.parts().items()}
+RARE = torch.arange(48) % 4 == 0
 PLAN = replace(SPEC, recipe=replace(RECIPE, epochs=5, ema_decay=0.5), method=BAT, measure_every=2)
 CPU = torch.device("cpu")
 
@@ -35,12 +35,11 @@ def unfinished(checkpoint: Checkpoint, after: int) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(PLAN, DATA, GROUPS, keep=keep)
+        train(PLAN, DATA, chosen=RARE, keep=keep)
 
 
 def assert_equal(one: Trained, other: Trained) -> None:
-    pd.testing.assert_frame_equal(one.history, other.history)
-    pd.testing.assert_frame_equal(one.samples, other.samples, check_like=True)  # the order of columns is the file's
+    pd.testing.assert_frame_equal(one.records, other.records, check_like=True)  # the order of columns is the file's
     assert one.best_epoch == other.best_epoch
     assert same(one.best, other.best)
     assert same(one.last, other.last)
@@ -49,24 +48,62 @@ def assert_equal(one: Trained, other: Trained) -> None:
 @pytest.mark.parametrize("after", [1, 2, 4])
 def test_a_run_goes_on_from_its_file_to_the_bit(after: int, tmp_path: Path) -> None:
     unfinished(Checkpoint(tmp_path / "c", {"spec": 1}), after)
-    progress = Checkpoint(tmp_path / "c", {"spec": 1}).read(CPU)
+    progress = Checkpoint(tmp_path / "c", {"spec": 1}).read(CPU, print)
     assert progress is not None
     assert progress.epoch == after
-    assert_equal(train(PLAN, DATA, GROUPS, progress=progress), train(PLAN, DATA, GROUPS))
+    assert_equal(train(PLAN, DATA, chosen=RARE, progress=progress), train(PLAN, DATA, chosen=RARE))
 
 
-def test_another_run_or_a_damaged_file_is_not_taken_up(tmp_path: Path) -> None:
-    path = tmp_path / "c"
-    assert Checkpoint(path, {"spec": 1}).read(CPU) is None
+def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.9, 0.5, 0.7])  # of epochs 2, 4 and 5
+    monkeypatch.setattr("bat.training.measure", lambda *_, **__: {"validation_pgd_correct": right(next(accuracies))})
+    unfinished(Checkpoint(tmp_path / "c", {}), 3)
+    kept = Checkpoint(tmp_path / "c", {}).read(CPU, print)
+    assert kept is not None
+    trained = train(PLAN, DATA, chosen=RARE, progress=kept)
+    assert trained.best_epoch == 2
+    assert trained.records["best"].tolist() == [False, True, False, False, False]
+    assert same(trained.best, kept.best)
+    assert not same(trained.best, trained.last)
+
+
+def test_another_run_or_a_damaged_file_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, told = tmp_path / "c", list[str]()
+    assert Checkpoint(path, {"spec": 1}).read(CPU, told.append) is None
+    assert not told
     unfinished(Checkpoint(path, {"spec": 1}), 1)
-    assert Checkpoint(path, {"spec": 2}).read(CPU) is None
-    path.write_bytes(path.read_bytes()[:-10])
-    assert Checkpoint(path, {"spec": 1}).read(CPU) is None
+    assert Checkpoint(path, {"spec": 2}).read(CPU, told.append) is None
+    assert told.pop() == f"{path}: of another spec, or from other inputs: training starts anew"
+    with monkeypatch.context() as patched:
+        patched.setattr("bat.files.__version__", "0.0.1")
+        assert Checkpoint(path, {"spec": 1}).read(CPU, told.append) is None
+    assert told.pop() == f"{path}: damaged, or of another version: training starts anew"
+    content = path.read_bytes()
+    path.write_bytes(content[:-10])
+    assert Checkpoint(path, {"spec": 1}).read(CPU, told.append) is None
+    assert told.pop() == f"{path}: damaged, or of another version: training starts anew"
+    header = int.from_bytes(content[:8], "little")
+    # the length of the header, each byte of the header, and some of the tensors
+    for byte in (*range(8 + header), *range(8 + header, len(content), 101)):
+        path.write_bytes(content[:byte] + bytes([content[byte] ^ 1 << byte % 8]) + content[byte + 1 :])
+        assert Checkpoint(path, {"spec": 1}).read(CPU, told.append) is None
+        assert told.pop() == f"{path}: damaged, or of another version: training starts anew"
+    path.write_bytes(content)
+    assert Checkpoint(path, {"spec": 1}).read(CPU, told.append) is not None
+    assert not told
+
+
+def test_what_a_finished_run_removes(tmp_path: Path) -> None:
+    (tmp_path / ".c.999999999.tmp").mkdir()
+    (tmp_path / ".cc.999999999.tmp").mkdir()
+    Checkpoint(tmp_path / "c", {}).remove()
+    (tmp_path / "c").write_text("x")
+    Checkpoint(tmp_path / "c", {}).remove()
+    assert [path.name for path in tmp_path.iterdir()] == [".cc.999999999.tmp"]
 
 
 def progress(epoch: int) -> Progress:
-    table = pd.DataFrame({"epoch": [epoch], "weight": [0.5]})
-    return Progress(epoch, {"a": torch.ones(2)}, [{"loss": float("nan")}], [table], {"x": -1.0}, {})
+    return Progress(epoch, {"a": torch.ones(2)}, [{"loss": float("nan"), "weight": b"\1\2"}], 1, 7, {})
 
 
 def test_a_file_is_written_when_the_minutes_have_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +114,7 @@ def test_a_file_is_written_when_the_minutes_have_passed(tmp_path: Path, monkeypa
         clock[0] += seconds
         checkpoint.keep(progress(int(clock[0])), 1)
         assert checkpoint.path.exists() == written
-    found = checkpoint.read(CPU)
+    found = checkpoint.read(CPU, print)
     assert found is not None
     assert found.epoch == 222  # not 220, a minute less a second after the one before
 
@@ -88,7 +125,7 @@ def test_the_last_epoch_is_kept_when_a_run_is_ended(end: type[BaseException], tm
     checkpoint.keep(progress(3), 10)
     with pytest.raises(end), checkpoint.guarding():
         raise end
-    found = checkpoint.read(CPU)
+    found = checkpoint.read(CPU, print)
     assert found is not None
     assert found.epoch == 3
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,15 +15,19 @@ from safetensors.torch import load_file, save_file
 from stages import (
     EVALUATE,
     MODEL,
+    NATURAL,
     RECIPE,
     SCORES,
     SUBSETS,
     SUMMARY,
     TRAIN,
     call,
+    command,
     digits,
     evaluation,
     fails,
+    grouped,
+    rewrite,
     scores,
     shard,
     summary,
@@ -37,10 +40,14 @@ from bat.config import Model, parse
 from bat.data import Part
 from bat.files import KEY, provenance
 from bat.models import build
+from bat.own_model import read_weights
 from bat.schemas import SCHEMAS
-from bat.stages.attack import _read_weights
 from bat.tables import write_table
 from bat.tensors import read_data, read_tensors, write_tensors
+
+HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet", "records": ["records.parquet"]}
+HARMFUL |= {"out": "harmful.parquet"}
+ATYPICAL = {"what": "atypical", "fraction": None, "random": False}
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +62,9 @@ def experiment(tmp_path_factory):
     shards = ["shard-0.parquet", "shard-10.parquet"]
     call("null-pairs", folder, spec=null, shards=shards, **flags, log="null.log")
     call("train", folder, **training())
+    call("groups", folder, **grouped())
     call("evaluate", folder, **evaluation())
-    call("summary", folder, **summary("per_sample.parquet"))
+    call("summary", folder, **summary("attacked.parquet"))
     return folder
 
 
@@ -115,7 +123,7 @@ def test_a_run_that_stops_early_says_so(copy):
     stops = TRAIN | {"early_stop": 1, "recipe": RECIPE | {"learning_rate": 1e-9}}
     call("train", copy, **training(spec=stops), log="train.log")
     assert "best epoch 1 of 2: stopped early" in (copy / "train.log").read_text()
-    assert pd.read_parquet(copy / "history.parquet")["epoch"].tolist() == [1, 2]
+    assert pd.read_parquet(copy / "records.parquet")["epoch"].tolist() == [1, 2]
     assert read_tensors(copy / "last.safetensors", "model")[1]["epoch"] == 2
 
 
@@ -129,11 +137,13 @@ def test_one_process_and_two_shards_train_the_same_models(experiment, tmp_path):
 
 
 def test_a_repeated_stage_writes_the_same_bytes(copy):
-    written = ["best.safetensors", "last.safetensors", "history.parquet", "training_samples.parquet"]
-    written += ["per_sample.parquet"]
+    written = ["best.safetensors", "last.safetensors", "records.parquet", "history.parquet"]
+    written += ["training_samples.parquet", "attacked.parquet", "per_sample.parquet"]
     before = {name: (copy / name).read_bytes() for name in written}
     call("train", copy, **training())
+    call("groups", copy, **grouped())
     call("evaluate", copy, **evaluation())
+    call("summary", copy, **summary("attacked.parquet"))
     assert {name: (copy / name).read_bytes() for name in written} == before
 
 
@@ -171,11 +181,12 @@ def test_pairs_found_by_chance_stand_beside_those_found(experiment):
 
 
 def test_runs_are_compared(copy):
-    table = pd.read_parquet(copy / "per_sample.parquet")
-    schema = pq.read_table(copy / "per_sample.parquet").schema
+    table = pd.read_parquet(copy / "attacked.parquet")
     other = table.assign(method="other", clean_correct=False)
-    pq.write_table(pa.Table.from_pandas(other[schema.names], schema=schema), copy / "other.parquet")
-    pairs = summary("per_sample.parquet", "other.parquet")
+    rewrite(copy / "attacked.parquet", "attacked", other, copy / "other.parquet")
+    history = pd.read_parquet(copy / "history.parquet").assign(method="other")
+    rewrite(copy / "history.parquet", "history", history, copy / "history-2.parquet")
+    pairs = summary("attacked.parquet", "other.parquet") | {"histories": ["history.parquet", "history-2.parquet"]}
     pairs["spec"] = SUMMARY | {"questions": {"methods": [["bat", "other"]], "removal": []}}
     call("summary", copy, **pairs)
     found = pd.read_parquet(copy / "comparisons.parquet")
@@ -210,7 +221,8 @@ def test_figures_are_written(experiment):
     call("figure gallery", experiment, **data, train_influence="train_influence.parquet", out=["g.pdf", "g.svg"])
     call("figure curves", experiment, histories=["history.parquet"], test_groups="test_groups.parquet", out=["c.svg"])
     call("figure weights", experiment, samples=["training_samples.parquet"], out=["w.svg"])
-    call("figure influence", experiment, evaluations=["per_sample.parquet"], out=["i.svg"])
+    flags = {"per-sample": experiment / "per_sample.parquet", "out": experiment / "i.svg"}
+    main(["figure", "influence", "--methods", "bat", *(f"--{flag}={path}" for flag, path in flags.items())])
     for name in ("tradeoff", "overfitting"):
         flags = {"summary": experiment / "summary.parquet", "out": experiment / f"{name}.svg"}
         main(["figure", name, "--methods", "bat=bat", *(f"--{flag}={path}" for flag, path in flags.items())])
@@ -251,9 +263,71 @@ def test_too_many_samples_asked_of_the_data(copy, capsys):
 def test_scores_whose_labels_differ(copy, capsys):
     table = pd.read_parquet(copy / "memorization.parquet")
     table.loc[5, "label"] = (table.loc[5, "label"] + 1) % 10
-    write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization"))
+    rewrite(copy / "memorization.parquet", "memorization", table)
     line = fails(capsys, "train", copy, **training())
     assert f"row 5 is sample {table.loc[5, 'train_index']}" in line
+
+
+def test_scores_that_a_run_reads_are_asked_for(copy, capsys):
+    for spec, name in ((TRAIN, "method bat"), (TRAIN | {"method": NATURAL, "without": ATYPICAL}, "without atypical")):
+        flags = training(spec=spec)
+        del flags["memorization"]
+        line = fails(capsys, "train", copy, **flags)
+        assert name in line
+        assert "--memorization, of stage scores" in line
+
+
+def test_a_run_that_reads_no_score_is_trained_without_any(copy):
+    spec = TRAIN | {"method": NATURAL}
+    call("train", copy, **training(spec=spec))
+    with_scores = (copy / "records.parquet").read_bytes()
+    flags = training(spec=spec)
+    del flags["memorization"]
+    call("train", copy, **flags)
+    assert (copy / "records.parquet").read_bytes() == with_scores
+
+
+def test_other_groups_of_the_same_records(copy):
+    before = pd.read_parquet(copy / "history.parquet")
+    table = pd.read_parquet(copy / "memorization.parquet")
+    wanted = table["memorization"] > table["memorization"].median()
+    rewrite(copy / "memorization.parquet", "memorization", table.assign(atypical=wanted))
+    call("groups", copy, **grouped())
+    after, samples = (pd.read_parquet(copy / f"{name}.parquet") for name in ("history", "training_samples"))
+    changed = {name for name in before if not before[name].equals(after[name])}
+    kinds = [f"{attack}_{metric}" for attack in ("clean", "pgd") for metric in ("loss", "accuracy")]
+    assert {"train_typical_clean_loss"} < changed
+    assert changed <= {f"train_{group}_{kind}" for group in ("typical", "atypical") for kind in kinds}
+    assert samples["train_index"].tolist() == 12 * table.loc[wanted, "train_index"].tolist()
+
+
+def test_groups_of_other_data_or_of_too_few_files(copy, capsys):
+    line = fails(capsys, "groups", copy, **grouped(histories=["a.parquet", "b.parquet"]))
+    assert "--records names 1 files, --histories 2, --samples 1: give one of each a run" in line
+    rewrite(copy / "records.parquet", "records", pd.read_parquet(copy / "records.parquet"), data="other")
+    for stage, flags in (("groups", grouped()), ("harmful", HARMFUL)):
+        line = fails(capsys, stage, copy, **flags)
+        assert f"{copy}/memorization.parquet and {copy}/records.parquet are of different data" in line
+
+
+def test_groups_of_other_test_samples(copy, capsys):
+    groups = pd.read_parquet(copy / "test_groups.parquet")
+    groups["max_influence_train_index"] = groups["max_influence_train_index"].astype("Int64")
+    groups.loc[3, "label"] += 1
+    write_table(copy / "test_groups.parquet", "test_groups", groups, provenance("test_groups"))
+    line = fails(capsys, "summary", copy, **summary("attacked.parquet"))
+    assert f"test_groups.parquet: row 3 is sample {groups.loc[3, 'test_index']}" in line
+
+
+def test_per_sample_results_have_the_groups_of_their_samples(experiment):
+    table = pd.read_parquet(experiment / "per_sample.parquet")
+    attacked = pd.read_parquet(experiment / "attacked.parquet")
+    groups = pd.read_parquet(experiment / "test_groups.parquet").set_index("test_index")
+    pd.testing.assert_frame_equal(table[attacked.columns], attacked)
+    for column in ("atypical", "max_influence", "memorization"):
+        expected = groups.loc[table["test_index"], column].reset_index(drop=True)
+        pd.testing.assert_series_equal(table[column], expected)
+    assert table["atypical"].any()
 
 
 def test_loss_that_is_not_finite(copy, capsys):
@@ -300,9 +374,26 @@ def test_equal_weights_are_attacked_once_and_reported_twice(copy, monkeypatch):
     pd.testing.assert_frame_equal(two[two["checkpoint"] == "best"], table[table["checkpoint"] == "best"])
 
 
+@pytest.mark.parametrize(("models", "refused"), [(1, True), (3, True), (4, False), (200, False)])
+def test_too_few_subset_models_are_refused_when_the_data_is_read(copy, capsys, models, refused):
+    # 84 of 120 are in a subset: each sample can be left out once by 4 models, not by 3
+    spec = SUBSETS | {"first_model": 0, "models": 1, "recipe": RECIPE | {"epochs": 1}}
+    arguments = command("subsets", copy, spec=spec, data="data.safetensors", out="new.parquet")
+    if not refused:
+        main([*arguments, "--all-models", str(models)])
+        return
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--all-models", str(models)])
+    assert stopped.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert f"subsets: memorization.subset_models is {models}, too small for subsets of 84 of 120" in line
+    assert "take at least 4" in line
+    assert not (copy / "new.parquet").exists()
+
+
 def test_evaluations_of_two_specs(copy, capsys):
     call("evaluate", copy, **evaluation(spec=EVALUATE | {"seed": 1}, out="other.parquet"))
-    line = fails(capsys, "summary", copy, **summary("per_sample.parquet", "other.parquet"))
+    line = fails(capsys, "summary", copy, **summary("attacked.parquet", "other.parquet"))
     assert "different specs" in line
 
 
@@ -328,9 +419,8 @@ def test_error_goes_to_the_log_and_to_the_terminal(copy, capsys):
 def test_no_atypical_test_sample_leaves_that_group_out(copy):
     groups = pd.read_parquet(copy / "test_groups.parquet").assign(atypical=False)
     groups["max_influence_train_index"] = groups["max_influence_train_index"].astype("Int64")
-    write_table(copy / "test_groups.parquet", "test_groups", groups, provenance("test_groups"))
-    call("evaluate", copy, **evaluation())
-    call("summary", copy, **summary("per_sample.parquet"), log="summary.log")
+    rewrite(copy / "test_groups.parquet", "test_groups", groups)
+    call("summary", copy, **summary("attacked.parquet"), log="summary.log")
     assert set(pd.read_parquet(copy / "summary.parquet")["group"]) == {"all", "typical"}
     assert "no test sample is atypical" in (copy / "summary.log").read_text()
     main(f"figure tradeoff --summary {copy}/summary.parquet --methods bat=bat --out {copy}/t.svg".split())
@@ -339,9 +429,7 @@ def test_no_atypical_test_sample_leaves_that_group_out(copy):
 # -- verify
 
 
-IMAGES = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {
-    "samples": "per_sample.parquet"
-}
+IMAGES = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"samples": "attacked.parquet"}
 
 
 @pytest.fixture
@@ -358,11 +446,11 @@ def test_images_bear_out_the_results(with_images):
 
 
 def test_saving_images_changes_no_result(with_images, experiment):
-    assert (with_images / "per_sample.parquet").read_bytes() == (experiment / "per_sample.parquet").read_bytes()
+    assert (with_images / "attacked.parquet").read_bytes() == (experiment / "attacked.parquet").read_bytes()
 
 
 def test_an_image_that_breaks_nothing_is_found(with_images, capsys):
-    table = pd.read_parquet(with_images / "per_sample.parquet").query("checkpoint == 'last'").reset_index()
+    table = pd.read_parquet(with_images / "attacked.parquet").query("checkpoint == 'last'").reset_index()
     row = int(table.index[table["broken_by"].notna()][3])
     images, facts = read_tensors(with_images / "images.safetensors", "images")
     images["last"][row] = read_data(with_images / "data.safetensors").test.images()[row]
@@ -374,9 +462,10 @@ def test_an_image_that_breaks_nothing_is_found(with_images, capsys):
 
 
 def test_an_image_outside_the_ball_is_found(with_images, capsys):
-    images, _ = read_tensors(with_images / "images.safetensors", "images")
+    images, facts = read_tensors(with_images / "images.safetensors", "images")
     images["last"][7] = 0.5
-    write_tensors(with_images / "images.safetensors", images, provenance("images"))
+    about = {key: value for key, value in facts.items() if key not in ("kind", "version")}
+    write_tensors(with_images / "images.safetensors", images, provenance("images", **about))
     assert "checkpoint last: an attack left the linf ball" in fails(capsys, "verify", with_images, **IMAGES)
 
 
@@ -426,7 +515,7 @@ def attack(entry="own_model:model", **changed):
 def test_a_users_own_model_and_images_give_what_the_workflow_gives(own):
     attack()
     call("evaluate", own, **evaluation(spec=EVALUATE | {"ensemble": "fast", "batch_size": 256}))
-    expected = pd.read_parquet("per_sample.parquet").query("checkpoint == 'last'").reset_index(drop=True)
+    expected = pd.read_parquet("attacked.parquet").query("checkpoint == 'last'").reset_index(drop=True)
     found = pd.read_parquet("own.parquet")
     for column in ("label", "predicted", "clean_correct"):
         pd.testing.assert_series_equal(found[column], expected[column])
@@ -468,7 +557,7 @@ def test_weights_of_networks_without_a_width_are_read(name, tmp_path):
     part = Part(pixels, torch.arange(4), torch.arange(4), 255)
     network = build(parse(Model, {"name": name}, "here"), part, classes=7, seed=3).eval()
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    found = _read_weights(str(tmp_path / "weights.safetensors"), name, part)
+    found = read_weights(str(tmp_path / "weights.safetensors"), name, part)
     with torch.no_grad():
         assert torch.equal(found(part.images()), network(part.images()))
 
@@ -491,7 +580,7 @@ def test_weights_of_networks_without_a_width_are_read(name, tmp_path):
         ({"entry": "own_model:number"}, "returned int"),
         ({"entry": "own_model:narrow"}, "a class for each label"),
         ({"norm": "l1"}, "threat.norm"),
-        ({"eps": "-1"}, "threat.eps"),
+        ({"eps": "-1"}, "--eps -1: give a number from 1e-06 to 1"),
         ({"ensemble": "slow"}, "ensemble"),
         ({"device": "abacus"}, "no such device"),
         ({"data": "best.safetensors"}, "cannot be read as npz"),

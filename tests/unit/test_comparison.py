@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from bat.comparison import HIGHER, LOWER, NOT_SHOWN, UNCORRECTED, comparison_table
+import bat.comparison
+from bat.comparison import (
+    EQUAL,
+    FAILED,
+    HIGHER,
+    LOWER,
+    NOT_SHOWN,
+    NOTHING_LEFT_OUT,
+    UNCORRECTED,
+    UNFAIR,
+    comparison_table,
+)
 from bat.evaluation import METRICS
 from bat.files import provenance
 from bat.tables import read_table, write_table
@@ -37,8 +48,8 @@ def results(
     return pd.DataFrame(rows).sample(frac=1, random_state=int(random.integers(2**31)), ignore_index=True)
 
 
-def compare(samples: pd.DataFrame, **questions: Any) -> pd.DataFrame:
-    return comparison_table(samples, questions, confidence=0.95, bootstrap=400, seed=3)
+def compare(samples: pd.DataFrame, grounds: dict[str, Any] | None = None, **questions: Any) -> pd.DataFrame:
+    return comparison_table(samples, questions, confidence=0.95, bootstrap=400, seed=3, **(grounds or {}))
 
 
 @given(st.integers(1, 4), st.integers(4, 12), st.integers(0, 2**20))
@@ -91,6 +102,8 @@ def test_a_difference_that_does_not_survive_the_correction_is_not_named() -> Non
     random = np.random.default_rng(2)
     # 12 of 60 samples are lost by one seed's model: p is 0.0005 alone, and over 0.05 among 120 pairs
     base = results({"base": 1.0, **{f"same_{i}": 1.0 for i in range(119)}}, 1, 60, random)
+    # all but equal: equal results would not be compared
+    base.loc[base["method"].str.startswith("same") & (base["test_index"] == 69), list(METRICS.values())] = False
     worse = base[base["method"] == "base"].assign(method="worse")
     worse.loc[worse["test_index"] < 22, list(METRICS.values())] = False
     samples = pd.concat([base, worse], ignore_index=True)
@@ -118,6 +131,108 @@ def test_without_pairs_the_table_is_empty_and_can_be_written(tmp_path: Path) -> 
     none = compare(results({"a": 0.5}, 2, 8, np.random.default_rng(6)), methods=[], removal=[])
     write_table(tmp_path / "c.parquet", "comparisons", none.assign(tier="fast"), provenance("comparisons"))
     assert read_table(tmp_path / "c.parquet", "comparisons").empty
+
+
+@pytest.mark.parametrize(
+    ("interval", "apart"),
+    [
+        ((0.0, 0.2), False),
+        ((1e-17, 0.2), False),  # 0 but for rounding
+        ((0.001, 0.2), True),
+        ((-0.2, 0.0), False),
+        ((-0.2, -1e-17), False),
+        ((-0.2, -0.001), True),
+        ((-0.1, 0.2), False),
+    ],
+)
+def test_an_interval_that_touches_zero_shows_no_difference(
+    interval: tuple[float, float], apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bat.comparison, "bootstrap_interval", lambda *_, **__: interval)
+    monkeypatch.setattr(bat.comparison, "paired_p_value", lambda *_: 0.001)
+    found = compare(results({"a": 0.9, "b": 0.1}, 3, 40, np.random.default_rng(7)), q=[("a", "b")])
+    assert set(found["verdict"]) == {HIGHER if apart else NOT_SHOWN}
+    assert set(found["ci_low"]) == {interval[0]}
+
+
+@pytest.mark.parametrize(
+    ("confidence", "p_value", "verdict"),
+    [
+        (0.95, 0.025, HIGHER),  # twice it is the level
+        (0.9, 0.05, HIGHER),  # 1 - 0.9 is a little less than 0.1
+        (0.95, 0.02501, UNCORRECTED),
+        (0.9, 0.05001, UNCORRECTED),
+    ],
+)
+def test_a_p_value_at_the_level_passes(
+    confidence: float, p_value: float, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bat.comparison, "bootstrap_interval", lambda *_, **__: (0.1, 0.2))
+    monkeypatch.setattr(bat.comparison, "paired_p_value", lambda *_: p_value)
+    samples = results({"a": 0.9, "b": 0.1, "c": 0.9}, 3, 40, np.random.default_rng(8))
+    questions = {"q": [("a", "b"), ("c", "b")]}
+    found = comparison_table(samples, questions, confidence=confidence, bootstrap=400, seed=3)
+    assert set(found["verdict"]) == {verdict}
+    assert found["p_holm"].to_numpy() == pytest.approx(2 * p_value)
+
+
+def test_no_difference_from_a_run_whose_training_failed() -> None:
+    table = results({"good": 0.95, "lost": 0.1, "base": 0.5}, 5, 100, np.random.default_rng(9), atypical=40)
+    pairs = [("good", "lost"), ("lost", "base"), ("good", "base")]
+    found = compare(table, {"failed": ["lost"]}, q=pairs).set_index(["method", "baseline"])
+    for pair in pairs[:2]:
+        assert set(found.loc[pair, "verdict"]) == {FAILED}
+        assert found.loc[pair, ["p_value", "p_holm"]].isna().all(axis=None)
+    # of the three pairs one is tested, so that nothing is corrected
+    tested = found.loc[pairs[2]]
+    assert set(tested["verdict"]) == {HIGHER}
+    assert (tested["p_holm"] == tested["p_value"]).all()
+    whole = compare(table, q=pairs).set_index(["method", "baseline"])
+    assert set(whole.loc[pairs[0], "verdict"]) == {HIGHER}
+    assert (found["difference"] == whole["difference"]).all()
+
+
+@pytest.mark.parametrize(
+    ("left_out", "with_all", "with_twin"),
+    [
+        ({"m": 0, "m_without": 10, "m_twin": 10}, HIGHER, HIGHER),
+        ({"m": 0, "m_without": 0, "m_twin": 0}, NOTHING_LEFT_OUT, NOTHING_LEFT_OUT),
+        ({"m": 0, "m_without": 10, "m_twin": 9}, HIGHER, UNFAIR),
+        ({"m": 0, "m_without": 10, "m_twin": 0}, HIGHER, UNFAIR),
+    ],
+)
+def test_a_removal_needs_samples_left_out_and_a_fair_twin(
+    left_out: dict[str, int], with_all: str, with_twin: str
+) -> None:
+    table = results({"m_without": 0.95, "m": 0.3, "m_twin": 0.3}, 5, 200, np.random.default_rng(10), atypical=80)
+    pairs = [("m_without", "m"), ("m_without", "m_twin"), ("m_twin", "m")]
+    found = compare(table, {"left_out": left_out}, removal=pairs, q=pairs[:2])
+    verdicts = [
+        set(rows(found, question="removal", method=method, baseline=baseline)["verdict"]) for method, baseline in pairs
+    ]
+    assert verdicts[:2] == [{with_all}, {with_twin}]
+    assert (verdicts[2] == {NOTHING_LEFT_OUT}) == (left_out["m_twin"] == 0)
+    assert set(rows(found, question="q")["verdict"]) == {HIGHER}
+
+
+def test_runs_that_are_right_on_the_same_samples_are_not_compared() -> None:
+    table = results({"a": 0.7, "b": 0.2}, 3, 30, np.random.default_rng(11))
+    same = table[table["method"] == "a"].assign(method="same").sample(frac=1, random_state=1)
+    almost = same.assign(method="almost")
+    # one sample of one seed at the last epoch makes these two different runs there
+    place = (almost["seed"] == 1) & (almost["test_index"] == 20) & (almost["checkpoint"] == "last")
+    almost.loc[place, "robust_correct"] = ~almost.loc[place, "robust_correct"]
+    found = compare(pd.concat([table, same, almost]), q=[("a", "same"), ("a", "almost"), ("b", "a")])
+    assert set(rows(found, method="a", baseline="same")["verdict"]) == {EQUAL}
+    assert set(rows(found, method="a", baseline="almost", checkpoint="best")["verdict"]) == {EQUAL}
+    last = rows(found, method="a", baseline="almost", checkpoint="last")
+    assert set(last["verdict"]) == {NOT_SHOWN}
+    corrected = (
+        rows(found, method="b", checkpoint="last")["p_holm"] / rows(found, method="b", checkpoint="last")["p_value"]
+    )
+    assert corrected.max() == pytest.approx(2)
+    alone = rows(found, method="b", checkpoint="best")
+    assert (alone["p_holm"] == alone["p_value"]).all()
 
 
 def rows(table: pd.DataFrame, **values: str) -> pd.DataFrame:

@@ -127,7 +127,7 @@ def test_the_usual_recipe_for_cifar(name):
         learning_rate=0.1,
         momentum=0.9,
         weight_decay=5e-4,
-        schedule=Steps(name="steps", milestones=(0.5, 0.75), factor=0.1),
+        schedule=Steps(name="steps", warmup=0.0, milestones=(0.5, 0.75), factor=0.1),
         crop_padding=4,
         flip=True,
         label_smoothing=0.0,
@@ -231,6 +231,31 @@ def test_a_method_with_the_name_of_a_run_is_refused():
     parse(Config, edited("training.methods.0.name", "pgd_at_without_top_0_1"), "here")  # without removal there is none
 
 
+@pytest.mark.parametrize(
+    ("pairs", "refused"),
+    [
+        ([["bat", "natural"]], None),
+        ([["natural", "bat"]], None),
+        ([["bat", "bat"]], "[bat, bat]"),
+        ([["bat", "natural"], ["bat", "natural"]], "[bat, natural]"),
+        ([["bat", "natural"], ["natural", "bat"]], "[natural, bat]"),
+        # all methods are compared with pgd_at, the baseline
+        ([["bat", "natural"], ["bat", "pgd_at"]], "[bat, pgd_at]"),
+        ([["pgd_at", "bat"]], "[pgd_at, bat]"),
+        ([["pgd_at", "pgd_at"]], "[pgd_at, pgd_at]"),
+    ],
+)
+def test_a_pair_that_would_count_twice_is_refused(pairs, refused):
+    config = edited("evaluation.pairs", pairs)
+    if refused:
+        assert f"evaluation.pairs has {refused}" in refusal(parse, Config, config, "here")
+        config["evaluation"]["baseline"] = None  # then only what the list itself holds counts
+        if all(len(set(pair)) == 2 and "pgd_at" in pair for pair in pairs[-1:]):
+            parse(Config, config, "here")
+    else:
+        parse(Config, config, "here")
+
+
 # path, value, what the message must hold, whether the schema refuses it too
 WRONG = [
     ("experimnt", 1, "experimnt: unknown key", True),
@@ -303,7 +328,7 @@ WRONG = [
     ("removal.fractions", [0.1, 1.0], "removal.fractions.1: ", True),
     ("removal.fractions", [0], "removal.fractions.0: ", True),
     ("removal.harmful_threshold", 1, "removal.harmful_threshold: ", True),
-    ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "two runs have one name", False),
+    ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "removal.fractions: 0.1 stands there twice", False),
     ("training.measure_every", 0, "training.measure_every: ", True),
     ("training.methods.2.score", "random", "training.methods.2.score: ", True),
     ("training.methods.2.threshold", 1, "training.methods.2.threshold: ", True),
@@ -325,13 +350,14 @@ WRONG = [
     ("training.methods", [], "training.methods: ", True),
     ("evaluation.ensemble", [], "evaluation.ensemble: ", True),
     ("evaluation.bootstrap", 99, "evaluation.bootstrap: ", True),
-    ("threat.eps", math.inf, "threat.eps: ", False),
+    ("threat.eps", math.inf, "threat.eps: ", True),
     ("threat.eps", math.nan, "threat.eps: ", False),
     ("memorization.recipe.learning_rate", math.inf, "memorization.recipe.learning_rate: ", False),
     # what no single key shows
     ("memorization.subset_fraction", 0.0001, "memorization.subset_fraction is 0.0001", False),
     ("memorization.subset_fraction", 0.9999, "memorization.subset_fraction is 0.9999", False),
     ("memorization.subset_fraction", 0.999, "memorization.subset_models is 200", False),
+    ("training.methods.2.alpha", "Infinity", "training.methods.2.alpha: ", True),
     ("memorization.subset_models", 210, "memorization.subset_models is 210", False),
     ("memorization.models_per_shard", 60, "memorization.subset_models is 200", False),
     ("memorization.models_per_shard", 400, "memorization.subset_models is 200", False),
@@ -356,7 +382,7 @@ WRONG = [
     ("training.recipe.label_smoothing", 1, "training.recipe.label_smoothing: ", True),
     ("memorization.recipe.ema_decay", DROP, "memorization.recipe.ema_decay: missing key", True),
     ("training.early_stop", -1, "training.early_stop: ", True),
-    ("training.seeds", [0, 1, 0], "training.seeds has a seed twice", False),
+    ("training.seeds", [0, 1, 0], "training.seeds: 0 stands there twice", False),
 ]
 
 
@@ -367,6 +393,322 @@ def test_a_wrong_configuration_is_refused_in_one_line_that_names_the_place(path,
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(config), encoding="utf-8")
     assert refusal(load, str(file)).startswith(f"{file}: {message}")
+
+
+RECIPES = ("memorization.recipe", "training.recipe")
+ATTACKS = ("training.attack", "memorization.robust.attack", "evaluation.pgd")
+SEED, OPEN, HALF, COUNT, MANY = (0, 2**63 - 1), (1e-9, 1 - 1e-9), (0, 1 - 1e-9), (1, 100_000), (0, 10_000)
+# the least and the greatest that a key may be; the next number beyond is refused by the key's own range
+RANGES = {
+    "data.train_samples": (2, 10**9),
+    "data.validation_samples": (2, 10**9),
+    "data.split_seed": SEED,
+    "subsample": (1e-9, 1),
+    "model.width": (1, 4096),
+    "threat.eps": (1e-9, 1000),
+    "compute.micro_batch": (0, 10**6),
+    "memorization.subset_models": (1, 10**6),
+    "memorization.models_per_shard": (1, 10**6),
+    "memorization.subset_fraction": OPEN,
+    "memorization.seed": SEED,
+    "memorization.threshold": HALF,
+    "memorization.false_discovery_rate": OPEN,
+    "memorization.confidence": OPEN,
+    "memorization.shuffles": MANY,
+    "memorization.robust.subset_models": (0, 10**6),
+    "training.seeds.0": SEED,
+    "training.measure_every": COUNT,
+    "training.checkpoint_minutes": MANY,
+    "training.early_stop": (0, 100_000),
+    "training.methods.1.eps_factor": (1e-9, 1000),
+    "training.methods.1.awp": (0, 1),
+    "training.methods.2.threshold": HALF,
+    "training.methods.2.alpha": MANY,
+    "training.methods.2.beta": MANY,
+    "training.methods.2.temperature": (1e-4, 10_000),
+    "removal.fractions.0": OPEN,
+    "removal.harmful_threshold": HALF,
+    "evaluation.seed": SEED,
+    "evaluation.batch_size": (1, 10**6),
+    "evaluation.pgd.restarts": (1, 1000),
+    "evaluation.ensemble.0.steps": COUNT,
+    "evaluation.ensemble.0.restarts": (1, 1000),
+    "evaluation.ensemble.0.rho": OPEN,
+    "evaluation.confidence": OPEN,
+    "evaluation.bootstrap": (100, 100_000),
+    "evaluation.margin": OPEN,
+    **{f"{attack}.steps": COUNT for attack in ATTACKS},
+    **{f"{attack}.step_size": (1e-9, 2000) for attack in ATTACKS},
+    **{f"{recipe}.epochs": COUNT for recipe in RECIPES},
+    **{f"{recipe}.batch_size": (2, 10**6) for recipe in RECIPES},
+    **{f"{recipe}.momentum": HALF for recipe in RECIPES},
+    **{f"{recipe}.weight_decay": (0, 100) for recipe in RECIPES},
+    **{f"{recipe}.crop_padding": (0, 4096) for recipe in RECIPES},
+    **{f"{recipe}.label_smoothing": HALF for recipe in RECIPES},
+    **{f"{recipe}.ema_decay": HALF for recipe in RECIPES},
+    "training.recipe.schedule.milestones.0": OPEN,
+    "training.recipe.schedule.factor": OPEN,
+    "memorization.recipe.schedule.warmup": OPEN,
+}
+
+
+def beyond(edge, way):
+    """Return the next whole number, or for one that is written as a float a number at the other side of 0 or 1."""
+    return edge + way if isinstance(edge, int) else round(edge)
+
+
+@pytest.mark.parametrize(("path", "edges"), RANGES.items())
+def test_both_sides_of_each_bound(path, edges):
+    for edge, way in zip(edges, (-1, 1), strict=True):
+        wrong = edited(path, 0.99e-4 if edge == 1e-4 else beyond(edge, way))
+        assert refusal(parse, Config, wrong, "here").startswith(f"here: {path}: input should be ")
+        # what it means beside other keys may be refused, in other words
+        message = ""
+        try:
+            parse(Config, edited(path, edge), "here")
+        except BatError as error:
+            message = str(error)
+        assert not message.startswith(f"here: {path}: ")
+
+
+OTHERS = {
+    "name": "square", "queries": 5000, "restarts": 1, "p_init": 0.8,
+}, {
+    "name": "fab_t", "steps": 100, "restarts": 1, "targets": 9, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("attack", "key", "least", "most"),
+    [
+        (OTHERS[0], "queries", 1, 10**6),
+        (OTHERS[0], "p_init", 1e-9, 1),
+        (OTHERS[1], "targets", 1, 10_000),
+        (OTHERS[1], "alpha_max", *OPEN),
+        (OTHERS[1], "beta", *OPEN),
+        (OTHERS[1], "eta", 1, 10),
+    ],
+)
+def test_both_sides_of_each_bound_of_attacks(attack, key, least, most):
+    for edge, way in ((least, -1), (most, 1)):
+        parse(Config, edited("evaluation.ensemble", [attack | {key: edge}]), "here")
+        wrong = edited("evaluation.ensemble", [attack | {key: beyond(edge, way)}])
+        assert refusal(parse, Config, wrong, "here").startswith(f"here: evaluation.ensemble.0.{key}: input should be ")
+
+
+GAIRAT = {"name": "a", "objective": "gairat", "eps_factor": 1.0, "awp": 0.0, "offset": 0.0, "burn_in": 0.5}
+
+
+@pytest.mark.parametrize(("key", "least", "most"), [("offset", -100, 100), ("burn_in", 0, 1)])
+def test_both_sides_of_each_bound_of_gairat(key, least, most):
+    for edge, way in ((least, -1), (most, 1)):
+        parse(Config, edited("training.methods.0", GAIRAT | {key: edge}), "here")
+        wrong = edited("training.methods.0", GAIRAT | {key: edge + way})
+        assert refusal(parse, Config, wrong, "here").startswith(f"here: training.methods.0.{key}: input should be ")
+
+
+def with_all(**changes):
+    """Return the default configuration with several places changed: a__b for a.b."""
+    config = read("config")
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = config
+        for part in parents:
+            place = place[part]
+        place[last] = value
+    return config
+
+
+SMALL_STEPS = {
+    "training__attack__step_size": 0.01,
+    "memorization__robust__attack__step_size": 0.01,
+    "evaluation__pgd__step_size": 0.01,
+}
+CIFAR = PUBLISHED | {"validation_samples": 5000}
+CASES = [
+    # accepted, refused, what the message says
+    ({"threat__eps": 1}, {"threat__eps": 1.01}, "here: threat: eps is 1.01, over 1, the largest linf norm"),
+    (
+        {"threat": {"norm": "l2", "eps": 8}},  # 64 pixels
+        {"threat": {"norm": "l2", "eps": 8.01}},
+        "threat.eps is 8.01, over 8, the largest l2 norm of images of 1 x 8 x 8",
+    ),
+    (
+        {"threat": {"norm": "l2", "eps": 55.42}, "data": CIFAR},  # sqrt(3072) = 55.4256
+        {"threat": {"norm": "l2", "eps": 55.43}, "data": CIFAR},
+        "over 55.4256, the largest l2 norm of images of 3 x 32 x 32",
+    ),
+    (
+        {"threat": {"norm": "l2", "eps": 9}, "data": FOLDER},
+        {"threat": {"norm": "l2", "eps": 9}, "data": FOLDER | {"size": 5}},
+        "over 8.66025, the largest l2 norm of images of 3 x 5 x 5",
+    ),
+    (
+        {"threat": {"norm": "l2", "eps": 4.9}, "data": FOLDER | {"size": 5, "colour": "grey"}},
+        {"threat": {"norm": "l2", "eps": 5.1}, "data": FOLDER | {"size": 5, "colour": "grey"}},
+        "over 5, the largest l2 norm of images of 1 x 5 x 5",
+    ),
+    *(
+        ({key: 0.3}, {key: 0.31}, f"{key.replace('__', '.')} is 0.31, over twice threat.eps (0.15)")
+        for key in SMALL_STEPS
+    ),
+    ({"threat__eps": 1e-2} | SMALL_STEPS, {"threat__eps": 1e-3} | SMALL_STEPS, "over twice threat.eps (0.001)"),
+    (
+        {"evaluation__ensemble": [{"name": "pgd", "steps": 1, "step_size": 0.3, "restarts": 1}]},
+        {"evaluation__ensemble": [{"name": "pgd", "steps": 1, "step_size": 0.31, "restarts": 1}]},
+        "evaluation.ensemble.0.step_size is 0.31",
+    ),
+    (
+        {"training__methods": [GAIRAT | {"eps_factor": 6.6}], "evaluation__baseline": None},
+        {"training__methods": [GAIRAT | {"eps_factor": 6.7}], "evaluation__baseline": None},
+        "method a: eps_factor times threat.eps is 1.005, over 1, the largest linf norm",
+    ),
+    *(
+        (
+            {f"{stage}__recipe__crop_padding": 7},
+            {f"{stage}__recipe__crop_padding": 8},
+            f"{stage}.recipe.crop_padding is 8, so that a crop of 8 x 8 pixels can show nothing",
+        )
+        for stage in ("memorization", "training")
+    ),
+    (
+        {"data__train_samples": 1596},  # of 1797, 200 for validation, one test sample
+        {"data__train_samples": 1597},
+        "data: train_samples + validation_samples is 1797, too many for the 1797 images of digits",
+    ),
+    (
+        {"data": CIFAR | {"train_samples": 45_000}},
+        {"data": CIFAR | {"train_samples": 45_001}},
+        "train_samples + validation_samples is 50001, too many for the 50000 images of cifar10",
+    ),
+    (
+        {"data": CIFAR | {"validation_samples": 49_998}},
+        {"data": CIFAR | {"validation_samples": 49_999}},
+        "too many for the 50000 images of cifar10",
+    ),
+    (
+        {"removal": REMOVAL | {"fractions": [0.001, 0.996]}},  # 600: 0.6 is 1; 2 are left
+        {"removal": REMOVAL | {"fractions": [0.0008]}},  # 0.48 is 0
+        "removal.fractions: 0.0008 of 600 training samples are 0",
+    ),
+    (
+        {"removal": REMOVAL | {"fractions": [0.996]}},
+        {"removal": REMOVAL | {"fractions": [0.999]}},
+        "removal.fractions: 0.999 of 600 training samples are 599",
+    ),
+    (
+        {"removal": REMOVAL | {"fractions": [0.00002]}, "data": CIFAR},  # 45,000: 0.9
+        {"removal": REMOVAL | {"fractions": [0.00001]}, "data": CIFAR},
+        "removal.fractions: 1e-05 of 45000 training samples are 0",
+    ),
+    (
+        {"memorization__models_per_shard": 1, "memorization__subset_models": 10_000},
+        {"memorization__models_per_shard": 1, "memorization__subset_models": 10_001},
+        "10,001 shards of subset models, over 10,000: raise memorization.models_per_shard",
+    ),
+    ({"training__seeds": list(range(1000))}, {"training__seeds": list(range(1001))}, "here: training.seeds: "),
+    (
+        {"training__sweeps": [{"method": "bat", "key": "beta", "values": [i + 0.5 for i in range(7)]}]}
+        | {"training__seeds": list(range(1000))},
+        {"training__sweeps": [{"method": "bat", "key": "beta", "values": [i + 0.5 for i in range(8)]}]}
+        | {"training__seeds": list(range(1000))},
+        "11,000 trained models, over 10,000",
+    ),
+    ({"experiment": "a" * 60}, {"experiment": "a" * 61}, "here: experiment: "),
+    (
+        {"removal": REMOVAL | {"fractions": [0.1]}},
+        {"removal": REMOVAL | {"fractions": [1e-190]}, "data": NPZ},
+        "has a name of 211 letters, over 200: shorten",
+    ),
+    ({"evaluation__pairs": []}, {"evaluation__pairs": [["bat"]]}, "here: evaluation.pairs.0.1: missing entry: add it"),
+    ({}, {"evaluation__pairs": [["a", "b", "c"]]}, "here: evaluation.pairs.0: "),
+    ({}, {"training": None}, "here: training: give a map of keys, KEY: VALUE"),
+    ({"memorization__model": None}, {"model": None}, "here: model: "),
+    *(
+        ({}, {"data": NPZ | {"path": path}}, f"here: data.path: {message}")
+        for path, message in (
+            ("{a}.npz", "no path that the workflow can use"),
+            ("a}", "no path that the workflow can use"),
+            ("a\nb", "no path that the workflow can use"),
+            ("a\0b", "no path that the workflow can use"),
+            (" a", "no path that the workflow can use"),
+            ("~nosuchuser/a", "~nosuchuser/a: no such user"),
+            ("a" * 256, "a name in it has more than 255 bytes"),
+            ("ü" * 128, "a name in it has more than 255 bytes"),
+            ("a/" * 2001, "string should have at most 4000 characters"),
+        )
+    ),
+    ({"data": NPZ | {"path": "ü" * 127 + "/~/ b-c.npz"}}, {"data": PUBLISHED | {"cache": "{a}"}}, "here: data.cache: "),
+    (
+        {"scores": {"source": "file", "path": "~/a.npz", "format": "npz"}},
+        {"scores": {"source": "file", "path": "{a}", "format": "npz"}},
+        "here: scores.path: no path that the workflow can use",
+    ),
+    (
+        {"training__recipe__schedule__milestones": [0.75, 0.5]},
+        {"training__recipe__schedule__milestones": [0.5, 0.5]},
+        "here: training.recipe.schedule.milestones: 0.5 stands there twice: keep one",
+    ),
+    (
+        {"training__sweeps": [{"method": "bat", "key": "alpha", "values": [1, "inf"]}]},
+        {"training__sweeps": [{"method": "bat", "key": "alpha", "values": ["inf", "inf"]}]},
+        "here: training.sweeps.0.values: inf stands there twice",
+    ),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "message"), CASES)
+def test_numbers_and_names_make_sense_beside_one_another(right, wrong, message):
+    parse(Config, with_all(**right), "here")
+    assert message in refusal(parse, Config, with_all(**wrong), "here")
+
+
+def test_a_step_of_twice_eps_as_rounded_decimals_is_accepted():
+    third = {"threat__eps": 0.1 + 0.2, "training__attack__step_size": 0.6000000000000002}
+    parse(Config, with_all(**third), "here")
+
+
+def test_what_is_wrong_is_said_of_the_file_or_setting_that_says_it(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("threat: {eps: 0}\nmodel: {width: 0}\n")
+    second.write_text("threat: {eps: 0.1}\n")
+    base = str(ROOT / "config/config.yaml")
+    assert refusal(load, base, str(first), str(second)).startswith(f"{first}: model.width: ")
+    assert refusal(load, base, str(second), str(first)).startswith(f"{first}: model.width: ")
+    mended = lambda: load(base, str(first), str(second), settings=["model={width: 4}"])  # noqa: E731
+    assert mended().model.width == 4
+    wrong = lambda: load(base, str(second), settings=["model={width: 4}", "model={width: -1}"])  # noqa: E731
+    assert refusal(wrong).startswith("--config model={width: -1}: model.width: ")
+    alone = lambda: load(str(second), settings=["subsample=0.5"])  # noqa: E731
+    assert refusal(alone).startswith(f"{second}, --config subsample=0.5: experiment: missing key")
+
+
+def test_settings_are_read_as_files_are():
+    base = str(ROOT / "config/config.yaml")
+    settings_ = ["training={seeds: [0]}", "subsample=0.1", "experiment=trial", "removal={method: null}"]
+    config = load(base, settings=settings_)
+    assert (config.training.seeds, config.subsample, config.experiment) == ((0,), 0.1, "trial")
+    assert config.training.attack == load(base).training.attack
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"name": "digits", "name": "digits"}', "not JSON (name stands there twice: keep one)"),
+        ('{"a": {"b": 1, "b": 2}}', "not JSON (b stands there twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON (Exceeds the limit"),
+        ('{"split_seed": NaN}', "not JSON"),
+        ('{"' + "a" * 10_000 + '": 1}', "a" * 80 + "...: unknown key"),
+    ],
+    ids=range(6),
+)
+def test_a_text_of_json_that_says_no_one_thing_is_refused(text, message):
+    found = refusal(parse, Packaged, text, "--spec")
+    assert found.startswith("--spec: ")
+    if message != "not JSON":
+        assert message in found
+    assert len(found) < 400
 
 
 def test_too_few_subset_models_are_refused_with_the_number_that_is_needed():

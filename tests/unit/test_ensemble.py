@@ -13,7 +13,7 @@ from bat.attacks.ensemble import STANDARD, TIERS, margins, members, run, tier
 from bat.config import ApgdCe, Attack, EvaluationPgd, Threat
 from bat.data import Part
 from bat.evaluation import evaluate, sample_table
-from bat.flags import find_flags
+from bat.flags import find_flags, probe
 
 torch.set_num_threads(1)
 
@@ -181,7 +181,9 @@ def test_everything_is_left_as_found(norm: Any) -> None:
     state = {name: value.clone() for name, value in model.state_dict().items()}
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     ensemble = (*STANDARD[:3], short_square(50))
-    find_flags(model, part, sample_table(part, results(model, part, Threat(norm=norm, eps=0.05), ensemble), ensemble))
+    seen = probe(model, part, 512)
+    table = sample_table(part, results(model, part, Threat(norm=norm, eps=0.05), ensemble), ensemble)
+    find_flags(model, part, table, before=seen, nonfinite=0)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
@@ -207,7 +209,7 @@ class Quantised(nn.Module):
 
 def flags_of(model: nn.Module, part: Part, threat: Threat, ensemble: tuple[Attack, ...]) -> tuple[Any, dict[str, Any]]:
     table = sample_table(part, results(model, part, threat, ensemble), ensemble)
-    flags = find_flags(model, part, table).set_index("flag")
+    flags = find_flags(model, part, table, before=probe(model, part, 512), nonfinite=0).set_index("flag")
     return table, flags.to_dict("index")
 
 
@@ -269,7 +271,7 @@ def test_flags_of_a_wrong_model(model: nn.Module, flag: str) -> None:
     mode = model.training
     attack = (ApgdCe(name="apgd_ce", steps=2, restarts=1, rho=0.75),)
     table = sample_table(part, results(model, part, Threat(norm="linf", eps=0.01), attack), attack)
-    flags = find_flags(model, part, table).set_index("flag")
+    flags = find_flags(model, part, table, before=probe(model, part, 512), nonfinite=0).set_index("flag")
     assert flags.loc[flag, "raised"]
     assert flags.loc[flag, "meaning"]
     assert model.training == mode

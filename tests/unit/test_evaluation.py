@@ -330,41 +330,29 @@ def softplus(value: float) -> float:
     return float(np.logaddexp(0, value))
 
 
-def brute_force_means(part: Part, chosen: list[bool], slope: float) -> list[float]:
-    """Clean loss, clean accuracy, PGD loss and PGD accuracy of the chosen samples; NaN of none."""
+def brute_force(part: Part, slope: float) -> list[tuple[float, bool, float, bool]]:
+    """Of each sample the clean loss, whether it is right, the PGD loss, and whether it is right under PGD."""
     rows = []
-    for v, label, here in zip(part.pixels.flatten().tolist(), part.labels.tolist(), chosen, strict=True):
+    for v, label in zip(part.pixels.flatten().tolist(), part.labels.tolist(), strict=True):
         sign = 1 if label else -1
         worst = min(max(v / 100 - sign * EPS, 0), 1)
         losses = [softplus(-sign * slope * (value - 0.5)) for value in (v / 100, worst)]
         right = [sign * (value - 0.5) > 0 for value in (v / 100, worst)]
-        if here:
-            rows.append([losses[0], right[0], losses[1], right[0] and right[1]])
-    return np.mean(rows, axis=0).tolist() if rows else [float("nan")] * 4
+        rows.append((losses[0], right[0], losses[1], right[0] and right[1]))
+    return rows
 
 
-def test_measure_equals_a_loop_over_samples_and_groups() -> None:
+def test_measure_equals_a_loop_over_samples() -> None:
     data = DataSet(ladder(), ladder(1000), pixels([20, 45, 80], [0, 0, 0]), classes=2)
-    atypical = {
-        "train": torch.arange(len(data.train)) % 3 == 0,
-        "validation": torch.zeros(len(data.validation), dtype=torch.bool),
-        "test": torch.ones(3, dtype=torch.bool),
-    }
     model = Threshold(slope=3.0).train()
-    found = measure(model, data, atypical, threat=THREAT, attack=Pgd(steps=10, step_size=0.05), seed=0)
-    expected = {}
+    found = measure(model, data, threat=THREAT, attack=Pgd(steps=10, step_size=0.05), seed=0)
+    metrics = ("clean_loss", "clean_correct", "pgd_loss", "pgd_correct")
+    assert list(found) == [f"{split}_{metric}" for split in data.parts() for metric in metrics]
     for split, part in data.parts().items():
-        rare = atypical[split].tolist()
-        groups = {"all": [True] * len(part), "typical": [not one for one in rare], "atypical": rare}
-        for group, chosen in groups.items():
-            means = brute_force_means(part, chosen, 3.0)
-            for metric, mean in zip(("clean_loss", "clean_accuracy", "pgd_loss", "pgd_accuracy"), means, strict=True):
-                expected[f"{split}_{group}_{metric}"] = mean
-    assert list(found) == list(expected)
-    assert found == pytest.approx(expected, rel=1e-6, nan_ok=True)
-    assert np.isnan(found["validation_atypical_pgd_loss"])
-    assert np.isnan(found["test_typical_clean_accuracy"])
-    assert 0 < found["train_all_pgd_accuracy"] < found["train_all_clean_accuracy"] < 1
+        for metric, values in zip(metrics, zip(*brute_force(part, 3.0), strict=True), strict=True):
+            assert found[f"{split}_{metric}"].tolist() == pytest.approx(list(values), rel=1e-6)
+            assert (found[f"{split}_{metric}"].dtype == torch.bool) == metric.endswith("correct")
+    assert 0 < found["train_pgd_correct"].sum() < found["train_clean_correct"].sum() < len(data.train)
     assert model.training
     assert model.slope.requires_grad
     assert model.slope.grad is None
@@ -374,25 +362,21 @@ def test_a_sample_that_is_wrong_when_clean_is_not_right_under_attack() -> None:
     # half of the random starts, and the weak attack from them, end on the right side
     part = pixels([49] * 40, [1] * 40)
     data = DataSet(part, part, part, classes=2)
-    nobody = dict.fromkeys(data.parts(), torch.zeros(40, dtype=torch.bool))
-    row = measure(Threshold().eval(), data, nobody, threat=THREAT, attack=Pgd(steps=1, step_size=1e-4), seed=0)
-    assert row["train_all_clean_accuracy"] == row["train_all_pgd_accuracy"] == 0
-    assert row["train_all_pgd_loss"] != row["train_all_clean_loss"]
+    found = measure(Threshold().eval(), data, threat=THREAT, attack=Pgd(steps=1, step_size=1e-4), seed=0)
+    assert not found["train_clean_correct"].any()
+    assert not found["train_pgd_correct"].any()
+    assert not torch.equal(found["train_pgd_loss"], found["train_clean_loss"])
     assert not table(part, pgd_attack=WEAK, ensemble=(WEAK,))[["pgd_correct", "robust_correct"]].to_numpy().any()
 
 
 def test_measure_does_not_depend_on_order() -> None:
     part = ladder()
     order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
-    rare = torch.arange(len(part)) % 3 == 0
     found = []
     for rows in (torch.arange(len(part)), order):
         data = DataSet(part.take(rows), part.take(rows), part.take(rows), classes=2)
-        atypical = dict.fromkeys(data.parts(), rare[rows])
-        found.append(
-            measure(Threshold().eval(), data, atypical, threat=THREAT, attack=Pgd(steps=1, step_size=1e-4), seed=3)
-        )
-    assert found[0] == pytest.approx(found[1], rel=1e-12)
+        found.append(measure(Threshold().eval(), data, threat=THREAT, attack=Pgd(steps=1, step_size=1e-4), seed=3))
+    assert all(torch.equal(values[order], found[1][name]) for name, values in found[0].items())
 
 
 # -- tables

@@ -1,17 +1,23 @@
 """Figures: what is drawn is what the tables say, also where a group or a case is missing."""
 
+import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
+import artists
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from bat import figures
+from bat.comparison import FAILED
+from bat.figures.style import error_bars
 
 METHODS = ["natural", "pgd_at", "bat", "bat_alpha_2"]
 BASES = {"natural": "natural", "pgd_at": "pgd_at", "bat": "bat", "bat_alpha_2": "bat"}
@@ -198,6 +204,7 @@ def comparisons(groups: tuple[str, ...] = ("all", "typical")) -> pd.DataFrame:
         samples=70,
         seeds=3,
         tier="fast",
+        verdict="no difference shown",
     )
 
 
@@ -238,6 +245,141 @@ def test_sheet_shows_the_most_harmful_and_the_most_benign_first() -> None:
     assert shown == [*range(7, 23), *range(31, 26, -1)]
 
 
+# -- one helper for all error bars
+
+
+@given(right=st.integers(0, 997), of=st.integers(1, 997), seeds=st.integers(1, 9))
+@settings(deadline=None, max_examples=300)
+def test_a_range_of_equal_seeds_is_a_bar_of_no_length(right: int, of: int, seeds: int) -> None:
+    values = pd.Series(seeds * [right / of])
+    axes = Figure().add_subplot()
+    # the mean of equal values may be a little off
+    error_bars(axes, 3, values.mean(), x_range=(2, 5), y_range=(values.min(), values.max()))
+    points = artists.bars(axes)[0][1][0]
+    assert points == pytest.approx([3, right / of, 2, 5, right / of, right / of])
+    assert points[2] <= points[0] <= points[3]
+    assert points[4] <= points[1] <= points[5]
+
+
+@given(st.lists(st.tuples(*3 * [st.floats(-1, 1)]), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=100)
+def test_bars_end_where_the_range_does_or_at_a_point_outside_of_it(rows: list[tuple[float, float, float]]) -> None:
+    value, one, other = np.array(rows).T
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    axes = Figure().add_subplot()
+    error_bars(axes, value, np.arange(len(rows)), x_range=(low, high))
+    error_bars(axes, np.arange(len(rows)), value, y_range=(low, high), label="y")
+    for (_, points), place in zip(artists.bars(axes), (2, 4), strict=True):
+        expected = np.column_stack([np.minimum(low, value), np.maximum(high, value)])
+        assert points[:, place : place + 2] == pytest.approx(expected, abs=1e-12)
+
+
+def test_no_bar_where_an_end_is_unknown_and_no_error_bar_but_by_the_helper() -> None:
+    axes = Figure().add_subplot()
+    error_bars(axes, [0, 1], [0.5, 0.5], y_range=([np.nan, 0.4], [np.nan, 0.7]))
+    assert artists.bars(axes)[0][1][1] == pytest.approx([1, 0.5, np.nan, np.nan, 0.4, 0.7], nan_ok=True)
+    sources = Path(figures.__file__).parent.glob("*.py")
+    assert {path.stem for path in sources if ".errorbar(" in path.read_text(encoding="utf-8")} == {"style"}
+
+
+def by_seed(right: int, of: int, seeds: int) -> pd.DataFrame:
+    """Per-sample results in which each seed is right on the same share of the samples."""
+    rows = [
+        {"method": "a", "seed": seed, "test_index": j, "max_influence": 0.2, "clean_correct": j < right}
+        for seed in range(seeds)
+        for j in range(of)
+    ]
+    return pd.DataFrame(rows).assign(robust_correct=True)
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "seeds"), [(7, 997, 5), (8, 997, 5), (2, 3, 3), (1, 10, 3), (0, 4, 2), (4, 4, 1)]
+)
+def test_influence_is_drawn_where_all_seeds_agree(right: int, of: int, seeds: int) -> None:
+    figure = figures.influence(by_seed(right, of, seeds), tier="fast", threat="L2 1")
+    points = artists.bars(figure.axes[0])[0][1][0]
+    assert points[[0, 1, 4, 5]] == pytest.approx([4, right / of, right / of, right / of])
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (-0.0, 0),
+        (0.1 + 0.2 - 0.3, 0),
+        (0.05, 1),
+        (0.7 - 0.65, 1),
+        (0.45 - 0.3, 3),
+        (0.9 - 0.75, 3),
+        (0.1500001, 4),
+        (0.3, 4),
+        (0.1 + 0.2, 4),
+    ],
+)
+def test_an_influence_at_the_end_of_a_bin_stays_in_it(value: float, place: int) -> None:
+    figure = figures.influence(by_seed(1, 2, 1).assign(max_influence=value), tier="fast", threat="L2 1")
+    assert artists.bars(figure.axes[0])[0][1][:, 0] == pytest.approx([place])
+    counts = [label.get_text().split("n = ")[1] for label in figure.axes[0].get_xticklabels()]
+    assert counts == ["2" if number == place else "0" for number in range(6)]
+
+
+def test_the_front_does_not_depend_on_rounding() -> None:
+    for shift in (0.0, 1e-16, -1e-16):
+        table = summary()
+        last = (table["checkpoint"] == "last") & (table["group"] == "all")
+        for metric, values in {"clean": (0.9, 0.3 + shift, 0.3), "robust": (0.2, 0.7, 0.7 + shift)}.items():
+            for method, value in zip(METHODS, values, strict=False):
+                table.loc[last & (table["metric"] == metric) & (table["method"] == method), "accuracy"] = value
+        methods = {name: name for name in METHODS[:3]}
+        axes = figures.tradeoff(table, methods, **ABOUT).axes[0]
+        front = next(line for line in axes.lines if line.get_drawstyle().startswith("steps"))
+        assert front.get_xydata() == pytest.approx(np.array([[0.7, 0.3], [0.2, 0.9]]))
+
+
+@pytest.mark.parametrize("threshold", [0.15, 0.12, 0.3, 0.0, 0.25])
+def test_no_bar_of_the_histogram_is_of_typical_and_atypical_samples(threshold: float) -> None:
+    values = np.array([-0.21, -0.05, 0.0, threshold, threshold - 1e-17, threshold + 1e-6, 0.999, 1.0, np.nan])
+    table = pd.DataFrame({"memorization": values, "atypical": values > threshold + 1e-9})
+    typical, atypical = figures.memorization(table, threshold=threshold, models=9).axes[0].containers
+    heights = [[bar.get_height() for bar in bars_] for bars_ in (typical, atypical)]
+    assert [sum(each) for each in heights] == [5, 3]
+    assert not any(one and other for one, other in zip(*heights, strict=True))
+    edge = next(bar.get_x() for bar in atypical if bar.get_height())
+    assert edge == pytest.approx(threshold, abs=1e-8)
+
+
+# -- what is missing
+
+
+def scored(count: int, known: int) -> pd.DataFrame:
+    """Training samples of which the first have a score, a tiny negative one among them, and no interval."""
+    value = np.where(np.arange(count) < known, np.linspace(-1e-9, 0.9, count), np.nan)
+    table = pd.DataFrame({"train_index": np.arange(count), "label": 0, "memorization": value})
+    return table.assign(ci_low=np.nan, ci_high=np.nan, atypical=table["memorization"] > 0.15)
+
+
+def gallery(count: int, known: int, pairs: int = 0) -> Figure:
+    influence = pd.DataFrame({"train_index": np.arange(pairs), "influenced_index": count - 1})
+    influence = influence.assign(influence=-1e-9, standard_error=np.nan, significant=False)
+    image = np.zeros((1, 4, 4), np.float32)
+    return figures.gallery(lambda row: image, scored(count, known), influence, class_names=["a"], models=0)
+
+
+def no_weights() -> Figure:
+    columns = ["method", "seed", "epoch", "train_index", "weight"]
+    return figures.weights(pd.DataFrame({name: pd.Series(dtype=float) for name in columns}))
+
+
+def unknown_effects() -> Figure:
+    found, harmful = effects()
+    return figures.finding_b(comparisons(), found.assign(robust_standard_error=np.nan), harmful, confidence=0.95)
+
+
+def one_of_all() -> Figure:
+    table = summary().query("method == 'bat'").assign(samples=1, seeds=1)
+    return figures.tradeoff(table, {"bat": "bat"}, **ABOUT)
+
+
+ONE_SEED = histories().query("seed == 0")
 NONE_ATYPICAL = summary(("all", "typical"))
 EDGES: dict[str, Callable[[], Figure]] = {
     "tradeoff": lambda: figures.tradeoff(NONE_ATYPICAL, BASES, **ABOUT),
@@ -251,6 +393,31 @@ EDGES: dict[str, Callable[[], Figure]] = {
     "finding_b without effects": lambda: figures.finding_b(comparisons(), *(t[:0] for t in effects()), confidence=0.95),
     "no harmful": lambda: sheet(0, 3),
     "nothing atypical": lambda: sheet(0, 0),
+    "tradeoff, one method, seed and sample": one_of_all,
+    "tradeoff, all failed": lambda: figures.tradeoff(summary(), BASES, **ABOUT, failed=METHODS),
+    "overfitting": lambda: figures.overfitting(summary().query("method == 'bat'"), tier="fast", threat="L2 1"),
+    "finding_a, one seed": lambda: figures.finding_a(summary(), ONE_SEED, base="pgd_at", **ABOUT),
+    "finding_b, groundless": lambda: figures.finding_b(
+        comparisons().assign(verdict=FAILED, difference=np.nan), None, effects()[1][:0], confidence=0.95
+    ),
+    "finding_b, no error": unknown_effects,
+    "influence, one sample": lambda: figures.influence(by_seed(1, 1, 1), tier="fast", threat="L2 1"),
+    "influence, none": lambda: figures.influence(
+        by_seed(1, 3, 2).assign(max_influence=np.nan), tier="fast", threat="L2 1"
+    ),
+    "memorization, no score": lambda: figures.memorization(scored(4, 0), threshold=0.15, models=0),
+    "memorization, one score": lambda: figures.memorization(scored(4, 1), threshold=0.15, models=3),
+    "gallery, no score": lambda: gallery(4, 0),
+    "gallery, one score": lambda: gallery(1, 1, pairs=1),
+    "gallery, few scores": lambda: gallery(5, 3),
+    "weights, none": no_weights,
+    "curves, one seed, no atypical": lambda: figures.curves(
+        ONE_SEED.assign(**{name: np.nan for name in ONE_SEED if "atypical" in name}),
+        typical=4,
+        atypical=0,
+        attack="PGD-2",
+        threat="L2 1",
+    ),
 }
 
 
@@ -259,3 +426,5 @@ def test_what_is_missing_stops_no_figure_and_the_bytes_are_the_same_again(edge: 
     for name in ("first", "again"):
         figures.save(EDGES[edge](), [str(tmp_path / f"{name}.svg"), str(tmp_path / f"{name}.png")])
     assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+    written = " ".join(artists.texts(EDGES[edge]()))
+    assert not re.search(r"\bnan\b|-0\.0+\b(?!\d)", written)

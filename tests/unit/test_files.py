@@ -1,14 +1,20 @@
+import errno
 import json
 import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
+import torch
 from refusals import refusal
 
 import bat
 from bat.errors import BatError
-from bat.files import provenance, replacing
+from bat.files import disk_errors, provenance, replacing
+from bat.schemas import SCHEMAS
+from bat.tables import write_table
+from bat.tensors import write_tensors
 
 
 def names(folder):
@@ -32,7 +38,9 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path):
     with replacing(path) as temporary:
         temporary.write_text("whole")
         assert not path.exists()
-        assert temporary.parent == path.parent  # a rename is atomic within one file system alone
+        # a rename is atomic within one file system alone
+        assert temporary.parent.parent == path.parent
+        assert temporary.suffix == ".txt"  # which chooses the format of figures
     assert path.read_text() == "whole"
     assert names(path.parent) == ["a.txt"]
 
@@ -73,10 +81,71 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
     assert path.read_text() == "old"
-    # its temporary file stays, and hinders no later writer
+    [left] = [name for name in names(tmp_path) if name != "a.txt"]
+    assert left.startswith(".a.txt.")
+    others = [
+        f".a.txt.{os.getppid()}.tmp",
+        ".b.a.txt.999999999.tmp",
+        ".a.txt.tmp",
+        ".a.txt.x.tmp",
+        "a.txt.999999999.tmp",
+    ]
+    for other in others:
+        (tmp_path / other).mkdir()
+    # the next writer removes what it left, and nothing else: not what a living process writes
     with replacing(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
+    assert names(tmp_path) == sorted(["a.txt", *others])
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_files_are_readable_as_the_umask_says(tmp_path, mask):
+    def text(path):
+        with replacing(path) as temporary:
+            temporary.write_text("x")
+
+    def tensors(path):
+        write_tensors(path, {"x": torch.zeros(2)}, provenance("x"))
+
+    def table(path):
+        write_table(path, "flags", pd.DataFrame(columns=SCHEMAS["flags"].names), provenance("flags"))
+
+    before = os.umask(mask)
+    try:
+        for write in (text, tensors, table):
+            write(tmp_path / "a")
+            assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
+    finally:
+        os.umask(before)
+
+
+def test_a_disk_that_is_full_only_when_the_file_is_synchronised(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+
+    def write():
+        with replacing(tmp_path / "a") as temporary:
+            temporary.write_text("x")
+
+    assert "No space left on device" in refusal(write)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM])
+def test_errors_of_the_disk_are_one_line_wherever_they_come_from(number):
+    def act():
+        with disk_errors():
+            raise OSError(number, os.strerror(number), "some/file")
+
+    assert refusal(act).startswith(f"some/file: {os.strerror(number)}: ")
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(FileNotFoundError), disk_errors():
+        raise FileNotFoundError(errno.ENOENT, "x")
 
 
 def a_folder_of_this_name(tmp_path):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from runs import run, same, samples, weights
 from scipy.stats import ttest_ind
-from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, scores, training
+from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, grouped, rewrite, scores, training
 
 from bat.config import Pgd, PgdAt, Recipe, SizedModel, Threat, parse
 from bat.data import DataSet, Part
@@ -67,16 +67,15 @@ def test_what_is_right_under_attack_equals_a_loop_over_samples(name: str) -> Non
     assert 0 < robust.sum() < clean.sum() < 540
 
 
-def test_what_is_right_under_attack_is_what_the_history_means() -> None:
+def test_what_is_right_under_attack_is_what_training_records() -> None:
     data = DataSet(samples(60), samples(30, 1), samples(40, 2), classes=3)
     model, _ = run(data.train)
     threat, attack = Threat(norm="l2", eps=0.4), Pgd(steps=3, step_size=0.2)
-    groups = {name: torch.zeros(len(part), dtype=torch.bool) for name, part in data.parts().items()}
-    row = measure(model, data, groups, threat=threat, attack=attack, seed=3)
+    found = measure(model, data, threat=threat, attack=attack, seed=3)
     for name, part in data.parts().items():
         clean, robust = robustly_correct(model, part, threat=threat, attack=attack, seed=3)
-        assert row[f"{name}_all_clean_accuracy"] == pytest.approx(clean.mean())
-        assert row[f"{name}_all_pgd_accuracy"] == pytest.approx(robust.mean())
+        assert np.array_equal(found[f"{name}_clean_correct"], clean)
+        assert np.array_equal(found[f"{name}_pgd_correct"], robust)
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
         again = robustly_correct(model, part.take(order), threat=threat, attack=attack, seed=3)[1]
         assert np.array_equal(again, robust[order.numpy()])  # a sample's start is its own
@@ -148,8 +147,8 @@ def test_batch_normalisation_under_the_training_attack_is_as_asked_for(copy: Pat
     model, recipe = {"name": "small_cnn", "width": 4}, RECIPE | {"epochs": 3}
     for mode in ("eval", "train"):
         shard = robust_shard(0, 1, model=model, recipe=recipe, adversary=ADVERSARY | {"attack_bn": mode})
-        call("subsets", copy, **shard | {"out": mode})
-    one, other = (pd.read_parquet(copy / mode)["robust_test"].item() for mode in ("eval", "train"))
+        call("subsets", copy, **shard | {"out": f"{mode}.parquet"})
+    one, other = (pd.read_parquet(copy / f"{mode}.parquet")["robust_test"].item() for mode in ("eval", "train"))
     assert one != other
 
 
@@ -234,10 +233,11 @@ def by_hand(tmp_path: Path) -> Path:
     memorization = pd.DataFrame({"train_index": index + 10, "label": 0, "memorization": [0.9, 0.5, 0.1, np.nan]})
     known = dict.fromkeys(("standard_error", "ci_low", "ci_high", "p_in", "p_out"), 0.5) | {"n_in": 2, "n_out": 2}
     memorization = memorization.assign(atypical=[True, True, False, False], **known)
-    write_table(tmp_path / "memorization.parquet", "memorization", memorization, provenance("memorization"))
+    about = {"data": data.digest()}
+    write_table(tmp_path / "memorization.parquet", "memorization", memorization, provenance("memorization", **about))
     groups = pd.DataFrame({"test_index": index + 30, "label": 0, "accuracy": 0.5, "models": 4, "max_influence": 0.5})
     groups = groups.assign(max_influence_train_index=10, memorization=0.9, atypical=[False] * 3 + [True])
-    write_table(tmp_path / "test_groups.parquet", "test_groups", groups, provenance("test_groups"))
+    write_table(tmp_path / "test_groups.parquet", "test_groups", groups, provenance("test_groups", **about))
     return tmp_path
 
 
@@ -270,7 +270,7 @@ def test_robust_scores_by_hand(by_hand: Path) -> None:
 
 def test_without_atypical_samples_the_tables_are_empty(by_hand: Path) -> None:
     table = pd.read_parquet(by_hand / "memorization.parquet").assign(atypical=False)
-    write_table(by_hand / "memorization.parquet", "memorization", table, provenance("memorization"))
+    rewrite(by_hand / "memorization.parquet", "memorization", table)
     call("robust-scores", by_hand, **ROBUST_SCORES, shards=["robust-0.parquet"])
     assert pd.read_parquet(by_hand / "robust_effects.parquet").empty
     assert pd.read_parquet(by_hand / "robust_influence.parquet").empty
@@ -279,7 +279,7 @@ def test_without_atypical_samples_the_tables_are_empty(by_hand: Path) -> None:
 
 def test_without_typical_test_samples_there_is_no_effect(by_hand: Path, capsys: Any) -> None:
     table = pd.read_parquet(by_hand / "test_groups.parquet").assign(atypical=True)
-    write_table(by_hand / "test_groups.parquet", "test_groups", table, provenance("test_groups"))
+    rewrite(by_hand / "test_groups.parquet", "test_groups", table)
     line = fails(capsys, "robust-scores", by_hand, **ROBUST_SCORES, shards=["robust-0.parquet"])
     assert "test_groups.parquet: no test sample is typical" in line
 
@@ -311,6 +311,7 @@ def test_robust_shards_of_other_data(copy: Path, capsys: Any) -> None:
 # -- stages train and harmful
 
 SHORT = TRAIN | {"recipe": RECIPE | {"epochs": 8}}
+HARMFUL = {"spec": {"threshold": 0.2}, "memorization": "memorization.parquet", "out": "harmful.parquet"}
 
 
 def without(what: str, random: bool = False, fraction: float | None = None) -> dict[str, Any]:
@@ -320,14 +321,17 @@ def without(what: str, random: bool = False, fraction: float | None = None) -> d
 @pytest.fixture(scope="module")
 def divided(experiment: Path) -> Path:
     for seed in (3, 4):
-        outputs = {name: f"{name}-{seed}" for name in ("best", "last", "history", "samples")}
+        endings = {"best": "safetensors", "last": "safetensors", "records": "parquet"}
+        outputs = {name: f"{name}-{seed}.{ending}" for name, ending in endings.items()}
         call("train", experiment, **training(spec=SHORT | {"seed": seed}, **outputs))
-    call("harmful", experiment, spec={"threshold": 0.2}, samples=["samples-3", "samples-4"], out="harmful.parquet")
+    call("harmful", experiment, **HARMFUL, records=["records-3.parquet", "records-4.parquet"])
     return experiment
 
 
 def test_harmful_samples_are_those_of_a_loop_over_the_records(divided: Path) -> None:
-    records = pd.concat([pd.read_parquet(divided / f"samples-{seed}") for seed in (3, 4)])
+    names = {name: [f"{name}-{seed}.parquet" for seed in (3, 4)] for name in ("records", "histories", "samples")}
+    call("groups", divided, **grouped(**names))
+    records = pd.concat([pd.read_parquet(divided / name) for name in names["samples"]])
     table = pd.read_parquet(divided / "harmful.parquet")
     rare = pd.read_parquet(divided / "memorization.parquet").query("atypical")
     assert table["train_index"].tolist() == sorted(rare["train_index"])
@@ -347,12 +351,13 @@ def test_a_run_is_trained_without_what_its_spec_names(divided: Path, tmp_path: P
     spec = without(what, random, 0.1 if what == "top" else None)
     more = {"harmful": "harmful.parquet"} if what in ("harmful", "benign") else {}
     call("train", copy, **training(spec=spec), **more, log="log")
+    call("groups", copy, **grouped())
     table = pd.read_parquet(copy / "memorization.parquet")
     rare = set(table.query("atypical")["train_index"])
     harmful = set(pd.read_parquet(copy / "harmful.parquet").query("harmful")["train_index"])
     top = set(table.nlargest(12, "memorization", keep="first")["train_index"])
     named = {"atypical": rare, "harmful": harmful, "benign": rare - harmful, "top": top}[what]
-    history = pd.read_parquet(copy / "history.parquet")
+    history = pd.read_parquet(copy / "records.parquet")
     assert (history["trained_samples"] == 120 - len(named)).all()
     recorded = set(pd.read_parquet(copy / "training_samples.parquet")["train_index"])
     if what != "top":  # two samples of one memorization may change places there
@@ -371,6 +376,29 @@ def test_a_twin_that_is_no_control_is_said_to_be_none(divided: Path, tmp_path: P
         assert ("72 samples are named" in log) == ("no fair control" in log) == said
 
 
+@pytest.mark.parametrize(("fraction", "left"), [(0.99, 1), (0.9999, 0)])
+def test_a_removal_that_leaves_too_few_samples_is_refused(
+    divided: Path, tmp_path: Path, capsys: Any, fraction: float, left: int
+) -> None:
+    copy = shutil.copytree(divided, tmp_path / "copy")
+    table = pd.read_parquet(copy / "memorization.parquet")
+    line = fails(capsys, "train", copy, **training(spec=without("top", fraction=fraction)))
+    assert f"{120 - left} of 120 training samples would be left out" in line
+    rewrite(copy / "memorization.parquet", "memorization", table.assign(atypical=True))
+    line = fails(capsys, "train", copy, **training(spec=without("atypical")))
+    assert "removal: without atypical, 120 of 120 training samples would be left out" in line
+    assert "raise memorization.threshold" in line
+
+
+def test_samples_without_a_score_are_not_the_most_memorized(divided: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(divided, tmp_path / "copy")
+    table = pd.read_parquet(copy / "memorization.parquet").assign(memorization=np.nan, atypical=False)
+    rewrite(copy / "memorization.parquet", "memorization", table)
+    for random in (False, True):
+        call("train", copy, **training(spec=without("top", random, 0.1)))
+        assert (pd.read_parquet(copy / "records.parquet")["trained_samples"] == 120).all()
+
+
 def test_a_run_without_harmful_samples_needs_their_table(divided: Path, tmp_path: Path, capsys: Any) -> None:
     copy = shutil.copytree(divided, tmp_path / "copy")
     assert "give --harmful" in fails(capsys, "train", copy, **training(spec=without("harmful")))
@@ -384,6 +412,7 @@ def test_a_method_is_trained_by_its_own_score_and_threshold(divided: Path, tmp_p
         ({"threshold": 0.6, "score": "consistency"}, 1 - scored["p_out"]),
     ):
         call("train", copy, **training(spec=SHORT | {"method": SHORT["method"] | method}))
+        call("groups", copy, **grouped())
         table = pd.read_parquet(copy / "training_samples.parquet")
         lighter = table["train_index"].map(values > method["threshold"]) & (table["wrong_probability"] > 0)
         assert ((table["weight"] < 1) == lighter).all()
@@ -395,24 +424,28 @@ def test_a_method_is_trained_by_the_scores_of_models_under_attack(divided: Path,
     copy = shutil.copytree(divided, tmp_path / "copy")
     table = pd.read_parquet(copy / "memorization.parquet")
     other = table.assign(memorization=table["memorization"].to_numpy()[::-1])
-    write_table(copy / "robust.parquet", "robust_memorization", other, provenance("robust_memorization"))
+    about = provenance("robust_memorization", data=read_data(copy / "data.safetensors").digest())
+    write_table(copy / "robust.parquet", "robust_memorization", other, about)
     spec = SHORT | {"method": SHORT["method"] | {"threshold": 0.5, "score": "robust_memorization"}}
-    call("train", copy, **training(spec=spec), robust_memorization="robust.parquet")
+    flags = training(spec=spec)
+    del flags["memorization"]  # not read
+    call("train", copy, **flags, robust_memorization="robust.parquet")
+    call("groups", copy, **grouped())
     rows = pd.read_parquet(copy / "training_samples.parquet")
     value = rows["train_index"].map(other.set_index("train_index")["memorization"])
     lighter = (value > 0.5) & (rows["wrong_probability"] > 0)
     assert ((rows["weight"] < 1) == lighter).all()
     assert lighter.any()
-    write_table(copy / "robust.parquet", "robust_memorization", other[::-1], provenance("robust_memorization"))
+    write_table(copy / "robust.parquet", "robust_memorization", other[::-1], about)
     line = fails(capsys, "train", copy, **training(spec=spec), robust_memorization="robust.parquet")
     assert "robust.parquet" in line
 
 
 def test_without_any_atypical_sample_none_is_harmful(copy: Path) -> None:
     table = pd.read_parquet(copy / "memorization.parquet").assign(atypical=False)
-    write_table(copy / "memorization.parquet", "memorization", table, provenance("memorization"))
+    rewrite(copy / "memorization.parquet", "memorization", table)
     call("train", copy, **training(spec=SHORT))
-    call("harmful", copy, spec={"threshold": 0.5}, samples=["training_samples.parquet"], out="harmful.parquet")
+    call("harmful", copy, **HARMFUL, records=["records.parquet"])
     assert pd.read_parquet(copy / "harmful.parquet").empty
-    call("train", copy, **training(spec=without("benign", random=True), history="h"), harmful="harmful.parquet")
-    assert (pd.read_parquet(copy / "h")["trained_samples"] == 120).all()
+    call("train", copy, **training(spec=without("benign", random=True), records="r.parquet"), harmful="harmful.parquet")
+    assert (pd.read_parquet(copy / "r.parquet")["trained_samples"] == 120).all()

@@ -4,10 +4,13 @@ import dataclasses
 import io
 import json
 import os
+import shutil
+import socket
 import struct
 import unicodedata
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +24,7 @@ from bat.cli import main
 from bat.config import ImageFolder
 from bat.data import load_source
 from bat.sources import open_source
-from bat.tensors import read_data
+from bat.tensors import read_data, read_tensors
 
 
 def plan(path, *, size=None, colour="rgb", train="all", validation=2):
@@ -231,16 +234,16 @@ def test_damaged_and_odd_images_are_reported_by_name_in_one_line(tmp_path):
     (tmp_path / "test/bee/1.png").write_bytes(b"")
     message = refusal(read_all(tmp_path))
     assert message.startswith("data: 8 of 27 files cannot be used: ")
-    assert "; data: 1 of 6 files cannot be used: test/bee/1.png (not an image)" in message
+    assert "; data: 1 of 6 files cannot be used: test/bee/1.png (not an image" in message
     for reason in (
         "train/ant/cut.jpg (",
-        "train/ant/text.png (not an image)",
-        "train/bee/empty.gif (not an image)",
+        "train/ant/text.png (not an image of a kind that is read)",
+        "train/bee/empty.gif (not an image",
         "train/bee/broken.png (",
         "train/cat/large.png (10 x 9 pixels, not 10 x 8)",
         "train/cat/float.tif (floating-point pixels)",
-        "train/cat/deep.tif (more than 16 bits a pixel)",
-        "train/cat/moving.gif (2 frames)",
+        "train/cat/deep.tif (values from ",
+        "train/cat/moving.gif (an animation",
     ):
         assert reason in message
     assert "whole.jpg" not in message
@@ -321,3 +324,204 @@ def test_stage_data_writes_the_data_and_a_table_of_files(tmp_path):
             assert file.split("/")[:2] == ["test" if name == "test" else "train", kind]
             image = np.asarray(Image.open(tmp_path / "images" / file)).transpose(2, 0, 1)
             np.testing.assert_array_equal(part.pixels[row], image)
+
+
+# -- what is left out, what is named, and what the log says
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "@eaDir",
+        "__MACOSX",
+        "$RECYCLE.BIN",
+        "System Volume Information",
+        ".ipynb_checkpoints",
+        ".hidden",
+        "lost+found",
+        "#recycle",
+        "__pycache__",
+        "@EADIR",
+    ],
+)
+@pytest.mark.parametrize("place", ["train", "test", "train/bee", "train/bee/deep"])
+def test_folders_of_the_system_are_left_out_and_listed(tmp_path, name, place):
+    folder(tmp_path)
+    save(tmp_path / "train/bee/deep/7.png", RGB)
+    usual = open_source(plan(tmp_path))
+    assert usual.notes == ()
+    save(tmp_path / place / name / "thumbnail.png", RGB)
+    save(tmp_path / place / name / "below" / "thumbnail.png", RGB)
+    source = open_source(plan(tmp_path))
+    assert source.notes == (f"left out, as hidden or the system's: {f'{place}/{name}'!r}",)
+    assert source.class_names == ("ant", "bee", "cat")
+    for part in ("train", "test"):
+        assert getattr(source, part).files == getattr(usual, part).files
+        assert torch.equal(getattr(source, part).labels, getattr(usual, part).labels)
+
+
+def test_a_class_whose_name_only_looks_like_a_systems_folder_is_one(tmp_path):
+    folder(tmp_path, classes=("@eaDirs", "eaDir", "_MACOSX"))
+    assert open_source(plan(tmp_path)).class_names == ("@eaDirs", "_MACOSX", "eaDir")
+
+
+def test_classes_without_test_images_are_said(tmp_path):
+    folder(tmp_path)
+    for path in (tmp_path / "test" / "bee").iterdir():
+        path.unlink()
+    shutil.rmtree(tmp_path / "test" / "ant")
+    assert open_source(plan(tmp_path)).notes == ("2 of 3 classes have no test image: ant, bee",)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ("Cat", "cat"),
+            "the folders 'Cat' and 'cat' differ by case, blanks or the form of letters only: they are 2 classes",
+        ),
+        (("caf\u00e9", "cafe\u0301"), r"the folders 'cafe\u0301' and 'caf\xe9' differ by case, blanks or the form"),
+        (("a 1", "a １"), r"'a 1' and 'a \uff11' differ"),
+        (("cat", "cat "), "'cat' and 'cat ' differ"),
+        (("straße", "STRASSE"), "they are 2 classes"),
+    ],
+)
+def test_classes_that_are_easily_taken_for_one_are_said(tmp_path, names, said):
+    folder(tmp_path, classes=("ant", *names))
+    source = open_source(plan(tmp_path))
+    classes = len({unicodedata.normalize("NFC", name) for name in names})
+    assert len(source.notes) == 1
+    assert said in source.notes[0]
+    assert source.notes[0].endswith("only: they are 1 class" if classes == 1 else "only: they are 2 classes")
+    assert len(source.class_names) == 1 + classes
+
+
+def test_a_class_that_train_has_in_another_case_is_named_with_it(tmp_path):
+    folder(tmp_path)
+    (tmp_path / "test/cat").rename(tmp_path / "test/Cat")
+    assert "train has no image of class Cat (but of cat): " in refusal(read_all(tmp_path))
+
+
+def test_test_images_that_are_training_images_are_counted(tmp_path):
+    folder(tmp_path)
+    one, two = (tmp_path / f"train/{name}.png" for name in ("ant/1", "bee/2"))
+    (tmp_path / "test/ant/0.png").write_bytes(one.read_bytes())
+    (tmp_path / "test/cat/1.png").write_bytes(two.read_bytes())
+    save(tmp_path / "test/cat/0.bmp", RGB)  # of the same size as another, with other pixels
+    save(tmp_path / "train/cat/0.bmp", 255 - RGB)
+    (tmp_path / "train/cat/9.png").write_bytes(one.read_bytes())
+    assert open_source(plan(tmp_path)).notes == (
+        "2 of 7 test images are copies of training images, byte for byte; first test/ant/0.png, of train/ant/1.png: "
+        "accuracy on them says nothing about new images",
+    )
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, monkeypatch):
+    folder(tmp_path / "images")
+    monkeypatch.chdir(tmp_path / "images")
+    ant = Path("train/ant")
+    os.mkfifo(ant / "pipe.png")
+    (ant / "nothing.png").symlink_to("none")
+    (ant / "loop.png").symlink_to("loop.png")
+    (ant / "zero.png").symlink_to("/dev/zero")
+    (ant / "up").symlink_to("..")
+    (ant / "bad").symlink_to("bad")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(ant / "socket.png"))
+        line = refusal(read_all("."))
+    for problem in (
+        "'train/ant/pipe.png' (a named pipe, not a file)",
+        "'train/ant/socket.png' (a socket, not a file)",
+        "'train/ant/zero.png' (a device, not a file)",
+        "'train/ant/nothing.png' (a link to nothing)",
+        "'train/ant/loop.png' (Too many levels of symbolic links)",
+        "'train/ant/bad' (Too many levels of symbolic links)",
+        "'train/ant/up' (a link to a folder that holds it)",
+    ):
+        assert problem in line
+    assert line.startswith(".: 7 files cannot be used: ")
+
+
+def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path):
+    folder(tmp_path / "images")
+    (tmp_path / "images/train/ant").rename(tmp_path / "ant")
+    (tmp_path / "images/train/ant").symlink_to(tmp_path / "ant")
+    (tmp_path / "images/train/bee/0.png").rename(tmp_path / "b.png")
+    (tmp_path / "images/train/bee/0.png").symlink_to(tmp_path / "b.png")
+    source = open_source(plan(tmp_path / "images"))
+    assert source.train.files[:7] == (*(f"train/ant/{number}.png" for number in range(6)), "train/bee/0.png")
+    np.testing.assert_array_equal(
+        source.train.pixels(torch.tensor([6]))[0].numpy().transpose(1, 2, 0), np.asarray(Image.open(tmp_path / "b.png"))
+    )
+
+
+def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
+    folder(tmp_path)
+    listing, opening = Path.iterdir, Path.open
+
+    # root may read everything
+    def iterdir(path):
+        if path.name == "bee":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    def opened(path, *mode, **more):
+        if path.name == "3.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opening(path, *mode, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    line = refusal(read_all(tmp_path))
+    assert "3 of 18 files cannot be used: train/ant/3.png (Permission denied), " in line
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    line = refusal(read_all(tmp_path))
+    assert line.startswith(f"{tmp_path}: 2 files cannot be used: 'train/bee' (Permission denied), 'test/bee' (")
+
+
+def test_paths_that_lead_nowhere_are_refused(tmp_path, monkeypatch):
+    folder(tmp_path / "images")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(open_source(plan("~/images")).train.files) == 18
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"")
+    for path, message in (
+        (tmp_path / "none", "has no folder train: "),
+        (tmp_path / "pipe", "has no folder train: "),
+        (tmp_path / "file", "has no folder train: "),
+    ):
+        assert message in refusal(read_all(path))
+
+
+def test_a_wrong_ending_does_not_matter_but_what_is_in_the_file(tmp_path):
+    folder(tmp_path)
+    image = Image.fromarray(RGB)
+    image.save(tmp_path / "train/ant/0.png", "BMP")
+    image.save(tmp_path / "train/ant/1.png", "EPS")
+    message = refusal(read_all(tmp_path))
+    assert "1 of 18 files cannot be used: train/ant/1.png (not an image of a kind that is read)" in message
+    image.save(tmp_path / "train/ant/1.PNG")
+    (tmp_path / "train/ant/1.png").unlink()
+    pixels = open_source(plan(tmp_path)).train.pixels(torch.arange(2)).numpy()
+    np.testing.assert_array_equal(pixels, np.stack([RGB.transpose(2, 0, 1)] * 2))
+
+
+def test_the_log_of_stage_data_says_what_was_noted(tmp_path):
+    folder(tmp_path / "images")
+    save(tmp_path / "images/train/@eaDir/a.png", RGB)
+    spec = {"data": dataclasses.asdict(plan(tmp_path / "images")), "subsample": 0.5}
+    out = tmp_path / "data.safetensors"
+    main(
+        [
+            "data",
+            "--spec",
+            json.dumps(spec),
+            "--out",
+            str(out),
+            "--files",
+            str(tmp_path / "f.parquet"),
+            "--log",
+            str(tmp_path / "log"),
+        ]
+    )
+    assert "left out, as hidden or the system's: 'train/@eaDir'" in (tmp_path / "log").read_text()
+    assert read_tensors(out, "data")[1]["source"] == {"train": 18, "test": 6}

@@ -1,8 +1,10 @@
 import io
 import re
 import sys
+from pathlib import Path
 
 import pytest
+from refusals import refusal
 
 from bat import journal as module
 from bat.journal import Journal
@@ -56,6 +58,28 @@ def test_a_log_begins_anew(start, tmp_path):
     for text in ("old", "new"):
         start(tmp_path / "log").line(text)
     assert lines(tmp_path / "log") == ["train: new"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no disk that is always full")
+def test_a_full_disk_is_one_line_and_one_only(start, capsys):
+    journal = start("/dev/full")
+    assert refusal(journal.line, "one").startswith("/dev/full: cannot be written ([Errno 28]")
+    journal.failure("two")
+    journal.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_disk_that_is_full_only_when_the_log_is_closed(start, tmp_path):
+    journal = start(tmp_path / "log")
+    closed = journal._file.close
+
+    class Full(io.StringIO):
+        def close(self):
+            raise OSError(28, "No space left on device")
+
+    journal._file = Full()
+    closed()
+    assert "No space left on device" in refusal(journal.finish)
 
 
 def test_two_journals_do_not_mix(start, tmp_path):

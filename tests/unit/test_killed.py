@@ -20,7 +20,7 @@ PLANS = {
     "pgd_at": TRAIN | {"method": PGD_AT, "recipe": LONG, "compute": COMPUTE | {"precision": "bfloat16"}},
     "bat": TRAIN | {"recipe": LONG},
 }
-FILES = ("best.safetensors", "last.safetensors", "history.parquet", "training_samples.parquet")
+FILES = ("best.safetensors", "last.safetensors", "records.parquet")
 
 
 @pytest.fixture(scope="module")

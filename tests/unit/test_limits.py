@@ -25,7 +25,7 @@ LONGER = replace(
     RECIPE,
     epochs=3,
     learning_rate=0.1,
-    schedule=Steps(name="steps", milestones=(0.5,), factor=0.1),
+    schedule=Steps(name="steps", warmup=0.0, milestones=(0.5,), factor=0.1),
     crop_padding=1,
     flip=True,
 )

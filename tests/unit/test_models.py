@@ -28,7 +28,8 @@ def expected_parameters(name, shape, w, classes):
         return pixels * w + w + w * w + w + w * classes + classes
     convolutions = 9 * (channels * w + w * 2 * w + 2 * w * 4 * w)
     normalisations = 2 * (w + 2 * w + 4 * w)
-    rows, columns = ((size + 3) // 4 for size in (height, width))  # two strides of 2, each rounding up
+    # two strides of 2, each rounding up, and means over the halves of what they leave
+    rows, columns = (min((size + 3) // 4, 2) for size in (height, width))
     return convolutions + normalisations + 4 * w * rows * columns * classes + classes
 
 
@@ -44,6 +45,16 @@ def test_networks_of_any_image_size_run_and_have_the_parameters_of_the_formula(n
     assert features.shape == (12, model.head.in_features)
     assert torch.isfinite(logits).all()
     torch.testing.assert_close(logits, features @ model.head.weight.T + model.head.bias)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 64, 20), (1, 9, 5), (1, 33, 3)], ids=str)
+def test_features_of_small_cnn_are_means_over_quarters_of_the_image(shape):
+    samples = part(shape)
+    model = network("small_cnn", 3, samples).eval()
+    places = model.body[:9]((samples.images() - model.mean) / model.std)
+    assert places.shape[2:] == tuple(-(-size // 4) for size in shape[1:])
+    means = nn.functional.adaptive_avg_pool2d(places, [min(size, 2) for size in places.shape[2:]])
+    torch.testing.assert_close(model.features(samples.images()), means.flatten(1))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -28,6 +28,7 @@ from bat.cli import main
 from bat.config import Cached, Published
 from bat.data import load_source
 from bat.sources import downloading, open_source, tiny_imagenet
+from bat.sources import published as source_module
 from bat.tensors import read_data
 
 
@@ -60,7 +61,7 @@ class Archives:
 
 
 def mnist(server, patch, kind=MNIST):
-    resources = []
+    resources, sums = [], {}
     for part, name, n in (("train", "train", 40), ("test", "t10k", 20)):
         images, labels = numbers(n, n, 28, 28), (np.arange(n) * 7 % 10).astype(np.uint8)
         server.expected[part] = images[:, None], labels
@@ -69,8 +70,13 @@ def mnist(server, patch, kind=MNIST):
             header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
             file = f"{name}-{what}-ubyte.gz"
             resources.append((file, server.put(file, gzip.compress(header + array.tobytes()))))
+            sums[file.removesuffix(".gz")] = md5(header + array.tobytes())
     patch.setattr(kind, "mirrors", [server.url])
     patch.setattr(kind, "resources", resources)
+    if kind is MNIST:
+        patch.setitem(source_module._RAW_MD5, "mnist", sums)
+    else:
+        patch.setattr(source_module, "_FASHION", {"train": 40, "t10k": 20})
 
 
 def fashion_mnist(server, patch):
@@ -286,6 +292,128 @@ def test_a_cut_file_is_refused_and_another_download_mends_it(source, tmp_path):
     assert load_source(published(name, cache), subsample=1.0).digest() == whole
 
 
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 0.9, 1.0])
+def test_a_flipped_bit_is_refused_and_another_download_mends_it(source, place, tmp_path):
+    name, _ = source
+    cache = tmp_path / "cache"
+    downloading.download(cached(name, cache))
+    for path in used(cache):
+        content = path.read_bytes()
+        flip(path, int(place * (len(content) - 1)))
+        assert "run stage download" in refusal(load_with(name, cache))
+        downloading.download(cached(name, cache))
+        assert path.read_bytes() == content
+
+
+def flip(path, byte, bit=0):
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.fixture(params=["mnist", "fashion_mnist"])
+def raw(request, archives, monkeypatch, tmp_path):
+    """Return the name of MNIST or Fashion-MNIST, the cache with a whole copy of it, and its unpacked files."""
+    SETS[request.param][0](archives, monkeypatch)
+    downloading.download(cached(request.param, tmp_path / "cache"))
+    return request.param, tmp_path / "cache", used(tmp_path / "cache")
+
+
+def without(cache, pattern):
+    for path in list(cache.rglob(pattern)):
+        path.unlink()
+
+
+@pytest.mark.parametrize("byte", [20, -1])
+def test_unpacked_files_are_compared_without_their_archives_too(raw, byte):
+    name, cache, files = raw
+    without(cache, "*.gz")
+    load_with(name, cache)()
+    for path in files:
+        content = path.read_bytes()
+        flip(path, byte)
+        assert f"{path.name} has MD5" in refusal(load_with(name, cache))
+        path.write_bytes(content)
+
+
+def test_the_sums_that_a_download_left_are_md5sums(archives, monkeypatch, tmp_path):
+    fashion_mnist(archives, monkeypatch)
+    downloading.download(cached("fashion_mnist", tmp_path))
+    [receipt] = tmp_path.rglob("md5sums.txt")
+    expected = [f"{md5(path.read_bytes())}  {path.name}" for path in used(tmp_path)]
+    assert sorted(receipt.read_text().splitlines()) == sorted(expected)
+    for content in ("", "x", receipt.read_text()[1:], receipt.read_text().splitlines()[0]):
+        receipt.write_text(content)
+        assert "run stage download" in refusal(load_with("fashion_mnist", tmp_path))
+
+
+@pytest.mark.parametrize("byte", [20, -1])
+def test_unpacked_files_without_sums_are_compared_with_their_archives(archives, byte, monkeypatch, tmp_path):
+    fashion_mnist(archives, monkeypatch)
+    downloading.download(cached("fashion_mnist", tmp_path))
+    without(tmp_path, "md5sums.txt")
+    load_with("fashion_mnist", tmp_path)()
+    for path in used(tmp_path):
+        content = path.read_bytes()
+        flip(path, byte)
+        assert f"{path.name} has MD5" in refusal(load_with("fashion_mnist", tmp_path))
+        path.write_bytes(content)
+        archive = path.with_name(f"{path.name}.gz")
+        whole = archive.read_bytes()
+        flip(archive, byte)
+        assert f"{archive.name} has another MD5" in refusal(load_with("fashion_mnist", tmp_path))
+        archive.write_bytes(whole)
+
+
+def idx(*arrays):
+    for array in arrays:
+        header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+        yield header + array.tobytes()
+
+
+IMAGES, LABELS = numbers(0, 40, 28, 28), (np.arange(40) % 10).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (IMAGES[:39], LABELS),
+        (IMAGES[:30], LABELS[:30]),
+        (numbers(0, 40, 28, 27), LABELS),
+        (IMAGES, LABELS // 2),  # no image of some classes
+        (IMAGES, np.where(np.arange(40) == 7, 200, LABELS).astype(np.uint8)),
+        (IMAGES, np.where(np.arange(40) == 7, 8, LABELS).astype(np.uint8)),
+        (IMAGES[:, 0], LABELS),
+    ],
+)
+def test_fashion_mnist_without_any_sum_must_have_its_sizes(archives, images, labels, monkeypatch, tmp_path):
+    fashion_mnist(archives, monkeypatch)
+    downloading.download(cached("fashion_mnist", tmp_path))
+    without(tmp_path, "*.gz")
+    without(tmp_path, "md5sums.txt")
+    load_with("fashion_mnist", tmp_path)()
+    raw = tmp_path / "FashionMNIST" / "raw"
+    contents = dict(zip(("images-idx3", "labels-idx1"), idx(images, labels), strict=True))
+    for what, content in contents.items():
+        (raw / f"train-{what}-ubyte").write_bytes(content)
+    assert "run stage download" in refusal(load_with("fashion_mnist", tmp_path))
+
+
+def test_older_files_of_torchvision_are_not_taken(raw, archives):
+    name, cache, files = raw
+    [folder] = [path.parent.parent for path in files[:1]]
+    (folder / "processed").mkdir()
+    for part in ("training", "test"):
+        torch.save((torch.zeros(40, 28, 28, dtype=torch.uint8), torch.zeros(40)), folder / "processed" / f"{part}.pt")
+    data = load_source(published(name, cache), subsample=1.0)
+    np.testing.assert_array_equal(data.train.pixels, archives.expected["train"][0][data.train.index])
+    # nor do they hinder a download
+    files[0].unlink()
+    assert "run stage download" in refusal(load_with(name, cache))
+    downloading.download(cached(name, cache))
+    assert load_source(published(name, cache), subsample=1.0).digest() == data.digest()
+
+
 def test_a_download_with_another_checksum_is_refused(source, tmp_path):
     name, server = source
     for path in server.folder.iterdir():
@@ -306,7 +434,8 @@ def test_a_server_without_the_file_is_one_line(source, tmp_path):
 
 def test_stages_download_and_data_in_turn(source, tmp_path):
     name, server = source
-    at = {name: str(tmp_path / name) for name in ("receipt", "data", "files")}
+    at = {"receipt": "receipt.json", "data": "data.safetensors", "files": "files.parquet"}
+    at = {name: str(tmp_path / file) for name, file in at.items()}
     where = {"name": name, "cache": str(tmp_path / "cache")}
     main(["download", "--spec", json.dumps(where), "--out", at["receipt"]])
     assert json.loads(Path(at["receipt"]).read_text())["name"] == name
@@ -333,3 +462,5 @@ def test_the_published_checksums_are_those_of_torchvision_and_of_the_zip():
     # the sum that public code gives for Tiny ImageNet
     assert tiny_imagenet.MD5 == "90528d7ca1a48142e341f4ef8d21d0de"
     assert CIFAR10.tgz_md5 == "c58f30108f718f92721af3b95e74349a"
+    assert MNIST.resources[0] == ("train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873")
+    assert source_module._RAW_MD5["mnist"].keys() == {name.removesuffix(".gz") for name, _ in MNIST.resources}

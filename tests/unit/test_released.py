@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
 
+import bat.given
 from bat.cli import main
 from bat.data import DataSet, Part
 from bat.files import KEY, provenance
@@ -72,7 +74,7 @@ def plain(**changed):
 
 
 def cscores(**changed):
-    return {"labels": TRAIN_LABELS, "scores": 1 - MEMORIZATION} | changed
+    return {"labels": TRAIN_LABELS, "scores": 1 - np.maximum(MEMORIZATION, 0)} | changed
 
 
 def table(**changed):
@@ -167,7 +169,8 @@ def test_a_release_with_influence_becomes_the_tables_of_stage_1(folder, layout, 
 def test_c_scores_stand_for_memorization_and_have_no_influence(folder):
     tables, log = import_scores(folder, npz(folder / "released.npz", cscores()), "cscores")
     index = data_set().train.index.numpy()
-    np.testing.assert_allclose(tables["memorization"]["memorization"], MEMORIZATION[index], atol=1e-7)
+    expected = np.maximum(MEMORIZATION[index], 0)
+    np.testing.assert_allclose(tables["memorization"]["memorization"], expected, atol=1e-7)
     assert tables["influence"].empty
     assert not tables["test_groups"]["atypical"].any()
     assert "no test sample can be called atypical" in log
@@ -288,17 +291,17 @@ def test_labels_of_a_table_are_compared(tmp_path):
         ("npz", plain(memorization=MEMORIZATION[:, None]), "memorization has shape (60, 1) of float32"),
         ("npz", plain(memorization=None), "has no array memorization (it has influence, labels, test_labels)"),
         ("npz", plain(labels=TRAIN_LABELS.astype(float)), "labels has shape (60,) of float64: need integers"),
-        ("npz", plain(memorization=MEMORIZATION.astype(object)), "never read"),
-        ("npz", plain(labels=TRAIN_LABELS.astype(object)), "never read"),
+        ("npz", plain(memorization=MEMORIZATION.astype(object)), "would have to be unpickled"),
+        ("npz", plain(labels=TRAIN_LABELS.astype(object)), "would have to be unpickled"),
         ("npz", plain(memorization=100 * MEMORIZATION), "need differences of rates, from -1 to 1"),
         ("npz", plain(influence=np.full_like(INFLUENCE, np.inf)), "influence goes from 0 to inf"),
         ("cscores", cscores(scores=MEMORIZATION[:-1]), "scores has shape (59,)"),
         ("cscores", plain(), "has no array scores"),
-        ("cscores", cscores(scores=np.array([{}] * TRAINING)), "never read"),
+        ("cscores", cscores(scores=np.array([{}] * TRAINING)), "would have to be unpickled"),
         ("feldman_zhang", feldman_zhang(tr_mem=MEMORIZATION[1:]), "tr_mem has shape (59,)"),
         ("feldman_zhang", feldman_zhang(infl_matrix_class0=None), "has no array infl_matrix_class0"),
         ("feldman_zhang", feldman_zhang(infl_matrix_class0=CLASS_0.T), "infl_matrix_class0 has shape (8, 20)"),
-        ("feldman_zhang", feldman_zhang(infl_matrix_class0=CLASS_0.astype(object)), "never read"),
+        ("feldman_zhang", feldman_zhang(infl_matrix_class0=CLASS_0.astype(object)), "would have to be unpickled"),
         ("feldman_zhang", feldman_zhang(tr_classidx_1=np.arange(20)), "tr_classidx_1 is not the index of each sample"),
         ("feldman_zhang", feldman_zhang(tt_classidx_1=np.arange(8)), "tt_classidx_1 is not the index of each sample"),
     ],
@@ -332,7 +335,7 @@ def test_a_file_with_too_few_samples_is_refused(arrays, message, tmp_path):
     [
         (table().drop(columns="memorization"), "has no column memorization (it has train_index, label)"),
         (table().drop(columns="train_index"), "has no column train_index"),
-        (table(train_index=0.5), "column train_index holds float64: need integers"),
+        (table(train_index=0.5), "column train_index holds"),
         (table(train_index=3), "train_index 3 is there twice"),
         (table(memorization="high"), "column memorization holds"),
         (table(label="cat"), "column label holds"),
@@ -372,7 +375,7 @@ def test_a_single_array_and_a_damaged_member_are_refused(tmp_path):
     content = bytearray((tmp_path / "own.npz").read_bytes())
     content[200] ^= 255
     (tmp_path / "own.npz").write_bytes(content)
-    assert "damaged" in refusal(read_released, path, "npz")
+    assert "array memorization cannot be read as npz (Bad CRC-32" in refusal(read_released, path, "npz")
 
 
 def test_nothing_is_unpickled(tmp_path, monkeypatch):
@@ -393,6 +396,340 @@ def test_a_refused_file_writes_no_table_and_exits_with_2(folder, capsys):
     assert stopped.value.code == 2
     assert not list(folder.glob("*.parquet"))
     assert "bat import-scores: " in capsys.readouterr().err
+
+
+# -- ranges, and numbers that tell nothing
+
+
+@pytest.mark.parametrize("layout", ["cscores", "npz", "feldman_zhang", "table"])
+@pytest.mark.parametrize(
+    ("odd", "fits"),
+    [
+        (1.0, True),
+        (1 + 5e-7, True),
+        (1.00001, False),
+        (0.0, True),
+        (-5e-7, True),
+        (-0.00001, None),
+        (-1.0, None),
+        (-1.00001, False),
+        (np.inf, False),
+        (-np.inf, False),
+        (87.5, False),
+    ],
+)
+def test_scores_beyond_their_range_are_refused(tmp_path, layout, odd, fits):
+    scores = np.linspace(0, 1, TRAINING)
+    scores[7] = odd
+    fits = layout != "cscores" if fits is None else fits  # differences of rates may be negative, C-scores not
+    if layout == "table":
+        path = str(tmp_path / "own.csv")
+        table().sort_values("train_index").assign(memorization=scores).to_csv(path, index=False)
+    else:
+        arrays = {
+            "cscores": cscores(scores=scores),
+            "npz": plain(memorization=scores),
+            "feldman_zhang": feldman_zhang(tr_mem=scores),
+        }[layout]
+        path = npz(tmp_path / "own.npz", arrays)
+    if fits:
+        found = read_released(path, layout).memorization
+        np.testing.assert_allclose(found, 1 - scores if layout == "cscores" else scores, rtol=0, atol=0)
+    else:
+        name = "scores" if layout == "cscores" else "memorization"
+        need = "shares of models, from 0 to 1" if layout == "cscores" else "differences of rates, from -1 to 1"
+        line = refusal(read_released, path, layout)
+        assert f"{path}: {name} goes from {min(0, odd):g} to {max(1, odd):g}: need {need}" == line
+
+
+NOTHING = np.full(TRAINING, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("layout", "arrays", "message"),
+    [
+        ("npz", plain(memorization=NOTHING), "60 samples, and none has a score"),
+        ("cscores", cscores(scores=NOTHING), "60 samples, and none has a score"),
+        ("feldman_zhang", feldman_zhang(tr_mem=NOTHING), "60 samples, and none has a score"),
+        ("npz", plain(influence=np.full_like(INFLUENCE, np.nan)), "60 samples, and none has an influence"),
+        ("npz", {"memorization": np.zeros(0)}, "0 samples, and none has a score"),
+    ],
+)
+def test_files_without_any_number_are_refused(tmp_path, layout, arrays, message):
+    assert message in refusal(read_released, npz(tmp_path / "own.npz", arrays), layout)
+
+
+def test_scores_of_other_samples_alone_are_refused(folder, capsys):
+    scores = MEMORIZATION.copy()
+    scores[DATA.train.index] = np.nan
+    with pytest.raises(SystemExit):
+        import_scores(folder, npz(folder / "released.npz", plain(memorization=scores)), "npz")
+    assert "has a score of other samples, but of no training sample" in capsys.readouterr().err
+    assert not list(folder.glob("*.parquet"))
+
+
+def test_scores_that_are_all_the_same_are_said(folder):
+    _, log = import_scores(folder, npz(folder / "released.npz", plain(memorization=np.full(TRAINING, 0.25))), "npz")
+    assert "all scores are 0.25: they tell no sample from another" in log
+    _, log = import_scores(folder, npz(folder / "released.npz", plain()), "npz")
+    assert "all scores" not in log
+
+
+# -- how many samples the source has
+
+
+def sized(folder, **sizes):
+    """Write the data set as stage data does, with the number of samples in the parts of its source."""
+    write_data(folder / "data.safetensors", data_set(), provenance("data", source=sizes))
+
+
+@pytest.mark.parametrize(("extra", "source", "fits"), [(0, 60, True), (1, 60, False), (-1, 61, False), (0, 61, False)])
+def test_arrays_without_labels_have_as_many_samples_as_the_source(folder, capsys, extra, source, fits):
+    sized(folder, train=source, test=TESTS)
+    scores = np.concatenate([MEMORIZATION, [0.5]])[: TRAINING + extra]
+    path = npz(folder / "released.npz", {"memorization": scores})
+    if fits:
+        tables, _ = import_scores(folder, path, "npz")
+        np.testing.assert_array_equal(
+            tables["memorization"]["memorization"], MEMORIZATION[DATA.train.index].astype(float)
+        )
+    else:
+        with pytest.raises(SystemExit):
+            import_scores(folder, path, "npz")
+        assert (
+            f"has {TRAINING + extra} train samples, but the data set's source has {source}" in capsys.readouterr().err
+        )
+
+
+@pytest.mark.parametrize(("tests", "fits"), [(TESTS, True), (TESTS - 1, False), (TESTS + 1, False)])
+@pytest.mark.parametrize("labels", [True, False])
+def test_influence_is_on_as_many_test_samples_as_the_source_has(tmp_path, tests, fits, labels):
+    path = npz(tmp_path / "own.npz", plain() if labels else plain(labels=None, test_labels=None))
+    sizes = {"train": TRAINING, "test": tests}
+    if fits:
+        assert check_labels(path, read_released(path, "npz"), DATA, sizes) == ([] if labels else ["training", "test"])
+    else:
+        line = refusal(check_labels, path, read_released(path, "npz"), DATA, sizes)
+        assert f"has {TESTS} test samples, but the data set's source has {tests}" in line
+
+
+def test_a_table_may_lack_samples_but_not_have_more_than_the_source(tmp_path):
+    path = str(tmp_path / "own.csv")
+    needed = table()[table()["train_index"].isin(DATA.train.index.numpy())]
+    needed.to_csv(path, index=False)
+    assert check_labels(path, read_released(path, "table"), DATA, {"train": TRAINING, "test": TESTS}) == []
+    last = int(needed["train_index"].max())
+    assert check_labels(path, read_released(path, "table"), DATA, {"train": last + 1, "test": TESTS}) == []
+    line = refusal(check_labels, path, read_released(path, "table"), DATA, {"train": last, "test": TESTS})
+    assert f"has train_index up to that of {last + 1} train samples, but the data set's source has {last}" in line
+
+
+# -- how tables are written
+
+
+def csv_of(**more):
+    return table().drop(columns="label").to_csv(index=False, **more)
+
+
+LINES = "train_index,memorization\n" + "".join(f"{i},{value}\n" for i, value in enumerate(MEMORIZATION))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        csv_of(),
+        csv_of(sep=";"),
+        csv_of(sep="\t"),
+        csv_of(sep="|"),
+        "\ufeff" + csv_of(),
+        csv_of(lineterminator="\r\n"),
+        csv_of(lineterminator="\r"),
+        csv_of(quoting=1),
+        csv_of().replace(",", " , "),
+        table().drop(columns="label").to_csv(),  # with pandas' own index, nameless
+        table().assign(note="a, b; c").to_csv(index=False),
+        table().set_index("train_index").to_csv(),
+        csv_of() + "\n\n",
+        csv_of()[:-1],
+    ],
+    ids=[
+        "comma",
+        "semicolon",
+        "tab",
+        "bar",
+        "BOM",
+        "CRLF",
+        "CR",
+        "quoted",
+        "blanks",
+        "index",
+        "notes",
+        "named",
+        "end",
+        "cut",
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "CSV"])
+def test_a_csv_may_be_written_in_any_usual_way(tmp_path, content, ending):
+    path = tmp_path / f"own.{ending}"
+    path.write_bytes(content.encode())
+    found = read_released(str(path), "table")
+    assert found.index.tolist() == list(range(TRAINING))
+    np.testing.assert_array_equal(found.memorization.astype(np.float32), MEMORIZATION)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "Parquet", "PARQUET"])
+@pytest.mark.parametrize("index", ["range", "stored", "column"])
+def test_the_index_of_a_pandas_table_may_be_the_train_index(tmp_path, ending, index):
+    scores = pd.DataFrame({"memorization": MEMORIZATION}).rename_axis("train_index")
+    expected = np.arange(TRAINING)
+    if index == "range":
+        scores.index = pd.RangeIndex(2 * TRAINING, 0, -2, name="train_index")
+        expected = np.arange(2, 2 * TRAINING + 1, 2)
+    elif index == "stored":
+        scores = scores.sample(frac=1, random_state=3)
+    else:
+        scores = scores.reset_index()
+    scores.to_parquet(tmp_path / f"own.{ending}")
+    found = read_released(str(tmp_path / f"own.{ending}"), "table")
+    assert found.index.tolist() == expected.tolist()
+    np.testing.assert_array_equal(found.memorization, MEMORIZATION[::-1] if index == "range" else MEMORIZATION)
+
+
+def test_a_missing_score_of_a_table_is_nan(tmp_path):
+    for name, content in (
+        ("a.csv", LINES.replace(f"3,{MEMORIZATION[3]}\n", "3,\n")),
+        ("b.csv", LINES.replace(f"3,{MEMORIZATION[3]}\n", "3,NaN\n")),
+    ):
+        (tmp_path / name).write_text(content)
+        found = read_released(str(tmp_path / name), "table").memorization
+        assert np.flatnonzero(np.isnan(found)).tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (csv_of(sep=";", decimal=","), "column memorization holds '"),
+        (csv_of(decimal=","), "column memorization holds '"),
+        (LINES.replace(".", ","), "Expected 2 columns, got 3"),
+        (LINES.replace("\n5,", "\n5.5,"), "column train_index holds '5.5' in row 7: need integers"),
+        (LINES.replace("\n5,", "\n-5,"), "train_index -5 is negative"),
+        (LINES.replace("\n5,", "\n6,"), "train_index 6 is there twice"),
+        (
+            LINES.replace("\n5,", "\n,"),
+            "column train_index holds int64, 1 of them missing: need integers, none missing",
+        ),
+        (LINES.replace("\n5,", f"\n{2**63},"), f"column train_index holds '{2**63}' in row 7: need integers"),
+        (LINES.replace("\n5,", "\n5,1,"), "Expected 2 columns, got 3"),
+        (LINES.replace("\n5,", "\n5"), "Expected 2 columns, got 1"),
+        (
+            LINES.replace("memorization", "memorization,memorization").replace("\n5,", "\n5,1,"),
+            "has 2 columns memorization",
+        ),
+        (LINES.replace("train_index", "train_index, train_index "), "has 2 columns train_index"),
+        (LINES.replace("train_index", "index"), "has no column train_index (it has index, memorization): add it"),
+        (LINES.replace("\n5,", "\n5,x"), "column memorization holds 'x"),
+        ("train_index,memorization\n0,True\n", "column memorization holds 'True' in row 2: need numbers"),
+        ("train_index,memorization\n0,0x1\n", "column memorization holds '0x1'"),
+        ("train_index,memorization,label\n0,0.5,cat\n", "column label holds 'cat' in row 2: need integers"),
+        ("train_index,memorization,label\n0,0.5,1.0\n", "column label holds '1.0'"),
+        ("train_index,memorization,label\n0,0.5,\n", "column label holds int64, 1 of them missing"),
+        ("train_index,memorization\n", "own.csv: "),
+        ("train_index,memorization", "own.csv: "),
+        ("", "has no column train_index (it has none)"),
+        ("\n\n", "has no column train_index (it has none)"),
+        ("0,0.5\n1,0.25\n", "has no column train_index (it has 0, 0.5)"),
+    ],
+)
+def test_a_csv_that_is_not_clear_is_refused(tmp_path, content, message):
+    (tmp_path / "own.csv").write_text(content)
+    assert message in refusal(read_released, str(tmp_path / "own.csv"), "table")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_csv_in_another_encoding_is_refused(tmp_path, encoding):
+    (tmp_path / "own.csv").write_text(LINES, encoding=encoding)
+    assert "CSV as UTF-8" in refusal(read_released, str(tmp_path / "own.csv"), "table")
+
+
+INDEX, SCORES = pa.array(range(4)), pa.array([0.5, 0.25, 0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ([("train_index", INDEX), ("memorization", pa.array([[0.5]] * 4))], "memorization holds list<"),
+        ([("train_index", INDEX), ("memorization", pa.array([{"a": 1.0}] * 4))], "memorization holds struct<"),
+        ([("train_index", INDEX), ("memorization", SCORES.cast(pa.decimal128(8, 3)))], "memorization holds decimal128"),
+        ([("train_index", INDEX), ("memorization", pa.array([True] * 4))], "memorization holds bool"),
+        ([("train_index", INDEX), ("memorization", pa.array(["0.5"] * 4))], "memorization holds string"),
+        ([("train_index", INDEX), ("memorization", pa.nulls(4))], "memorization holds null"),
+        ([("train_index", SCORES), ("memorization", SCORES)], "train_index holds double: need integers, none missing"),
+        ([("train_index", pa.array([0, None, 2, 3])), ("memorization", SCORES)], "train_index holds int64, 1 of them"),
+        ([("train_index", pa.array([0, 1, 2, 2**63], pa.uint64())), ("memorization", SCORES)], "not in range"),
+        ([("train_index", INDEX), ("memorization", SCORES), ("memorization", SCORES)], "has 2 columns memorization"),
+        ([("train_index", INDEX), ("memorization", SCORES), ("label", pa.array(["a"] * 4))], "label holds string"),
+        ([("train_index", INDEX), ("memorization", SCORES), ("label", SCORES)], "label holds double"),
+        ([("train_index", INDEX[:0]), ("memorization", SCORES[:0])], "0 samples, and none has a score"),
+        ([("train_index", INDEX)], "has no column memorization (it has train_index): add it"),
+        ([("memorization", SCORES)], "has no column train_index (it has memorization): add it"),
+    ],
+)
+def test_a_parquet_that_is_not_clear_is_refused(tmp_path, columns, message):
+    path = tmp_path / "own.parquet"
+    pq.write_table(pa.table([array for _, array in columns], names=[name for name, _ in columns]), path)
+    assert message in refusal(read_released, str(path), "table")
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.int32()])
+@pytest.mark.parametrize("numbers", [pa.float16(), pa.float32(), pa.float64()])
+def test_a_parquet_of_any_numbers_is_read(tmp_path, kind, numbers):
+    names = ["label.x", "train_index", "memorization", "label"]
+    columns = [
+        pa.array([9] * 4),
+        INDEX[::-1].cast(kind),
+        pa.array([0.5, 0.25, None, 1.0], pa.float64()).cast(numbers),
+        INDEX.cast(kind),
+    ]
+    pq.write_table(pa.table(columns, names=names), tmp_path / "own.parquet")
+    found = read_released(str(tmp_path / "own.parquet"), "table")
+    assert found.index.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(found.memorization, [1.0, np.nan, 0.25, 0.5])
+    assert found.labels.tolist() == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"kind": "range", "name": "train_index", "start": 0, "stop": 5, "step": 1},
+        {"kind": "range", "name": "train_index", "start": 0, "stop": 4, "step": "1"},
+        {"kind": "range", "name": "other", "start": 0, "stop": 4, "step": 1},
+        7,
+        ["train_index"],
+    ],
+)
+def test_an_index_that_is_kept_wrongly_is_none(tmp_path, index):
+    for about in ({"index_columns": [index]}, {"index_columns": 3}, [index]):
+        metadata = {b"pandas": json.dumps(about).encode()}
+        pq.write_table(pa.table({"memorization": SCORES}).replace_schema_metadata(metadata), tmp_path / "own.parquet")
+        assert "has no column train_index" in refusal(read_released, str(tmp_path / "own.parquet"), "table")
+
+
+def test_a_table_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
+    table().to_parquet(tmp_path / "own.parquet")
+    table().to_csv(tmp_path / "own.csv", index=False)
+    monkeypatch.setattr(bat.given, "free_memory", lambda: 100)
+    for ending in ("csv", "parquet"):
+        assert "GiB are free: give the rows of this data set alone" in refusal(
+            read_released, str(tmp_path / f"own.{ending}"), "table"
+        )
+
+
+def test_a_home_folder_is_found(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    npz(folder / "released.npz", plain())
+    tables, _ = import_scores(folder, "~/released.npz", "npz")
+    np.testing.assert_array_equal(tables["memorization"]["memorization"], MEMORIZATION[DATA.train.index].astype(float))
 
 
 # -- any split, any blocks

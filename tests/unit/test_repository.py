@@ -49,14 +49,51 @@ def test_config_readme_explains_each_key(key, description):
         assert any(key in row.split("|")[1] for row in rows)
 
 
+SIGNS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+
+
+def bounds(node):
+    """Yield each key with a number's bounds: name, description, and how the README writes them."""
+    for properties in (node, *node.get("$defs", {}).values()):
+        for name, about in properties.get("properties", {}).items():
+            for form in (about, *about.get("anyOf", []), *about.get("oneOf", []), about.get("items", {})):
+                if form.get("type") in ("integer", "number"):
+                    written = [f"{sign} {form[key]:,.10g}" for key, sign in SIGNS if key in form]
+                    largest = f"≤ {2**63 - 1:,.10g}"
+                    text = ", ".join("< 2^63" if each == largest else each for each in written)
+                    yield name, about.get("description", ""), text
+
+
+@pytest.mark.parametrize(("name", "description", "text"), sorted(set(bounds(schema()))))
+def test_config_readme_has_the_ranges(name, description, text):
+    rows = [row.split("|") for row in (ROOT / "config/README.md").read_text().splitlines() if row.count("|") == 4]
+    found = [cells[2] for cells in rows if re.search(rf"\b{name}\b", cells[1]) and cells[3].strip() == description]
+    assert found
+    for cell in found:
+        assert re.search(rf"{re.escape(text)}(?![\d,]* ?[<≤]|\d)", cell), cell
+
+
 def test_makefile_has_the_commands_of_the_readme():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^ *make ([a-z]+)$", (ROOT / "README.md").read_text(), re.MULTILINE):
         assert f"\n{target}:" in makefile
 
 
-def test_ci_runs_the_test_command_of_the_readme():
-    assert "make test" in (ROOT / ".ci/run").read_text()
+def test_ci_runs_both_commands_of_the_readme():
+    steps = (ROOT / ".ci/run").read_text().splitlines()
+    for command in ("make run", "make test"):
+        assert f"    {command}" in (ROOT / "README.md").read_text().splitlines()
+        assert f"run {command}" in steps
+
+
+def test_one_version_of_snakemake_is_the_least_everywhere():
+    """Before 9.14.1 a job that fails on SLURM is tried again inside its own allocation, with the memory it had."""
+    (required,) = [text for text in PROJECT["dependencies"] if text.startswith("snakemake")]
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert required in listed
+    least = re.fullmatch(r"snakemake>=([0-9.]+),<10", required).group(1)
+    assert f'min_version("{least}")' in (ROOT / "workflow/Snakefile").read_text()
+    assert tuple(map(int, least.split("."))) >= (9, 14, 1)
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)

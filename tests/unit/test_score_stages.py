@@ -27,6 +27,7 @@ from bat.fitting import fit
 from bat.losses import objective
 from bat.memorization import subset_masks
 from bat.models import build
+from bat.schemas import SCHEMAS
 from bat.seeds import derive_seed
 from bat.tables import pack, read_table_with_facts, unpack, write_table
 from bat.tensors import write_data
@@ -69,7 +70,7 @@ class World:
             rows = slice(first, last)
             table = pd.DataFrame({"model": np.arange(first, last), "seed": 0, "in_subset": pack(self.mask[rows])})
             table = table.assign(**{name: pack(bits[rows]) for name, bits in self.right.items()})
-            spec = {"seed": 0, "first_model": first, "models": last - first}
+            spec = {"seed": 0, "subset_fraction": 9 / 14, "first_model": first, "models": last - first}
             about = provenance("subsets", spec=spec, data=self.data.digest())
             write_table(folder / f"shard-{first}.parquet", "subsets", table, about)
         # the later one first: the order of shards is nobody's business
@@ -79,7 +80,7 @@ class World:
         table, facts = read_table_with_facts(self.folder / f"{name}.parquet", name)
         assert facts["data"] == self.data.digest()
         assert facts["models"] == MODELS
-        assert facts["spec"]["shards"] == {"spec.seed": 0, "data": self.data.digest()}
+        assert facts["spec"]["shards"] == {"spec.seed": 0, "spec.subset_fraction": 9 / 14, "data": self.data.digest()}
         self.spec = {key: value for key, value in facts["spec"].items() if key != "shards"}
         return table
 
@@ -274,7 +275,10 @@ def test_without_any_atypical_sample_the_log_says_what_to_do(tmp_path: Path) -> 
     call("scores", tmp_path, **scores(*made.shards, spec=SPEC | {"threshold": 0.99}, log="log"))
     log = (tmp_path / "log").read_text()
     for split in ("test", "validation"):
-        assert f"no {split} sample is atypical, so no rate of that group can be reported: raise memorization." in log
+        found = (
+            f"no {split} sample is atypical, so no rate of that group can be reported: there is no atypical training"
+        )
+        assert f"{found} sample of the same class to influence it: lower memorization.threshold (0.99)" in log
         assert not made.read(f"{split}_groups")["atypical"].any()
         assert made.read(f"{split}_groups")["max_influence"].isna().all()
     assert made.read("influence").empty
@@ -325,10 +329,14 @@ def robust(tmp_path_factory: pytest.TempPathFactory) -> World:
     known = dict.fromkeys(("standard_error", "ci_low", "ci_high", "p_in", "p_out"), 0.5) | {"n_in": 2, "n_out": 2}
     table = pd.DataFrame({"train_index": made.index["train"], "label": made.labels["train"]})
     table = table.assign(memorization=made.scored, atypical=made.rare, **known)  # type: ignore[attr-defined]
-    write_table(made.folder / "memorization.parquet", "memorization", table, provenance("memorization"))
+    write_table(
+        made.folder / "memorization.parquet", "memorization", table, provenance("memorization", data=made.data.digest())
+    )
     table = pd.DataFrame({"test_index": made.index["test"], "label": made.labels["test"], "atypical": made.odd})  # type: ignore[attr-defined]
     table = table.assign(accuracy=0.5, models=4, max_influence=0.5, max_influence_train_index=1, memorization=0.9)
-    write_table(made.folder / "test_groups.parquet", "test_groups", table, provenance("test_groups"))
+    write_table(
+        made.folder / "test_groups.parquet", "test_groups", table, provenance("test_groups", data=made.data.digest())
+    )
     names = ("robust_memorization", "robust_influence", "robust_effects")
     call(
         "robust-scores",
@@ -398,16 +406,28 @@ def test_harmful_equals_loops_over_the_records(tmp_path_factory: Any, seed: int,
         parts = []
         for epoch in range(1, last + 1):
             wrong = np.where(random.random(4) < 0.5, random.uniform(0.3, 1, 4), 0.0)
-            part = pd.DataFrame({"train_index": index, "label": labels, "memorization": scored})
-            parts.append(part.assign(method="a", seed=run, epoch=epoch, wrong_probability=wrong, weight=1.0))
+            packed = {"wrong_probability": wrong.astype("<f4").tobytes(), "weight": np.ones(4, "<f4").tobytes()}
+            parts.append({"method": "a", "seed": run, "epoch": epoch} | packed)
             for i in range(4):
                 if 2 * epoch > last:
                     values[i].append(wrong[i])
-        table = pd.concat(parts)
-        write_table(folder / f"{run}.parquet", "training_samples", table, provenance("training_samples"))
+        table = pd.DataFrame(parts, columns=SCHEMAS["records"].names).convert_dtypes()
+        about = provenance("records", spec={"method": "a", "seed": run}, data="digest")
+        write_table(folder / f"{run}.parquet", "records", table, about)
+    known = dict.fromkeys(("standard_error", "ci_low", "ci_high", "p_in", "p_out"), 0.5) | {"n_in": 2, "n_out": 2}
+    table = pd.DataFrame({"train_index": index, "label": labels, "memorization": scored, "atypical": True} | known)
+    write_table(folder / "memorization.parquet", "memorization", table, provenance("memorization", data="digest"))
     spec = {"threshold": 0.35}
     records = [f"{run}.parquet" for run in range(len(epochs))]
-    call("harmful", folder, spec=spec, samples=records, out="harmful.parquet", log="log")
+    call(
+        "harmful",
+        folder,
+        spec=spec,
+        memorization="memorization.parquet",
+        records=records,
+        out="harmful.parquet",
+        log="log",
+    )
     table, facts = read_table_with_facts(folder / "harmful.parquet", "harmful")
     assert facts["spec"] == spec
     assert table["train_index"].tolist() == index.tolist()

@@ -14,11 +14,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from refusals import refusal
 
 import bat
+from bat import files
 from bat.errors import BatError
 from bat.files import provenance
 from bat.schemas import SCHEMAS
 from bat.tables import (
     check_labels,
+    check_one_data_set,
     pack,
     read_shards,
     read_table,
@@ -144,11 +146,10 @@ def test_a_writer_that_breaks_leaves_the_old_table_and_no_temporary_file(error, 
     write_table(path, "influence", example("influence"), provenance("influence"))
     before = path.read_bytes()
 
-    def breaks(table, where, **options):
-        Path(where).write_bytes(before[:20])
+    def breaks(writer, table):
         raise error
 
-    monkeypatch.setattr(pq, "write_table", breaks)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", breaks)
     with pytest.raises(BatError if isinstance(error, OSError) else RuntimeError, match=str(error.args[-1])):
         write_table(path, "influence", example("influence", 5), provenance("influence"))
     assert path.read_bytes() == before
@@ -162,7 +163,44 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     # all cuts near the ends, where the magic numbers and the footer's length are, and some between
     for length in {*range(20), *range(20, len(content), 37), *range(len(content) - 20, len(content))}:
         path.write_bytes(content[:length])
-        assert refusal(read_table, path, "influence").startswith(f"{path}: damaged, or no Parquet file")
+        assert refusal(read_table, path, "influence").startswith(f"{path}: damaged")
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_each_flipped_bit_is_noticed(rows, tmp_path):
+    write_table(tmp_path / "whole", "by_seed", example("by_seed", rows), provenance("by_seed", spec={"seed": 1}))
+    content = (tmp_path / "whole").read_bytes()
+    path = tmp_path / "flipped"
+    for byte in range(len(content)):
+        path.write_bytes(content[:byte] + bytes([content[byte] ^ 1 << byte % 8]) + content[byte + 1 :])
+        assert refusal(read_table, path, "by_seed").startswith(f"{path}: ")
+    path.write_bytes(content)
+    read_table(path, "by_seed")
+
+
+def test_a_table_of_another_version_or_without_checksum_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    table = pa.Table.from_pandas(example("influence"), schema=SCHEMAS["influence"])
+    pq.write_table(table.replace_schema_metadata({"bat": provenance("influence")}), path)
+    assert "has no checksum" in refusal(read_table, path, "influence")
+    monkeypatch.setattr(files, "__version__", "0.0.1")
+    write_table(path, "influence", example("influence"), provenance("influence"))
+    monkeypatch.undo()
+    assert f"written by version 0.0.1 of bat, and this is {bat.__version__}" in refusal(read_table, path, "influence")
+
+
+def test_tables_of_two_data_sets_are_refused_and_both_named(tmp_path):
+    one, same, other, none = (str(tmp_path / name) for name in ("one", "same", "other", "none"))
+    for path, facts in ((one, {"data": "a"}), (same, {"data": "a"}), (other, {"data": "b"}), (none, {})):
+        write_table(path, "influence", example("influence"), provenance("influence", **facts))
+    check_one_data_set(one, None, same)
+    check_one_data_set(one, same, data=("data", "a"))
+    for path in (other, none):
+        expected = f"{one} and {path} are of different data: remove the one that is out of date"
+        assert expected in refusal(check_one_data_set, one, same, path)
+        assert f"data and {path} are of different data" in refusal(
+            lambda path=path: check_one_data_set(one, path, data=("data", "a"))
+        )
 
 
 def test_tables_that_are_missing_or_of_another_format_are_refused(tmp_path):
@@ -179,7 +217,10 @@ def test_a_table_of_another_kind_or_program_is_refused(tmp_path):
 
 
 def with_schema(path, table, about):
-    pq.write_table(table.replace_schema_metadata({"bat": about}), path)
+    with pq.ParquetWriter(path, table.schema.remove_metadata(), store_schema=False) as writer:
+        writer.write_table(table.replace_schema_metadata())
+        writer.add_key_value_metadata({"bat": files.unsealed(about)})
+    files.seal(path)
 
 
 @pytest.mark.parametrize(

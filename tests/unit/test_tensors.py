@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
@@ -8,10 +9,10 @@ from refusals import refusal
 from safetensors.torch import save_file
 
 import bat
-from bat import tensors
+from bat import files, tensors
 from bat.data import DataSet, Part
 from bat.files import KEY, provenance
-from bat.tensors import read_data, read_tensors, write_data, write_tensors
+from bat.tensors import kept, read_data, read_tensors, write_data, write_tensors
 
 TENSORS = {"weights": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7), "mask": torch.tensor([True, False])}
 
@@ -106,7 +107,62 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     path = tmp_path / "cut"
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        assert refusal(read_tensors, path, "model").startswith(f"{path}: damaged, or no safetensors file")
+        assert refusal(read_tensors, path, "model").startswith(f"{path}: damaged")
+
+
+def test_each_flipped_bit_is_noticed(tmp_path):
+    write_tensors(tmp_path / "whole", TENSORS, provenance("model", spec={"seed": 1}))
+    content = (tmp_path / "whole").read_bytes()
+    path = tmp_path / "flipped"
+    for byte, bit in itertools.product(range(len(content)), range(8)):
+        path.write_bytes(content[:byte] + bytes([content[byte] ^ 1 << bit]) + content[byte + 1 :])
+        assert refusal(read_tensors, path, "model").startswith(f"{path}: ")
+    path.write_bytes(content)
+    read_tensors(path, "model")
+
+
+def test_a_file_of_another_version_or_without_checksum_is_refused(tmp_path, monkeypatch):
+    save_file(TENSORS, tmp_path / "a", metadata={KEY: provenance("model")})
+    assert "has no checksum" in refusal(read_tensors, tmp_path / "a", "model")
+    monkeypatch.setattr(files, "__version__", "0.0.1")
+    write_tensors(tmp_path / "a", TENSORS, provenance("model"))
+    monkeypatch.undo()
+    expected = f"written by version 0.0.1 of bat, and this is {bat.__version__}"
+    assert expected in refusal(read_tensors, tmp_path / "a", "model")
+
+
+def test_kept_tensors_are_made_anew_unless_they_are_of_the_same(tmp_path, monkeypatch):
+    path, made, told = tmp_path / "a", [], []
+
+    def make():
+        made.append(1)
+        return TENSORS
+
+    def take(about):
+        tensors = kept(path, about, make, told.append)
+        assert torch.equal(tensors["weights"], TENSORS["weights"])
+        return len(made), len(told)
+
+    about = provenance("part", spec={"seed": 1}, data="d", weights="w")
+    assert take(about) == (1, 0)
+    assert take(about) == (1, 0)
+    content = path.read_bytes()
+    changes = {"spec": {"seed": 2}}, {"data": "e"}, {"weights": "v"}, {"more": 1}, {"spec": {"seed": 1, "x": 0}}
+    for count, changed in enumerate(changes, start=1):
+        facts = {"spec": {"seed": 1}, "data": "d", "weights": "w"} | changed
+        path.write_bytes(content)
+        assert take(provenance("part", **facts)) == (1 + count, count)
+        assert told[-1] == f"{path}: of another spec, or from other inputs: made anew"
+    made.clear()
+    told.clear()
+    for byte in range(0, len(content), 7):
+        path.write_bytes(content[:byte] + bytes([content[byte] ^ 4]) + content[byte + 1 :])
+        take(about)
+        assert told[-1] == f"{path}: damaged, or of another version: made anew"
+        assert path.read_bytes() == content
+    assert len(made) == len(told)
+    monkeypatch.setattr(files, "__version__", "0.0.1")
+    assert take(provenance("part", spec={"seed": 1}, data="d", weights="w")) == (len(told), len(told))
 
 
 @pytest.mark.parametrize("content", [b"text", b"\0" * 100, b"\xff" * 100, b"PK\x03\x04" * 10, b"\x80\x04" * 40])

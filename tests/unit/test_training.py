@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import BAT, BAT_MART, BAT_TRADES, GAIRAT, MART, METHODS, NATURAL, PGD_AT, TRADES
-from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, network, run, same, samples, weights
+from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, network, right, run, same, samples, weights
 from torch import Tensor, nn
 
 import bat.fitting
@@ -26,6 +26,8 @@ from bat.evaluation import measure
 from bat.fitting import Epoch, Inner, fit, learning_rate_factor
 from bat.losses import Batch, Objective, Terms, objective
 from bat.models import Network, build
+from bat.records import packed
+from bat.schemas import SCHEMAS
 from bat.training import Trained, train
 
 torch.set_num_threads(1)
@@ -199,9 +201,13 @@ def test_epochs_are_shuffled() -> None:
 @pytest.mark.parametrize(
     ("schedule", "total", "factors"),
     [
-        (Steps(name="steps", milestones=(0.5, 0.75), factor=0.1), 8, [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
-        (Steps(name="steps", milestones=(0.75, 0.5), factor=0.5), 4, [1, 1, 0.5, 0.25]),
-        (Steps(name="steps", milestones=(), factor=0.1), 3, [1, 1, 1]),
+        (Steps(name="steps", warmup=0.0, milestones=(0.5, 0.75), factor=0.1), 8, [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01]),
+        (Steps(name="steps", warmup=0.0, milestones=(0.75, 0.5), factor=0.5), 4, [1, 1, 0.5, 0.25]),
+        (Steps(name="steps", warmup=0.0, milestones=(), factor=0.1), 3, [1, 1, 1]),
+        (Steps(name="steps", warmup=0.4, milestones=(0.8,), factor=0.1), 5, [1 / 3, 2 / 3, 1, 1, 0.1]),
+        (Steps(name="steps", warmup=0.25, milestones=(), factor=0.1), 10, [2 / 7, 4 / 7, 6 / 7, *[1] * 7]),
+        # milestones are fractions of the whole training, where the rate still rises too
+        (Steps(name="steps", warmup=0.5, milestones=(0.25,), factor=0.1), 8, [0.2, 0.4, 0.06, 0.08, *[0.1] * 4]),
         (OneCycle(name="one_cycle", warmup=0.4), 5, [1 / 3, 2 / 3, 1, 2 / 3, 1 / 3]),
         (OneCycle(name="one_cycle", warmup=0.5), 4, [1 / 3, 2 / 3, 1, 1 / 2]),
         (OneCycle(name="one_cycle", warmup=0.25), 10, [2 / 7, 4 / 7, 6 / 7, *(k / 7.5 for k in range(7, 0, -1))]),
@@ -225,13 +231,13 @@ def test_one_cycle_rises_to_about_1_at_warmup_and_falls(warmup: float, total: in
 
 
 @given(
-    milestones=st.lists(st.floats(0.01, 0.99), max_size=3),
+    milestones=st.lists(st.floats(0.01, 0.99), max_size=3, unique=True),
     factor=st.floats(0.01, 0.99),
     total=st.integers(1, 300),
 )
 @settings(deadline=None, max_examples=60)
 def test_steps_fall_by_the_factor_once_a_milestone(milestones: list[float], factor: float, total: int) -> None:
-    schedule = Steps(name="steps", milestones=tuple(milestones), factor=factor)
+    schedule = Steps(name="steps", warmup=0.0, milestones=tuple(milestones), factor=factor)
     factors = [learning_rate_factor(schedule, done, total) for done in range(total)]
     assert factors[0] == 1
     assert all(np.diff(factors) <= 0)
@@ -240,7 +246,9 @@ def test_steps_fall_by_the_factor_once_a_milestone(milestones: list[float], fact
 
 
 def test_the_history_has_the_rate_of_each_epochs_first_step() -> None:
-    recipe = replace(RECIPE, epochs=4, batch_size=10, schedule=Steps(name="steps", milestones=(0.3, 0.5), factor=0.1))
+    recipe = replace(
+        RECIPE, epochs=4, batch_size=10, schedule=Steps(name="steps", warmup=0.0, milestones=(0.3, 0.5), factor=0.1)
+    )
     _, history = run(samples(20), NATURAL, recipe=recipe)
     # 8 steps: 3 to 4 (from 2.4 on) are slower, and from 4 on slower still
     assert [epoch.learning_rate for epoch in history] == pytest.approx([0.05, 0.05, 0.0005, 0.0005])
@@ -295,7 +303,7 @@ def test_a_loss_that_is_not_finite_is_an_error_with_run_epoch_and_batch(passes: 
 def test_a_diverging_run_names_method_and_seed() -> None:
     spec = replace(SPEC, recipe=replace(RECIPE, learning_rate=1e30), method=BAT, seed=7)
     with pytest.raises(BatError, match=r"^method bat, seed 7: the loss is (nan|inf) in epoch 1, batch 2: "):
-        train(spec, data_set(), groups(data_set()))
+        train(spec, data_set())
 
 
 @pytest.mark.parametrize("method", [PGD_AT, BAT], ids=["pgd_at", "bat"])
@@ -437,8 +445,7 @@ def data_set() -> DataSet:
     return DataSet(samples(48, 1), samples(30, 2), samples(36, 3), classes=3)
 
 
-def groups(data: DataSet) -> dict[str, Tensor]:
-    return {name: torch.arange(len(part)) % 4 == 0 for name, part in data.parts().items()}
+RARE = torch.arange(48) % 4 == 0
 
 
 @dataclass
@@ -449,14 +456,14 @@ class Run:
 
 
 def trained_once(
-    method: Method = PGD_AT, data: DataSet | None = None, fake: Callable[[int], dict[str, float]] | None = None
+    method: Method = PGD_AT, data: DataSet | None = None, fake: Callable[[int], dict[str, Tensor]] | None = None
 ) -> Run:
-    """Train, keeping the weights before the first and after each epoch; ``fake`` replaces the measured row."""
+    """Train, keeping the weights before the first and after each epoch; ``fake`` replaces what is measured."""
     data = data_set() if data is None else data
     seen: list[dict[str, Tensor]] = []
     first: list[dict[str, Tensor]] = []
 
-    def spy(model: Network, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def spy(model: Network, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         seen.append(weights(model))
         return fake(len(seen)) if fake else measure(model, *args, **kwargs)
 
@@ -468,7 +475,7 @@ def trained_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bat.training, "measure", spy)
         patch.setattr(bat.training, "build", spy_build)
-        result = train(replace(SPEC, method=method), data, groups(data))
+        result = train(replace(SPEC, method=method), data, chosen=RARE)
     return Run(result, first[0], seen)
 
 
@@ -482,19 +489,18 @@ def test_the_best_epoch_is_the_first_of_the_highest_validation_accuracy(
 ) -> None:
     criterion = "clean" if method is NATURAL else "pgd"
 
-    def fake(epoch: int) -> dict[str, float]:
+    def fake(epoch: int) -> dict[str, Tensor]:
         # everything else points to another epoch
         misleading = {
-            f"{split}_{group}_{metric}_accuracy": 1 - accuracies[epoch - 1]
+            f"{split}_{metric}_correct": right(1 - accuracies[epoch - 1])
             for split in ("train", "validation", "test")
-            for group in ("all", "typical", "atypical")
             for metric in ("clean", "pgd")
         }
-        return misleading | {f"validation_all_{criterion}_accuracy": accuracies[epoch - 1]}
+        return misleading | {f"validation_{criterion}_correct": right(accuracies[epoch - 1])}
 
     found = trained_once(method, fake=fake)
     assert found.trained.best_epoch == best
-    assert found.trained.history["best"].tolist() == [epoch == best for epoch in range(1, 6)]
+    assert found.trained.records["best"].tolist() == [epoch == best for epoch in range(1, 6)]
     assert same(found.trained.best, found.by_epoch[best - 1])
     assert same(found.trained.last, found.by_epoch[-1])
     assert best == 5 or not same(found.trained.best, found.trained.last)
@@ -503,16 +509,19 @@ def test_the_best_epoch_is_the_first_of_the_highest_validation_accuracy(
 @by_method
 def test_the_best_weights_measure_what_their_row_says(method: Method) -> None:
     data = data_set()
-    found = train(replace(SPEC, method=method), data, groups(data))
-    assert found.history["epoch"].tolist() == [1, 2, 3, 4, 5]
+    found = train(replace(SPEC, method=method), data, chosen=RARE)
+    assert found.records["epoch"].tolist() == [1, 2, 3, 4, 5]
     model = build(SPEC.model, data.train, classes=3, seed=99)
     for state, epoch in ((found.best, found.best_epoch), (found.last, 5)):
         model.load_state_dict(state)
-        row = measure(model, data, groups(data), threat=THREAT, attack=ATTACK, seed=SPEC.seed)
-        recorded = found.history.set_index("epoch").loc[epoch]
-        assert {name: recorded[name] for name in row} == row
+        values = measure(model, data, threat=THREAT, attack=ATTACK, seed=SPEC.seed)
+        row = packed({name: each.numpy() for name, each in values.items()})
+        stored = found.records.set_index("epoch").loc[epoch]
+        assert {name: stored[name] for name in row} == row
     names = [name for name in Epoch.__dataclass_fields__ if name not in ("samples", "state")]
-    assert found.history.columns.tolist() == [*names, "trained_samples", *row, "best"]
+    expected = [*names, "trained_samples", "wrong_probability", "weight", *row, "best"]
+    assert found.records.columns.tolist() == expected
+    assert {"method", "seed", *expected} == set(SCHEMAS["records"].names)
 
 
 def test_test_samples_choose_nothing() -> None:
@@ -525,13 +534,13 @@ def test_test_samples_choose_nothing() -> None:
         Part(shuffled.pixels, (data.test.labels + 1) % 3, data.test.index, data.test.pixel_max),
         data.classes,
     )
-    found, other = (train(SPEC, part, groups(part)) for part in (data, corrupted))
+    found, other = (train(SPEC, part) for part in (data, corrupted))
     assert found.best_epoch == other.best_epoch
     assert same(found.best, other.best)
     assert same(found.last, other.last)
-    kept = [name for name in found.history if not name.startswith("test_")]
-    pd.testing.assert_frame_equal(found.history[kept], other.history[kept])
-    assert not found.history.equals(other.history)
+    kept = [name for name in found.records if not name.startswith("test_")]
+    pd.testing.assert_frame_equal(found.records[kept], other.records[kept])
+    assert not found.records.equals(other.records)
 
 
 def test_validation_samples_choose_but_do_not_train() -> None:
@@ -541,14 +550,10 @@ def test_validation_samples_choose_but_do_not_train() -> None:
     assert all(same(x, y) for x, y in zip(one.by_epoch, two.by_epoch, strict=True))
 
 
-def test_training_groups_are_those_of_the_train_split() -> None:
-    data = data_set()
-    marked = {name: torch.zeros(len(part), dtype=torch.bool) for name, part in data.parts().items()}
-    none = train(replace(SPEC, method=BAT), data, marked)
-    marked["train"] = torch.ones(48, dtype=torch.bool)
-    some = train(replace(SPEC, method=BAT), data, marked)
-    assert none.history["harmful"].sum() == 0
-    assert some.history["harmful"].sum() > 0
+def test_no_sample_is_harmful_but_among_the_chosen() -> None:
+    none, some = (train(replace(SPEC, method=BAT), data_set(), chosen=chosen) for chosen in (None, RARE))
+    assert none.records["harmful"].sum() == 0
+    assert some.records["harmful"].sum() > 0
 
 
 def test_train_is_watched_epoch_by_epoch() -> None:
@@ -559,6 +564,6 @@ def test_train_is_watched_epoch_by_epoch() -> None:
             seen.append(epoch)
             yield epoch
 
-    found = train(SPEC, data, groups(data), watch)
+    found = train(SPEC, data, watch)
     columns = ["epoch", "learning_rate", "loss", "discrimination_loss", "harmful"]
-    assert [astuple(epoch)[:5] for epoch in seen] == list(found.history[columns].itertuples(index=False, name=None))
+    assert [astuple(epoch)[:5] for epoch in seen] == list(found.records[columns].itertuples(index=False, name=None))

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import BAT, GAIRAT, METHODS, NATURAL, PGD_AT, but
-from runs import ATTACK, RECIPE, THREAT, network, run, same, samples, weights
+from runs import ATTACK, RECIPE, THREAT, network, recorded, right, run, same, samples, weights
 from runs import SPEC as ONE_METHOD
 from torch import Tensor
 
@@ -21,6 +21,8 @@ from bat.data import DataSet
 from bat.fitting import Epoch, Inner, fit
 from bat.losses import objective
 from bat.models import build
+from bat.records import packed
+from bat.schemas import SCHEMAS
 from bat.training import train
 
 torch.set_num_threads(1)
@@ -115,7 +117,7 @@ def test_label_smoothing_changes_the_loss_but_not_the_attack(method: Method) -> 
 
 SPEC = replace(ONE_METHOD, recipe=replace(RECIPE, epochs=8, ema_decay=0.5), method=BAT)
 DATA = DataSet(samples(48, 1), samples(30, 2), samples(36, 3), classes=3)
-GROUPS = {name: torch.arange(len(part)) % 4 == 0 for name, part in DATA.parts().items()}
+FEW = torch.arange(48) % 4 == 0
 
 
 def stopped_after(accuracies: list[float], patience: int) -> tuple[int, int]:
@@ -123,9 +125,9 @@ def stopped_after(accuracies: list[float], patience: int) -> tuple[int, int]:
     values = iter(accuracies)
     spec = replace(SPEC, recipe=replace(RECIPE, epochs=len(accuracies)), early_stop=patience, method=NATURAL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bat.training, "measure", lambda *_, **__: {"validation_all_clean_accuracy": next(values)})
-        trained = train(spec, DATA, GROUPS)
-    return len(trained.history), trained.best_epoch
+        patch.setattr(bat.training, "measure", lambda *_, **__: {"validation_clean_correct": right(next(values))})
+        trained = train(spec, DATA)
+    return len(trained.records), trained.best_epoch
 
 
 @pytest.mark.parametrize(
@@ -156,12 +158,12 @@ def test_early_stop_equals_a_loop_by_hand(accuracies: list[float], patience: int
 
 
 def test_a_stopped_run_is_the_start_of_the_whole_one() -> None:
-    whole = train(SPEC, DATA, GROUPS)
-    part = train(replace(SPEC, early_stop=1), DATA, GROUPS)
-    epochs = len(part.history)
+    whole = train(SPEC, DATA, chosen=FEW)
+    part = train(replace(SPEC, early_stop=1), DATA, chosen=FEW)
+    epochs = len(part.records)
     assert 1 < epochs < 8
     pd.testing.assert_frame_equal(
-        part.history.drop(columns="best"), whole.history.iloc[:epochs].drop(columns="best"), check_exact=True
+        part.records.drop(columns="best"), whole.records.iloc[:epochs].drop(columns="best"), check_exact=True
     )
     assert part.best_epoch == epochs - 1
 
@@ -169,13 +171,14 @@ def test_a_stopped_run_is_the_start_of_the_whole_one() -> None:
 def test_the_average_is_what_is_measured_chosen_and_saved() -> None:
     spec = replace(SPEC, recipe=replace(SPEC.recipe, epochs=3))
     trained, plain = (
-        train(replace(spec, recipe=replace(spec.recipe, ema_decay=decay)), DATA, GROUPS) for decay in (0.5, 0)
+        train(replace(spec, recipe=replace(spec.recipe, ema_decay=decay)), DATA, chosen=FEW) for decay in (0.5, 0)
     )
     assert not same(trained.last, plain.last)
     model = build(SPEC.model, DATA.train, classes=3, seed=99)
     model.load_state_dict(trained.last)
-    row = bat.training.measure(model, DATA, GROUPS, threat=THREAT, attack=ATTACK, seed=SPEC.seed)
-    assert {name: trained.history.iloc[-1][name] for name in row} == row
+    values = bat.training.measure(model, DATA, threat=THREAT, attack=ATTACK, seed=SPEC.seed)
+    row = packed({name: each.numpy() for name, each in values.items()})
+    assert {name: trained.records.iloc[-1][name] for name in row} == row
 
 
 # -- record of samples
@@ -215,20 +218,22 @@ def test_each_sample_is_recorded_as_it_was_trained_on(method: Method) -> None:
 
 
 def test_the_table_of_samples_has_the_atypical_training_samples_of_each_epoch() -> None:
-    trained = train(replace(SPEC, recipe=replace(RECIPE, epochs=3), method=but(BAT, alpha="inf")), DATA, GROUPS)
-    rare = GROUPS["train"]
-    assert trained.samples["epoch"].tolist() == [epoch for epoch in (1, 2, 3) for _ in range(int(rare.sum()))]
-    assert trained.samples["train_index"].tolist() == 3 * DATA.train.index[rare].tolist()
-    assert trained.samples["label"].tolist() == 3 * DATA.train.labels[rare].tolist()
-    wrong = trained.samples["wrong_probability"] > 0
-    assert (trained.samples["weight"] == (~wrong).astype(float)).all()
-    by_epoch = trained.samples.assign(wrong=wrong).groupby("epoch")["wrong"].sum()
-    assert by_epoch.tolist() == trained.history["harmful"].tolist()
+    spec = replace(SPEC, recipe=replace(RECIPE, epochs=3), method=but(BAT, alpha="inf"))
+    trained = train(spec, DATA, chosen=FEW)
+    table = recorded(trained, DATA.train, FEW)
+    assert table["epoch"].tolist() == [epoch for epoch in (1, 2, 3) for _ in range(int(FEW.sum()))]
+    assert table["train_index"].tolist() == 3 * DATA.train.index[FEW].tolist()
+    assert table["label"].tolist() == 3 * DATA.train.labels[FEW].tolist()
+    assert (table["memorization"] == table["train_index"] / 7).all()
+    wrong = table["wrong_probability"] > 0
+    assert (table["weight"] == (~wrong).astype(float)).all()
+    by_epoch = table.assign(wrong=wrong).groupby("epoch")["wrong"].sum()
+    assert by_epoch.tolist() == trained.records["harmful"].tolist()
 
 
 def test_without_atypical_samples_the_table_is_empty_with_its_columns() -> None:
-    none = {name: torch.zeros_like(rare) for name, rare in GROUPS.items()}
-    trained = train(replace(SPEC, recipe=replace(RECIPE, epochs=2)), DATA, none)
-    assert trained.samples.empty
-    assert {"epoch", "train_index", "label", "wrong_probability", "weight"} == set(trained.samples)
-    assert trained.history["harmful_weight"].map(math.isnan).all()
+    trained = train(replace(SPEC, recipe=replace(RECIPE, epochs=2)), DATA)
+    table = recorded(trained, DATA.train, torch.zeros_like(FEW))
+    assert table.empty
+    assert set(table) == set(SCHEMAS["training_samples"].names)
+    assert trained.records["harmful_weight"].map(math.isnan).all()

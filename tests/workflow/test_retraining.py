@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from stages import BAT, PGD_AT
+from stages import BAT, NATURAL, PGD_AT
 from test_workflow import SMOKE, counted, edit, new_experiment, planned, snakemake
 
 CASES = ["atypical", "top_0_05", "top_0_1", "harmful", "benign"]
@@ -18,6 +18,7 @@ EVERYTHING = {
     "harmful": 1,
     # three methods and ten runs without some samples
     "train": 13,
+    "groups": 1,
     "evaluate": 13,
     "summary": 1,
     # memorization, gallery, curves, weights, tradeoff, overfitting, influence, finding_a, finding_b, harmful
@@ -66,21 +67,56 @@ def test_another_harmful_threshold_retrains_the_runs_that_depend_on_it(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(harmful_threshold=0.3))
     assert trained == {run for run in RUNS if run.endswith(("harmful", "benign"))}
     assert len(trained) == 4
-    # finding_a, finding_b, harmful, tradeoff, overfitting
-    assert jobs == {"harmful": 1, "train": 4, "evaluate": 4, "summary": 1, "figure": 5, "results": 1}
+    # all but memorization and gallery
+    expected = {"harmful": 1, "train": 4, "evaluate": 4, "groups": 1, "summary": 1, "figure": 8, "results": 1}
+    assert jobs == expected
 
 
 def test_another_fraction_trains_its_runs_alone(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(fractions=[0.05, 0.1, 0.2]))
     assert trained == {"pgd_at_without_top_0_2", "pgd_at_without_random_top_0_2"}
-    assert jobs == {"train": 2, "evaluate": 2, "summary": 1, "figure": 4, "results": 1}
+    assert jobs == {"train": 2, "evaluate": 2, "groups": 1, "summary": 1, "figure": 7, "results": 1}
 
 
 def test_fewer_runs_train_nothing(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(method=None))
     assert not trained
-    # tradeoff, overfitting
-    assert jobs == {"summary": 1, "figure": 2, "results": 1}
+    # curves, weights, tradeoff, overfitting, influence
+    assert jobs == {"groups": 1, "summary": 1, "figure": 5, "results": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        (lambda config: config["memorization"].update(threshold=0.2), {}),
+        (lambda config: config["memorization"].update(subset_models=60), {"subsets": 1}),
+    ],
+    ids=["threshold", "more subset models"],
+)
+def test_other_scores_train_what_reads_them_and_what_follows_from_it(asked, change, more):
+    jobs, trained = changed(asked, change)
+    assert trained == {"bat", *RUNS}
+    stages = {"scores": 1, "null_pairs": 1, "robust_scores": 1, "harmful": 1, "train": 11, "evaluate": 11}
+    assert jobs == more | stages | {"groups": 1, "summary": 1, "figure": 10, "results": 1}
+
+
+def test_only_methods_with_a_score_read_scores(tmp_path):
+    folder = new_experiment(tmp_path)
+    read = {"memorization": "memorization", "shuffled": "memorization", "consistency": "memorization"}
+    read |= {"robust_memorization": "robust_memorization"}
+    methods = [NATURAL, PGD_AT, *(BAT | {"name": f"bat_{score}", "score": score} for score in read)]
+    edit(folder, lambda config: config["memorization"].update(robust={"subset_models": 20}))
+    edit(folder, lambda config: config["training"].update(methods=methods, seeds=[0]))
+    done = snakemake(folder, "--dry-run", "--printshellcmds")
+    commands = re.findall(r"python -m bat train .*", done.stdout + done.stderr)
+    assert len(commands) == 6
+    for command in commands:
+        name = re.search(rf"--best {SMOKE}/models/(\w+)/seed", command)[1]
+        expected = [read[name.removeprefix("bat_")]] if name.startswith("bat_") else []
+        assert re.findall(rf"{SMOKE}/scores/(\w+).parquet", command) == expected
+    commands = re.findall(r"python -m bat evaluate .*", done.stdout + done.stderr)
+    assert len(commands) == 6
+    assert not any("/scores/" in command for command in commands)
 
 
 def test_another_attack_on_subset_models_trains_these_alone(asked):
@@ -93,7 +129,7 @@ def test_another_attack_on_subset_models_trains_these_alone(asked):
 
 def test_another_network_of_stage_1_trains_the_subset_models_again(asked):
     jobs, _ = changed(asked, lambda config: config["memorization"].update(model={"name": "small_cnn", "width": 4}))
-    assert (jobs["subsets"], jobs["robust_subsets"], jobs["scores"], jobs["train"]) == (2, 1, 1, 13)
+    assert (jobs["subsets"], jobs["robust_subsets"], jobs["scores"], jobs["train"]) == (2, 1, 1, 11)
 
 
 def test_another_network_of_stage_2_leaves_subset_models_that_have_their_own(asked):

@@ -37,6 +37,10 @@ def test_a_published_data_set_is_downloaded_once_for_all_experiments(tmp_path):
 def test_a_users_folder_is_read_and_its_changes_are_seen(tmp_path):
     folder = use(new_experiment(tmp_path), name="image_folder", path="images", size=None, colour="rgb")
     done = snakemake(folder, DATA)
+    assert done.returncode == 2
+    assert "data.path: images: no such folder" in done.stderr
+    (folder / "images").mkdir()
+    done = snakemake(folder, DATA)
     assert done.returncode == 1
     assert "images: has no folder train" in done.stderr
     images(folder / "images")

@@ -88,6 +88,7 @@ def test_everything_is_there_and_opens(finished):
         ("bat", "pgd_at"),
     }
     assert len(pd.read_parquet(results / "scores" / "null_pairs.parquet")) == 1 + 20
+    assert set(pd.read_parquet(results / "evaluation" / "per_sample.parquet")["method"]) == {"natural", "pgd_at", "bat"}
     assert "`bat` has a better trade-off than `pgd_at`" in (results / "results.md").read_text()
     for figure in ("memorization", "gallery", "curves", "weights", "tradeoff", "overfitting", "influence"):
         assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
@@ -128,7 +129,25 @@ def test_editing_one_method_reruns_that_method_and_what_follows(copy):
         config["training"]["methods"][2]["alpha"] = 2.0
 
     edit(copy, change)
-    assert planned(copy) == {"train": 2, "evaluate": 2, "summary": 1, "figure": 5, "results": 1}
+    # all but memorization and gallery
+    assert planned(copy) == {"train": 2, "evaluate": 2, "groups": 1, "summary": 1, "figure": 5, "results": 1}
+
+
+def test_another_threshold_trains_and_attacks_bat_alone(copy):
+    edit(copy, lambda config: config["memorization"].update(threshold=0.25))
+    again = {"scores": 1, "null_pairs": 1, "train": 2, "evaluate": 2, "groups": 1, "summary": 1}
+    assert planned(copy) == again | {"figure": 7, "results": 1}
+    models, evaluations = copy / SMOKE / "models", copy / SMOKE / "evaluation"
+    kept = {path: path.stat().st_mtime_ns for path in [*models.glob("*/*/*"), *evaluations.glob("*/*/*")]}
+    before = {path: path.read_bytes() for path in models.glob("*/*/history.parquet")}
+    done = snakemake(copy, f"{SMOKE}/evaluation/summary.parquet", f"{SMOKE}/models/pgd_at/seed-0/history.parquet")
+    assert done.returncode == 0, done.stderr
+    made = {path for path, moment in kept.items() if path.stat().st_mtime_ns != moment}
+    assert all(path.parts[-3] == "bat" or path.name in ("history.parquet", "samples.parquet") for path in made)
+    assert all(path in made and path.read_bytes() != bytes_ for path, bytes_ in before.items())
+    atypical = pd.read_parquet(copy / SMOKE / "scores" / "memorization.parquet").query("memorization > 0.25")
+    for path in models.glob("*/*/samples.parquet"):
+        assert set(pd.read_parquet(path)["train_index"]) == set(atypical["train_index"])
 
 
 def test_more_subset_models_train_only_the_new_ones(copy):
@@ -157,7 +176,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, tmp_path):
     )
     deadline = time.monotonic() + 120
     # kill in the middle of stage 2, when some models are there and others are being trained
-    while not list(folder.glob(f"{SMOKE}/models/*/*/history.parquet")):
+    while not list(folder.glob(f"{SMOKE}/models/*/*/records.parquet")):
         assert time.monotonic() < deadline
         assert run.poll() is None
         time.sleep(0.02)
@@ -189,7 +208,7 @@ def test_bad_config_is_one_line_and_status_2(tmp_path, change, place):
     done = snakemake(folder, "--quiet", "all")
     assert done.returncode == 2
     *_, line = done.stderr.splitlines()
-    assert line.startswith("config: ")
+    assert line.startswith("config/")
     assert place in line
     assert "Traceback" not in done.stderr
     assert not (folder / "results").exists()
@@ -202,6 +221,30 @@ def test_a_failed_stage_leaves_no_output_and_tells_why(tmp_path):
     assert done.returncode == 1
     assert "subset model 0 (seed 0): the loss is" in done.stderr
     assert not list((folder / SMOKE).rglob("shard-*.parquet"))
+
+
+def test_failed_figures_cost_no_table_and_what_the_page_warns_of_is_said_at_the_end(finished, copy):
+    shutil.rmtree(copy / SMOKE / "figures")
+    for file in [
+        *(copy / SMOKE / "evaluation").glob("*.*"),
+        *(copy / SMOKE).glob("*.md"),
+        copy / SMOKE / "summary.tex",
+    ]:
+        file.unlink()
+    # python -m bat finds this first; what needs no figure does not import it
+    (copy / "matplotlib.py").write_text('raise ImportError("no figure in this test")\n')
+    done = snakemake(copy, "--jobs", "1")
+    assert done.returncode == 1
+    assert "no figure in this test" in done.stderr
+    assert not list((copy / SMOKE / "figures").glob("*"))
+    assert tables(copy / SMOKE) == tables(finished / SMOKE)
+    page = (copy / SMOKE / "results.md").read_text()
+    assert "| last epoch: `bat` has a better trade-off than `pgd_at`" in page
+    assert (copy / SMOKE / "summary.tex").exists()
+    # three epochs are too few to train by
+    warnings = [line[2:] for line in page.splitlines() if line.startswith("> ")]
+    assert any("The training of `bat` failed" in warning for warning in warnings)
+    assert all(f"{SMOKE}/results.md: {warning}\n" in done.stderr for warning in warnings)
 
 
 def test_report_is_one_file(copy):

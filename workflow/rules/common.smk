@@ -8,25 +8,52 @@ from dataclasses import asdict
 from pathlib import Path
 
 import bat.config
+import bat.given
 from bat.errors import BatError
 
+
+def configuration():
+    """Return the checked configuration: config/config.yaml, --configfile and --config, read as ``bat plan`` does.
+
+    Snakemake's own loader takes the second of two equal keys, and the values of --config for text; so it has no
+    ``configfile:`` to load, and what it has read of other files is read again.
+    """
+    if (
+        workflow.modifier.skip_configfile
+    ):  # the workflow that has this one as a module gives the whole
+        return bat.config.parse(bat.config.Config, config, "config")
+    given, here = workflow.config_settings, Path.cwd()
+    base = Path("config/config.yaml")
+    if not base.exists():
+        base = Path(workflow.basedir).parent / base
+    files = [base, *given.configfiles]
+    if given.replace_workflow_config and given.configfiles:
+        files = files[1:]
+    shown = [
+        file.relative_to(here) if file.is_relative_to(here) else file for file in files
+    ]
+    return bat.config.load(*map(str, shown), settings=given.config_args or ())
+
+
 try:
-    parsed = bat.config.parse(bat.config.Config, config, "config")
+    parsed = configuration()
+    bat.config.check_files(parsed)
 except BatError as error:
     print(error, file=sys.stderr)
     sys.exit(2)
 
+# numbers and keys as they are understood: no other way to write the same reruns anything
+config = asdict(parsed)
+
 RESULTS = f"results/{config['experiment']}"
 if "cache" in config["data"]:
-    CACHE = Path(config["data"]["cache"]).expanduser()
+    CACHE = bat.given.located(config["data"]["cache"])
     # of all experiments with this cache
     RECEIPT = str(CACHE / f"{config['data']['name']}.json")
     SOURCE = [RECEIPT]
 elif "path" in config["data"]:
     # a change of these makes the data anew; of what is missing, stage data tells
-    path = Path(config["data"]["path"]).expanduser()
-    files = [path / "train", path / "test"] if path.is_dir() else [path]
-    SOURCE = [str(file) for file in files if file.exists()]
+    SOURCE = bat.given.watched(config["data"]["path"])
 else:
     SOURCE = []
 expanded = bat.config.expand(parsed.training.methods, parsed.training.sweeps)
@@ -117,19 +144,31 @@ def subsets_spec(shard, adversary):
 
 
 def named_samples(run):
-    """Return the further tables that say which samples a run leaves out, or takes for atypical, by flag."""
-    tables = {}
+    """Return the tables that say which samples a run leaves out, or takes for atypical, by flag: for most runs none."""
+    tables, score = {}, RUNS[run]["method"].get("score")
+    without = (RUNS[run]["without"] or {}).get("what")
+    if without or score not in (None, "robust_memorization"):
+        tables["memorization"] = SCORES.memorization
     # which samples are harmful is known when the method has been trained with all
-    if (RUNS[run]["without"] or {}).get("what") in ("harmful", "benign"):
+    if without in ("harmful", "benign"):
         tables["harmful"] = HARMFUL
-    if RUNS[run]["method"].get("score") == "robust_memorization":
+    if score == "robust_memorization":
         tables["robust_memorization"] = rules.robust_scores.output.memorization
     return tables
 
 
 def histories(runs):
     """Return the histories of runs, of all seeds."""
-    return expand(rules.train.output.history, method=runs, seed=SEEDS)
+    return expand(HISTORY, method=runs, seed=SEEDS)
+
+
+def tell():
+    """Print what the page of results warns of, where there is one."""
+    page = Path(f"{RESULTS}/results.md")
+    lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
+    for line in lines:
+        if line.startswith("> "):
+            print(f"{page}: {line[2:]}", file=sys.stderr)
 
 
 def flags(named):

@@ -11,12 +11,11 @@ IMAGES = (
 rule evaluate:
     input:
         data=rules.data.output.data,
-        test_groups=SCORES.test_groups,
         best=rules.train.output.best,
         last=rules.train.output.last,
     output:
         **IMAGES,
-        samples=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/per_sample.parquet",
+        samples=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/attacked.parquet",
         flags=f"{RESULTS}/evaluation/{{method}}/seed-{{seed}}/flags.parquet",
     log:
         f"{RESULTS}/logs/evaluate/{{method}}/seed-{{seed}}.log",
@@ -44,7 +43,6 @@ rule evaluate:
         "python -m bat evaluate"
         " --spec {params.spec:q}"
         " --data {input.data:q}"
-        " --test-groups {input.test_groups:q}"
         " --best {input.best:q}"
         " --last {input.last:q}"
         " --out {output.samples:q}"
@@ -56,9 +54,13 @@ rule evaluate:
 
 rule summary:
     input:
+        test_groups=SCORES.test_groups,
         evaluations=expand(rules.evaluate.output.samples, method=RUNS, seed=SEEDS),
         flags=expand(rules.evaluate.output.flags, method=RUNS, seed=SEEDS),
+        files=rules.data.output.files,
+        histories=histories(RUNS),
     output:
+        per_sample=f"{RESULTS}/evaluation/per_sample.parquet",
         by_seed=f"{RESULTS}/evaluation/by_seed.parquet",
         summary=f"{RESULTS}/evaluation/summary.parquet",
         comparisons=f"{RESULTS}/evaluation/comparisons.parquet",
@@ -80,12 +82,18 @@ rule summary:
         runtime=grows(30),
     params:
         spec=spec("evaluation", "seed", "confidence", "bootstrap", questions=COMPARED),
-        code=digest("evaluation", "comparison", "statistics", "tables", "schemas"),
+        code=digest(
+            "evaluation", "comparison", "grounds", "statistics", "tables", "schemas"
+        ),
     shell:
         "python -m bat summary"
         " --spec {params.spec:q}"
+        " --test-groups {input.test_groups:q}"
         " --evaluations {input.evaluations:q}"
         " --flags {input.flags:q}"
+        " --files {input.files:q}"
+        " --histories {input.histories:q}"
+        " --per-sample {output.per_sample:q}"
         " --by-seed {output.by_seed:q}"
         " --summary {output.summary:q}"
         " --comparisons {output.comparisons:q}"

@@ -15,17 +15,15 @@ FIGURES = {
     "curves": {"histories": histories(MAIN[:8]), "test_groups": SCORES.test_groups},
     "tradeoff": {"summary": rules.summary.output.summary},
     "overfitting": {"summary": rules.summary.output.summary},
-    "influence": {
-        "evaluations": expand(
-            rules.evaluate.output.samples, method=MAIN[:8], seed=SEEDS
-        )
-    },
+    "influence": {"per_sample": rules.summary.output.per_sample},
 }
-VALUES = {"tradeoff": {"methods": VARIANTS}, "overfitting": {"methods": VARIANTS}}
+VALUES = {
+    "tradeoff": {"methods": VARIANTS},
+    "overfitting": {"methods": VARIANTS},
+    "influence": {"methods": MAIN[:8]},
+}
 if WEIGHTED:
-    FIGURES["weights"] = {
-        "samples": expand(rules.train.output.samples, method=WEIGHTED[:8], seed=SEEDS)
-    }
+    FIGURES["weights"] = {"samples": expand(SAMPLES, method=WEIGHTED[:8], seed=SEEDS)}
 if config["removal"]["method"]:
     memorized = [
         name
@@ -122,7 +120,7 @@ rule results:
             weighted=WEIGHTED,
             retrained=config["removal"]["method"],
         ),
-        code=digest("report", "verdicts"),
+        code=digest("report", "verdicts", "grounds", "stages/results"),
         flags=lambda wildcards, input: flags(dict(input.items())),
         benchmarks=f"{RESULTS}/benchmarks",
     shell:

@@ -3,8 +3,9 @@
 
 rule harmful:
     input:
-        samples=expand(
-            rules.train.output.samples, method=config["removal"]["method"], seed=SEEDS
+        memorization=SCORES.memorization,
+        records=expand(
+            rules.train.output.records, method=config["removal"]["method"], seed=SEEDS
         ),
     output:
         harmful=HARMFUL,
@@ -21,7 +22,8 @@ rule harmful:
     shell:
         "python -m bat harmful"
         " --spec {params.spec:q}"
-        " --samples {input.samples:q}"
+        " --memorization {input.memorization:q}"
+        " --records {input.records:q}"
         " --out {output.harmful:q}"
         " --log {log:q}"
         " --threads {threads}"

@@ -17,6 +17,8 @@ rule subsets:
         gpu=0,  # a profile asks for more
         mem_mb=grows(2000),
         runtime=grows(240),
+        # no parameter: a change of it must not train all models again
+        all_models=config["memorization"]["subset_models"],
     params:
         spec=lambda wildcards: subsets_spec(wildcards.shard, adversary=None),
     shell:
@@ -24,6 +26,7 @@ rule subsets:
         " --spec {params.spec:q}"
         " --data {input.data:q}"
         " --out {output.shard:q}"
+        " --all-models {resources.all_models}"
         " --log {log:q}"
         " --threads {threads}"
 

@@ -1,18 +1,19 @@
-"""Stage 2: each method, once a seed."""
+"""Stage 2: each method, once a seed, and what groups of samples did in it."""
+
+HISTORY, SAMPLES = (
+    f"{RESULTS}/models/{{method}}/seed-{{seed}}/{name}.parquet"
+    for name in ("history", "samples")
+)
 
 
 rule train:
     input:
         unpack(lambda wildcards: named_samples(wildcards.method)),
         data=rules.data.output.data,
-        memorization=SCORES.memorization,
-        validation_groups=SCORES.validation_groups,
-        test_groups=SCORES.test_groups,
     output:
         best=f"{RESULTS}/models/{{method}}/seed-{{seed}}/best.safetensors",
         last=f"{RESULTS}/models/{{method}}/seed-{{seed}}/last.safetensors",
-        history=f"{RESULTS}/models/{{method}}/seed-{{seed}}/history.parquet",
-        samples=f"{RESULTS}/models/{{method}}/seed-{{seed}}/samples.parquet",
+        records=f"{RESULTS}/models/{{method}}/seed-{{seed}}/records.parquet",
     log:
         f"{RESULTS}/logs/train/{{method}}/seed-{{seed}}.log",
     benchmark:
@@ -45,14 +46,43 @@ rule train:
         "python -m bat train"
         " --spec {params.spec:q}"
         " --data {input.data:q}"
-        " --memorization {input.memorization:q}"
-        " --validation-groups {input.validation_groups:q}"
-        " --test-groups {input.test_groups:q}"
         " {params.named}"
         " --best {output.best:q}"
         " --last {output.last:q}"
-        " --history {output.history:q}"
-        " --samples {output.samples:q}"
+        " --records {output.records:q}"
         " --checkpoint-minutes {resources.checkpoint_minutes}"
+        " --log {log:q}"
+        " --threads {threads}"
+
+
+rule groups:
+    input:
+        memorization=SCORES.memorization,
+        validation_groups=SCORES.validation_groups,
+        test_groups=SCORES.test_groups,
+        records=expand(rules.train.output.records, method=RUNS, seed=SEEDS),
+    output:
+        histories=histories(RUNS),
+        samples=expand(SAMPLES, method=RUNS, seed=SEEDS),
+    log:
+        f"{RESULTS}/logs/groups.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/groups.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(30),
+    params:
+        code=digest("records", "tables", "schemas"),
+    shell:
+        "python -m bat groups"
+        " --memorization {input.memorization:q}"
+        " --validation-groups {input.validation_groups:q}"
+        " --test-groups {input.test_groups:q}"
+        " --records {input.records:q}"
+        " --histories {output.histories:q}"
+        " --samples {output.samples:q}"
         " --log {log:q}"
         " --threads {threads}"

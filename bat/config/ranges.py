@@ -1,0 +1,80 @@
+"""Types with ranges that several records have, those of ``bat.specs`` included: each range is written once.
+
+Upper bounds of counts are no limits of the method: a number beyond is a slip, found before it fills memory or time.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, Field
+
+from bat.config.strict import LARGEST, NAME
+from bat.errors import BatError
+from bat.given import located
+
+T = TypeVar("T", bound=Sequence[object])
+
+
+def distinct(values: T) -> T:
+    """Return ``values``.
+
+    Raises:
+        ValueError: one stands there twice.
+    """
+    seen: set[tuple[type, object]] = set()
+    for value in values:
+        # 1 and true are equal to Python
+        kind = (type(value), value)
+        if kind in seen:
+            raise ValueError(f"{value} stands there twice: keep one")
+        seen.add(kind)
+    return values
+
+
+def _usable(path: str) -> str:
+    if not path.isprintable() or path != path.strip() or set(path) & set("{}"):
+        raise ValueError(
+            "no path that the workflow can use: take one without braces, line breaks, other control characters, and "
+            "spaces at its ends"
+        )
+    try:
+        parts = located(path).parts
+    except BatError as error:
+        raise ValueError(str(error)) from error
+    if any(len(part.encode()) > _LONGEST_PART for part in parts):
+        raise ValueError(f"a name in it has more than {_LONGEST_PART} bytes, which no file can have: mend it")
+    return path
+
+
+_LONGEST_PART = 255
+
+LARGEST_L2 = 1000.0
+"""Over the L2 norm of all pixels of a colour image of 577 x 577."""
+
+LONGEST_NAME = 200
+"""Letters of a run's name, which makes the name of a file, of 255 bytes at most."""
+
+LARGEST_SIDE = 4096
+"""Pixels of an image's height or width."""
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Threshold = Annotated[float, Field(ge=0, lt=1)]
+Subsample = Annotated[float, Field(gt=0, le=1)]
+Factor = Annotated[float, Field(ge=0, le=10_000)]
+Samples = Annotated[int, Field(ge=2, le=10**9)]
+Models = Annotated[int, Field(ge=1, le=10**6)]
+ModelsOrNone = Annotated[int, Field(ge=0, le=10**6)]
+FirstModel = Annotated[int, Field(ge=0, lt=10**6)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+EpochsOrNone = Annotated[int, Field(ge=0, le=100_000)]
+Steps = Annotated[int, Field(ge=1, le=100_000)]
+StepSize = Annotated[float, Field(gt=0, le=2 * LARGEST_L2)]
+Restarts = Annotated[int, Field(ge=1, le=1000)]
+Targets = Annotated[int, Field(ge=1, le=10_000)]
+BatchSize = Annotated[int, Field(ge=1, le=10**6)]
+Shuffles = Annotated[int, Field(ge=0, le=10_000)]
+Bootstrap = Annotated[int, Field(ge=100, le=100_000)]
+FilePath = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_usable)]
+RunName = Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)]
+Name = Annotated[str, Field(pattern=NAME, max_length=60)]
