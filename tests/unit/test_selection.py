@@ -176,7 +176,7 @@ def test_controls_are_drawn_by_streams_of_their_own(monkeypatch):
 
 
 def test_the_most_memorized_need_a_fraction():
-    with pytest.raises(ValueError, match="^the most memorized samples need a fraction$"):
+    with pytest.raises(ValueError, match=r"^the most memorized samples need a fraction$"):
         removed(scores(), without("top"), None, seed=0)
 
 
