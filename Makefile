@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install run report results test test-faults test-slurm clean
+.PHONY: install run report results test test-faults test-mutants test-slurm clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,11 @@ test: install
 # kills, full disks, flipped bits and made-up files: minutes, no part of `make test`
 test-faults: install
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests/faults
+
+# which changes of the package its tests do not see, `make test-mutants MODULE=losses`; no part of `make test`
+test-mutants: install
+	$(BIN)/python -m pip install --quiet --editable '.[dev,mutants]'
+	OMP_NUM_THREADS=1 python tests/mutants/run.py $(MODULE)
 
 # a cluster of one machine, on Debian as root; no part of `make test`
 test-slurm: install

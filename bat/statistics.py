@@ -50,8 +50,7 @@ def newcombe(
         p_1, p_2 = successes_1 / n_1, successes_2 / n_2
     low = p_1 - p_2 - np.hypot(p_1 - low_1, high_2 - p_2)
     high = p_1 - p_2 + np.hypot(high_1 - p_1, p_2 - low_2)
-    missing = (n_1 == 0) | (n_2 == 0)
-    return np.where(missing, np.nan, low), np.where(missing, np.nan, high)
+    return low, high
 
 
 def standard_error(successes_1: Counts, n_1: Counts, successes_2: Counts, n_2: Counts) -> Floats:

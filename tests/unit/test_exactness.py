@@ -122,6 +122,9 @@ def test_of_samples_memorized_alike_the_first_are_removed():
     for fraction, first in ((1 / 7, [2]), (2 / 7, [0, 2]), (4 / 7, [0, 2, 3, 4]), (6 / 7, [0, 2, 3, 4, 5, 6])):
         named = removed(table, Without(what="top", fraction=fraction, random=False), None, seed=0)
         assert np.flatnonzero(named).tolist() == first
+    many = table_of(np.arange(400) % 2 / 2)
+    named = removed(many, Without(what="top", fraction=0.25, random=False), None, seed=0)
+    assert np.flatnonzero(named).tolist() == list(range(1, 200, 2))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,11 @@ def test_of_samples_memorized_alike_the_first_are_removed():
 def test_the_number_removed_is_that_of_the_decimal(n, fraction, count):
     table = table_of(np.linspace(0, 1, n))
     assert removed(table, Without(what="top", fraction=fraction, random=False), None, seed=0).sum() == count
+
+
+def test_memorization_of_exactly_a_methods_threshold_is_not_over_it():
+    table = table_of([0.15, 0.1500001, 0.1499999], atypical=False)
+    assert atypical_for(table, None, but(BAT, threshold=0.15), seed=0).tolist() == [False, True, False]
 
 
 def test_consistency_at_exactly_the_threshold_is_not_over_it():

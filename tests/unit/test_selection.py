@@ -11,6 +11,7 @@ from methods import BAT, BAT_MART, BAT_TRADES, PGD_AT, but
 from refusals import refusal
 from scipy.stats import ttest_ind
 
+import bat.selection
 from bat.config import Removal, Without, removal_pairs, removal_runs
 from bat.memorization import effect_table
 from bat.selection import atypical_for, harmful_table, removed
@@ -166,10 +167,26 @@ def test_a_samples_own_score_decides_whatever_the_order_of_samples(score, seed):
     assert found.tolist() == expected
 
 
+def test_controls_are_drawn_by_streams_of_their_own(monkeypatch):
+    asked = []
+    monkeypatch.setattr(bat.selection, "derive_seed", lambda *parts: asked.append(parts) or 0)
+    removed(scores(), without("top", 0.25, random=True), None, seed=7)
+    atypical_for(scores(), None, but(BAT, score="shuffled"), seed=8)
+    assert asked == [(7, "without", "random_top_0_25"), (8, "shuffled")]
+
+
+def test_the_most_memorized_need_a_fraction():
+    with pytest.raises(ValueError, match=r"^the most memorized samples need a fraction$"):
+        removed(scores(), without("top"), None, seed=0)
+
+
 def test_consistency_that_is_not_there_is_refused():
     imported = scores().assign(p_out=np.nan)
     line = refusal(lambda: atypical_for(imported, None, but(BAT, score="consistency"), seed=0))
-    assert line.startswith("method bat: score is consistency")
+    assert line == (
+        "method bat: score is consistency, but the scores have no p_out: take memorization, or estimate the scores "
+        "(scores.source: subsets)"
+    )
     assert atypical_for(imported, None, BAT, seed=0).any()
 
 

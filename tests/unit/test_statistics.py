@@ -137,9 +137,16 @@ PAIRED = [lambda *table: newcombe(*table, confidence=0.95), standard_error, grea
 
 
 @pytest.mark.parametrize("function", PAIRED, ids=["newcombe", "standard_error", "greater_p_value"])
-@pytest.mark.parametrize("table", [(0, 0, 3, 5), (3, 5, 0, 0), (0, 0, 0, 0)])
+@pytest.mark.parametrize("table", [(0, 0, 3, 5), (3, 5, 0, 0), (0, 0, 0, 0), (0, 0, 0, 5), (0, 0, 5, 5), (0, 5, 0, 0)])
 def test_a_comparison_with_nothing_is_nan(function, table):
     assert np.isnan(function(*counts(*table))).all()
+
+
+@pytest.mark.parametrize("confidence", [0.68, 0.7, 0.9, 0.95])
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_wilson_ends_at_0_and_1_exactly(n, confidence):
+    assert wilson(*counts(0, n), confidence=confidence)[0] == 0
+    assert wilson(*counts(n, n), confidence=confidence)[1] == 1
 
 
 def test_wilson_of_nothing_is_nan():
@@ -216,6 +223,11 @@ def test_paired_p_value_of_one_seed_is_mcnemars(gained, lost):
 
 def test_paired_p_value_stays_positive_far_out():
     assert 0 < paired_p_value(np.ones((5, 100), dtype=np.int64)) == pytest.approx(2.0**-99, rel=1e-9)
+
+
+def test_a_p_value_is_at_most_1():
+    # the probabilities of 470 coins add up to a little more
+    assert paired_p_value(np.repeat([1, -1], 235)[None]) == 1
 
 
 def test_holm_gives_the_steps_of_the_paper():
