@@ -19,10 +19,15 @@ ROUNDING = 1e-9
 def near_chance(accuracy: float, chance: float) -> bool:
     """Return whether an accuracy is at most a tenth of the way from chance to 1: a model that did not train.
 
-    chance: the share of the most frequent class, what a constant answer gets.
+    chance: of ``majority_share``.
     """
     # rounded, so that exactly a tenth is one; NaN is no accuracy
     return not round(accuracy - chance - 0.1 * (1 - chance), 12) > 0
+
+
+def majority_share(labels: Counts) -> float:
+    """Return the share of the most frequent class, the accuracy of a constant answer. labels: (n,)."""
+    return float(np.bincount(labels).max() / len(labels))
 
 
 def wilson(successes: Counts, n: Counts, *, confidence: float) -> tuple[Floats, Floats]:

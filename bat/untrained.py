@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bat.statistics import Counts, Floats, near_chance
+from bat.statistics import Counts, Floats, majority_share, near_chance
 
 
 def failure(accuracy: float, losses: Sequence[float], labels: Counts, *, recipe: str) -> str | None:
@@ -16,7 +16,7 @@ def failure(accuracy: float, losses: Sequence[float], labels: Counts, *, recipe:
     """
     still = _standing(losses)
     constant = f"the loss is {losses[-1]:.3g} since epoch {still}" if still else ""
-    chance = _chance(labels)
+    chance = majority_share(labels)
     if near_chance(accuracy, chance):
         found = f"clean training accuracy {100 * accuracy:.1f} % is near chance ({100 * chance:.1f} %)"
         return f"{found}{', and ' * bool(still)}{constant}: the model did not train; {_remedy(recipe)}"
@@ -33,7 +33,7 @@ def failed_subsets(mask: NDArray[np.bool_], correct: NDArray[np.bool_], labels: 
 
     mask, correct: (models, n), in the subset and correctly classified; labels: (n,); None where each model trained.
     """
-    chance = _chance(labels)
+    chance = majority_share(labels)
     own: Floats = (mask & correct).sum(1) / mask.sum(1)
     failed = np.array([near_chance(accuracy, chance) for accuracy in own])
     if not failed.any():
@@ -43,10 +43,6 @@ def failed_subsets(mask: NDArray[np.bool_], correct: NDArray[np.bool_], labels: 
         f"{failed.sum()} of {len(own)} subset models are near chance on their own training samples ({accuracy}): "
         f"they did not train, and scores from them mean nothing; {_remedy(recipe)}"
     )
-
-
-def _chance(labels: Counts) -> float:
-    return float(np.bincount(labels).max() / len(labels))
 
 
 def _standing(losses: Sequence[float]) -> int | None:

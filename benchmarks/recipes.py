@@ -29,7 +29,7 @@ from bat.losses import objective
 from bat.models import build
 from bat.seeds import derive_seed, generator
 from bat.sources import Samples, Source, open_source
-from bat.statistics import near_chance
+from bat.statistics import majority_share, near_chance
 
 EPS = {"digits": 0.15, "mnist": 0.1, "colour_mnist": 0.1, "cifar100": 8 / 255, "tiny_imagenet": 8 / 255}
 """Of adversarial training, for pixels in [0, 1], by data set."""
@@ -64,7 +64,7 @@ def main() -> None:
     failed = 0
     for name in options.data:
         data = dataset(name, options.cache, train=options.train, test=options.test)
-        chance = float(data.train.labels.bincount().max()) / len(data.train)
+        chance = majority_share(data.train.labels.numpy())
         for method in METHODS:
             start = time.process_time()
             rows = [accuracies(config, data, method, eps=EPS[name], seed=seed) for seed in range(options.seeds)]

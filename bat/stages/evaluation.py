@@ -22,6 +22,7 @@ from bat.grounds import failures
 from bat.journal import Journal
 from bat.specs import AttackSpec, EvaluateSpec, SummarySpec
 from bat.stages.inputs import check_one_training, read_data, read_model
+from bat.statistics import majority_share
 from bat.tables import check_labels, check_one_data_set, read_table, read_table_with_facts, write_table
 from bat.tensors import kept, write_tensors
 
@@ -159,7 +160,7 @@ def summary(
     name = tier(parse(EvaluateSpec, json.dumps(specs[0]), evaluations[0]).ensemble)
     trained, natural = _histories(histories)
     labels = read_table(files, "files").query("split == 'train'")["label"]
-    chance = float(labels.value_counts(normalize=True).max())
+    chance = majority_share(labels.to_numpy())
     models, known = (set(table[["method", "seed"]].itertuples(index=False)) for table in (samples, trained))
     for run, number in sorted(models - known):
         raise BatError(f"--histories: none of {run}, seed {number}, whose training is unknown then: give that too")
