@@ -1,7 +1,6 @@
 """An unfinished training run on disk, so that a killed one goes on. Tensors and JSON: nothing is ever unpickled."""
 
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bat.errors import BatError
+from bat.errors import BatError, stoppable
 from bat.files import provenance, remove
 from bat.tensors import read_tensors, write_tensors
 from bat.training import Progress
@@ -66,18 +65,12 @@ class Checkpoint:
     @contextmanager
     def guarding(self) -> Iterator[None]:
         """Write what is done when Ctrl-C ends a run, or SIGTERM: clusters send it before they take a machine away."""
-
-        def stop(number: int, _: object) -> None:
-            raise SystemExit(128 + number)
-
-        before = signal.signal(signal.SIGTERM, stop)
         try:
-            yield
+            with stoppable():
+                yield
         except (KeyboardInterrupt, SystemExit):
             self._write()
             raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def _write(self) -> None:
         if self._latest is None:

@@ -4,13 +4,9 @@ import importlib
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from bat.errors import BatError, Stopped, is_out_of_memory, one_line
+from bat.errors import BatError, is_out_of_memory, one_line, stoppable
 from bat.files import disk_errors
 
 _MEMORY = {
@@ -26,7 +22,7 @@ _MEMORY = {
 def main(arguments: list[str] | None = None) -> None:
     """Run one stage. Exits with status 2 after an error that the user can mend, quietly when it is told to stop."""
     try:
-        with _stoppable():
+        with stoppable():
             _run(arguments)
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -85,23 +81,6 @@ def _run(arguments: list[str] | None) -> None:
         raise
     finally:
         journal.close()
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM end the process as Ctrl-C does: what was begun is cleaned up, and nothing is said."""
-
-    def stop(number: int, _: Any) -> None:
-        raise Stopped(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(stage: str, message: str) -> int:

@@ -1,5 +1,10 @@
 """The one exception for what a user can mend, and how errors become one line."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BatError(Exception):
     """An expected error, told in one line: what is wrong, where, and what to do.
@@ -14,6 +19,24 @@ class BatError(Exception):
 
 class Stopped(SystemExit):
     """The process was asked to stop: 128 and the signal's number is its exit status."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM raise ``Stopped``, so that it ends the process as Ctrl-C does: what was begun is cleaned up."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(128 + number)
+
+    # signals are the main thread's alone
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def one_line(text: object, longest: int = 2000) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bat.errors import BatError
+from bat.given import located
 
 _TABLES = ("memorization", "influence", "train_influence", "test_groups", "validation_groups")
 _OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -71,9 +72,9 @@ def _expanded(name: str, value: Any) -> Any:
     if "\0" in value:
         raise BatError(f"--{name}: a path cannot hold the character 0")
     try:
-        return str(Path(value).expanduser()) if value.startswith("~") else value
-    except RuntimeError as error:
-        raise BatError(f"--{name} {value}: no such user's folder: write the path out") from error
+        return str(located(value)) if value.startswith("~") else value
+    except BatError as error:
+        raise BatError(f"--{name} {error}") from error
 
 
 def _named(options: dict[str, Any], names: Any) -> Iterator[tuple[str, str]]:
