@@ -147,28 +147,28 @@ def wait_for(process: "subprocess.Popen[bytes]", stages: Sequence[str]) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="the kernel tells no processes of a group")
-def test_ctrl_c_a_request_to_stop_and_a_killed_worker(expected: dict[str, bytes], tmp_path: Path) -> None:
-    """In turn on one experiment: SIGINT and SIGTERM in each slow stage, and the process of one job killed."""
-    moments, folder = random.Random(1), new_folder(tmp_path / "a")
-    for stage in ("subsets", "train", "evaluate"):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            process = start(folder)
-            assert wait_for(process, [stage]), "ended too soon for this test"
-            time.sleep(moments.uniform(1, 4))
-            end(process, number)
-            assert process.returncode != 0
-            assert_only_right_files(folder, expected)
-            assert start(folder, "--unlock").wait() == 0
+@pytest.mark.parametrize("stage", ["subsets", "train", "evaluate"])
+def test_ctrl_c_a_request_to_stop_and_a_killed_worker(stage: str, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """In turn on one experiment: SIGINT and SIGTERM in a slow stage, and the process of one of its jobs killed."""
+    moments, folder = random.Random(stage), new_folder(tmp_path / "a")
+    for number in (signal.SIGINT, signal.SIGTERM):
         process = start(folder)
-        worker = wait_for(process, [stage])
-        time.sleep(moments.uniform(1, 3))
-        try:
-            os.kill(worker, signal.SIGKILL)
-        except ProcessLookupError:  # it has just ended: another one
-            os.kill(wait_for(process, [stage]), signal.SIGKILL)
-        # snakemake ends the other jobs and says which failed
-        assert process.wait() == 1
-        assert "Error in rule" in (folder / "snakemake.log").read_text()
+        assert wait_for(process, [stage]), "ended too soon for this test"
+        time.sleep(moments.uniform(1, 4))
+        end(process, number)
+        assert process.returncode != 0
         assert_only_right_files(folder, expected)
+        assert start(folder, "--unlock").wait() == 0
+    process = start(folder)
+    worker = wait_for(process, [stage])
+    time.sleep(moments.uniform(1, 3))
+    try:
+        os.kill(worker, signal.SIGKILL)
+    except ProcessLookupError:  # it has just ended: another one
+        os.kill(wait_for(process, [stage]), signal.SIGKILL)
+    # snakemake goes on with what does not need that job, and says which failed
+    assert process.wait() == 1
+    assert "Error in rule" in (folder / "snakemake.log").read_text()
+    assert_only_right_files(folder, expected)
     finish(folder)
     assert_finished_like(folder, expected)
