@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from bat.errors import BatError, is_out_of_memory, one_line, stoppable
-from bat.files import disk_errors
+from bat.io.files import disk_errors
 
 _MEMORY = {
     "attack": "--batch-size",
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str] | None) -> None:
     from bat.commands import parser
-    from bat.journal import Journal
+    from bat.io.journal import Journal
     from bat.paths import checked
 
     try:
@@ -62,7 +62,7 @@ def _run(arguments: list[str] | None) -> None:
         module, function = run.split(":")
         with disk_errors():
             # only here: a stage's libraries are heavy
-            getattr(importlib.import_module(f"bat.stages.{module}"), function)(journal, **options)
+            getattr(importlib.import_module(f"bat.{module}"), function)(journal, **options)
         journal.finish()
     except BatError as error:
         journal.failure(one_line(error))

@@ -68,21 +68,21 @@ def parser() -> argparse.ArgumentParser:
     add(
         stages,
         "download",
-        "data:download",
+        "data.stage:download",
         "Download a published data set to its cache, unless it is there.",
         spec | {"out": "a receipt, JSON"},
     )
     add(
         stages,
         "data",
-        "data:data",
+        "data.stage:data",
         "Read a data set and split it.",
         spec | {"out": "the data set, safetensors", "files": "a row a sample: split, index, class, file; Parquet"},
     )
     subsets = add(
         stages,
         "subsets",
-        "memorization:subsets",
+        "scores.stage:subsets",
         "Train models on random subsets and record what each classifies correctly.",
         spec | data | {"out": "the shard, Parquet"},
     )
@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         stages,
         "scores",
-        "memorization:scores",
+        "scores.stage:scores",
         "Estimate memorization and influence from all shards.",
         spec | data | scores | {"influence": "influence.parquet", "train-influence": "train_influence.parquet"},
         {"shards": "the shards of stage subsets"},
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         stages,
         "null-pairs",
-        "memorization:null_pairs",
+        "scores.stage:null_pairs",
         "Count the influence pairs found where there are none, with the models' results shuffled.",
         spec | data | {"memorization": scores["memorization"], "out": "a row a shuffle, Parquet"},
         {"shards": "the shards of stage subsets"},
@@ -108,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         stages,
         "import-scores",
-        "released:import_scores",
+        "scores.importing:import_scores",
         "Write the tables of stage scores from a file of scores, without any subset model.",
         spec
         | data
@@ -119,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     train = add(
         stages,
         "train",
-        "training:train",
+        "training.stage:train",
         "Train one method with one seed.",
         spec | data | models | {"records": "a row an epoch, with packed values of each sample; Parquet"},
     )
@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         stages,
         "groups",
-        "groups:groups",
+        "training.groups:groups",
         "Form groups of samples from the records of training: accuracies over epochs, and what atypical samples saw.",
         scores,
         {
@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         stages,
         "harmful",
-        "findings:harmful",
+        "scores.findings:harmful",
         "Divide the atypical training samples into harmful and benign ones.",
         spec | {"memorization": scores["memorization"], "out": "harmful.parquet"},
         {"records": "records.parquet of each seed of one method, from stage train"},
@@ -157,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         stages,
         "robust-scores",
-        "findings:robust_scores",
+        "scores.findings:robust_scores",
         "Estimate memorization and influence under attack, from subset models trained adversarially.",
         spec
         | data
@@ -173,14 +173,14 @@ def parser() -> argparse.ArgumentParser:
     evaluate = add(
         stages,
         "evaluate",
-        "evaluation:evaluate",
+        "evaluation.stage:evaluate",
         "Attack one model's best and last weights on each test sample.",
         spec | data | models | {"out": "attacked.parquet", "flags": "flags.parquet"},
     )
     add(
         stages,
         "summary",
-        "evaluation:summary",
+        "evaluation.stage:summary",
         "Sum up the evaluations of all models: accuracies of groups with intervals.",
         spec
         | groups
@@ -201,14 +201,14 @@ def parser() -> argparse.ArgumentParser:
     verify = add(
         stages,
         "verify",
-        "verify:verify",
+        "evaluation.verify:verify",
         "Recompute each result of evaluate from model and adversarial images.",
         data | models | {"images": "images that evaluate wrote", "samples": "attacked.parquet"},
     )
     attack = add(
         stages,
         "attack",
-        "attack:attack",
+        "evaluation.attack:attack",
         "Attack a model of your own on images of your own.",
         {
             "model": "module:function, a function that returns a torch.nn.Module from images in [0, 1] to logits; "
@@ -230,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
     plan = add(
         stages,
         "plan",
-        "plan:plan",
+        "planning.stage:plan",
         "Say what an experiment will cost on this machine, from a few timed steps: jobs, hours, memory, disk.",
         {},
     )
@@ -251,7 +251,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         figures,
         "memorization",
-        "figures:memorization",
+        "report.figures.stage:memorization",
         "Histogram of memorization.",
         {"memorization": scores["memorization"]},
         out,
@@ -259,7 +259,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         figures,
         "gallery",
-        "figures:gallery",
+        "report.figures.stage:gallery",
         "The most memorized training samples beside those that influence them most.",
         data | {"memorization": scores["memorization"], "train-influence": "train_influence.parquet"},
         out,
@@ -267,7 +267,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         figures,
         "curves",
-        "figures:curves",
+        "report.figures.stage:curves",
         "Accuracy over epochs, typical and atypical samples apart.",
         groups,
         {"histories": "history.parquet of each model"} | out,
@@ -275,7 +275,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         figures,
         "weights",
-        "figures:weights",
+        "report.figures.stage:weights",
         "Weights that methods give to atypical training samples, over epochs.",
         {},
         {"samples": "samples.parquet of each model"} | out,
@@ -285,7 +285,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         figures,
         "tradeoff",
-        "figures:tradeoff",
+        "report.figures.stage:tradeoff",
         "Clean against robust accuracy, a point a method.",
         summary,
         methods | out,
@@ -293,7 +293,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         figures,
         "influence",
-        "figures:influence",
+        "report.figures.stage:influence",
         "Accuracy against the influence of atypical training samples.",
         {"per-sample": "per_sample.parquet"},
         {"methods": "the methods to draw"} | out,
@@ -301,7 +301,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         figures,
         "overfitting",
-        "figures:overfitting",
+        "report.figures.stage:overfitting",
         "Accuracy at the best and the last epoch of each method.",
         summary,
         methods | out,
@@ -309,7 +309,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         figures,
         "finding_a",
-        "figures:finding_a",
+        "report.figures.stage:finding_a",
         "What leaving out memorized samples does to test samples.",
         summary,
         {"histories": "history.parquet of each model, first one trained with all samples"} | out,
@@ -318,7 +318,7 @@ def parser() -> argparse.ArgumentParser:
     finding_b = add(
         figures,
         "finding_b",
-        "figures:finding_b",
+        "report.figures.stage:finding_b",
         "What leaving out harmful samples does to typical test samples.",
         {"comparisons": "comparisons.parquet"} | harmful,
         out,
@@ -327,7 +327,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         figures,
         "harmful",
-        "figures:harmful",
+        "report.figures.stage:harmful",
         "The most harmful and the most benign atypical training samples.",
         data | harmful,
         out,
@@ -335,7 +335,7 @@ def parser() -> argparse.ArgumentParser:
     results = add(
         stages,
         "results",
-        "results:results",
+        "report.stage:results",
         "Write accuracies as tables for papers, and a page that says what was found.",
         spec
         | {"summary": "summary.parquet", "comparisons": "comparisons.parquet", "flags": "flags of all models, Parquet"}
@@ -350,7 +350,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         stages,
         "schema",
-        "schema:schema",
+        "config.schema:schema",
         "Write the schema of configuration files.",
         {"out": "YAML file"},
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bat.errors import BatError
-from bat.given import located
+from bat.io.given import located
 
 _TABLES = ("memorization", "influence", "train_influence", "test_groups", "validation_groups")
 _OUTPUTS: dict[str, tuple[str, ...]] = {

@@ -20,12 +20,12 @@ from pyautoattack import AutoAttack
 
 from bat.attacks.ensemble import STANDARD
 from bat.config import Attack, EvaluationPgd, Method, Threat, load
-from bat.data import DataSet, Part, load_source
-from bat.evaluation import evaluate
-from bat.fitting import Inner, fit
-from bat.losses import objective
+from bat.data.dataset import DataSet, Part, load_source
+from bat.evaluation.under_attack import evaluate
 from bat.models import Network, build
 from bat.seeds import derive_seed
+from bat.training.loop import Inner, fit
+from bat.training.losses import objective
 
 NAMES = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "square": "square"}
 THREATS = {

@@ -22,14 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bat.config import Config, ImageFolder, Method, Natural, Packaged, Pgd, PgdAt, Published, Threat, load
-from bat.data import DataSet, split
-from bat.evaluation import correct
-from bat.fitting import Inner, fit
-from bat.losses import objective
+from bat.data.dataset import DataSet, split
+from bat.data.sources import Samples, Source, open_source
+from bat.evaluation.under_attack import correct
 from bat.models import build
 from bat.seeds import derive_seed, generator
-from bat.sources import Samples, Source, open_source
 from bat.statistics import majority_share, near_chance
+from bat.training.loop import Inner, fit
+from bat.training.losses import objective
 
 EPS = {"digits": 0.15, "mnist": 0.1, "colour_mnist": 0.1, "cifar100": 8 / 255, "tiny_imagenet": 8 / 255}
 """Of adversarial training, for pixels in [0, 1], by data set."""

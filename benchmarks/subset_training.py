@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from bat.config import Natural, load
-from bat.data import load_source
-from bat.fitting import fit
-from bat.losses import objective
+from bat.data.dataset import load_source
 from bat.models import build
+from bat.training.loop import fit
+from bat.training.losses import objective
 
 MODELS = 3
 

@@ -7,8 +7,8 @@ import methods
 import pytest
 
 from bat.cli import main
-from bat.files import provenance
-from bat.tables import read_table_with_facts, write_table
+from bat.io.files import provenance
+from bat.io.tables import read_table_with_facts, write_table
 
 MODEL = {"name": "mlp", "width": 16}
 COMPUTE = {"precision": "float32", "channels_last": False, "compile": False, "micro_batch": 0}

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import yaml
 
 from bat.errors import BatError
-from bat.given import located, open_file, reason
+from bat.io.given import located, open_file, reason
 
 LARGEST_FILE = 100_000
 """Bytes: twenty times the default configuration, and at most a second to read."""

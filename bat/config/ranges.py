@@ -1,4 +1,4 @@
-"""Types with ranges that several records have, those of ``bat.specs`` included: each range is written once.
+"""Types with ranges that several records have, those of ``bat.config.specs`` included: each range is written once.
 
 Upper bounds of counts are no limits of the method: a number beyond is a slip, found before it fills memory or time.
 """
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from bat.config.strict import LARGEST, NAME
 from bat.errors import BatError
-from bat.given import located
+from bat.io.given import located
 
 T = TypeVar("T", bound=Sequence[object])
 

@@ -12,7 +12,7 @@ from bat.config.documents import read_document, read_value, short
 from bat.config.experiment import Config
 from bat.config.scores import FileScores
 from bat.errors import BatError
-from bat.given import located, reason, status
+from bat.io.given import located, reason, status
 
 T = TypeVar("T")
 Location = tuple[int | str, ...]

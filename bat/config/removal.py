@@ -92,7 +92,7 @@ def check_fractions(fractions: Sequence[float], samples: int) -> None:
         ValueError: one is not; names it.
     """
     for fraction in fractions:
-        # of the decimal as written, as in ``bat.selection``
+        # of the decimal as written, as in ``bat.training.selection``
         count = round(Decimal(str(fraction)) * samples)
         if not 1 <= count <= samples - 2:
             raise ValueError(

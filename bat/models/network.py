@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bat.config import LibraryModel, Model, SizedModel
-from bat.data import Part
+from bat.data.dataset import Part
 from bat.errors import BatError
 from bat.models.library import library_body
 from bat.models.residual import preact_resnet18, resnet, resnet9, wide_resnet

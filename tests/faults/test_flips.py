@@ -27,9 +27,9 @@ from stages import (
 )
 from stages import training as training_flags
 
-from bat.checkpoints import Checkpoint
-from bat.files import provenance
-from bat.tables import read_table_with_facts, write_table
+from bat.io.files import provenance
+from bat.io.tables import read_table_with_facts, write_table
+from bat.training.checkpoints import Checkpoint
 
 torch.set_num_threads(1)
 

@@ -32,7 +32,7 @@ STAGES: list[tuple[str, dict[str, Any]]] = [
 DRIVER = """
 import contextlib, io, json, resource, sys
 import torch
-from bat.checkpoints import Checkpoint
+from bat.training.checkpoints import Checkpoint
 from bat.cli import main
 limit, *stages = map(json.loads, sys.argv[1:])
 keep = Checkpoint.keep

@@ -319,8 +319,8 @@ SPECS: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.fixture(scope="module")
 def _imported() -> None:
     """Import the stages before the time of a case is taken."""
-    for module in ("memorization", "training", "evaluation", "findings"):
-        importlib.import_module(f"bat.stages.{module}")
+    for module in ("scores.stage", "training.stage", "evaluation.stage", "scores.findings"):
+        importlib.import_module(f"bat.{module}")
 
 
 @pytest.mark.usefixtures("_imported")

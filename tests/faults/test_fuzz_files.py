@@ -27,10 +27,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from bat.config import ImageFolder, Npz
+from bat.data.sources import Source, open_source
 from bat.errors import BatError
-from bat.released import Released, read_released
-from bat.sources import Source, open_source
-from bat.stages.attack import _read_images
+from bat.evaluation.attack import _read_images
+from bat.scores.released import Released, read_released
 
 SECONDS = 2
 

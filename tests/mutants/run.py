@@ -42,7 +42,7 @@ def _tested(name: str, table: dict[str, list[str]], workers: int) -> float:
     function = name.removeprefix(module).removeprefix(".")
     # beside functions named x_f, mutmut has methods named xǁClassǁf
     pattern = f"bat.{module}.x*{function}__mutmut_*" if function else f"bat.{module}.*"
-    tests = [f"tests/unit/{test}.py" for test in table.get(module, [])] or ["tests/unit"]
+    tests = [str(_only(test)) for test in table.get(module, [])] or [f"tests/{module.partition('.')[0]}"]
     folder = WORK / module
     _copy(folder, path, tests)
     with (folder / "log").open("w") as log:
@@ -66,6 +66,11 @@ def _tested(name: str, table: dict[str, list[str]], workers: int) -> float:
     kinds = f"{killed} caught, {equivalent} equivalent, {len(left) - equivalent} not caught"
     print(f"{name}: {total} mutants: {kinds}; {score:.1%}", flush=True)
     return score
+
+
+def _only(test: str) -> Path:
+    (found,) = ROOT.glob(f"tests/**/{test}.py")
+    return found.relative_to(ROOT)
 
 
 def _copy(folder: Path, path: Path, tests: list[str]) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from test_workflow import ENVIRONMENT, ROOT, SMOKE, edit, new_experiment, planned
+from experiments import ENVIRONMENT, ROOT, SMOKE, edit, new_experiment, planned
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")]
 

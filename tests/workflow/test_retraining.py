@@ -3,8 +3,8 @@
 import re
 
 import pytest
+from experiments import SMOKE, counted, edit, new_experiment, planned, snakemake
 from stages import BAT, NATURAL, PGD_AT
-from test_workflow import SMOKE, counted, edit, new_experiment, planned, snakemake
 
 CASES = ["atypical", "top_0_05", "top_0_1", "harmful", "benign"]
 RUNS = [f"pgd_at_without_{random}{case}" for random in ("", "random_") for case in CASES]

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pandas as pd
+from experiments import SMOKE, edit, new_experiment, planned, snakemake
 from PIL import Image
-from test_workflow import SMOKE, edit, new_experiment, planned, snakemake
 
-from bat.tensors import read_data
+from bat.io.tensors import read_data
 
 SCORES = f"{SMOKE}/scores/memorization.parquet"
 DATA = f"{SMOKE}/data/data.safetensors"

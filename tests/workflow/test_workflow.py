@@ -1,63 +1,17 @@
 """The workflow as a user runs it: real snakemake processes on the smoke experiment, each in a folder of its own."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from experiments import ENVIRONMENT, ROOT, SMOKE, command, edit, new_experiment, planned, snakemake, tables
 
-from bat.schemas import SCHEMAS
-
-ROOT = Path(__file__).parents[2]
-SMOKE = "results/smoke"
-# the environment's own python and snakemake first, also where it is not activated
-ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-
-
-def command(*arguments):
-    options = ["--snakefile", ROOT / "workflow" / "Snakefile", "--configfile", "config/smoke.yaml", "--cores", "2"]
-    return [sys.executable, "-m", "snakemake", *map(str, arguments), *map(str, options)]
-
-
-def snakemake(folder, *arguments):
-    return subprocess.run(command(*arguments), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
-
-def new_experiment(folder):
-    shutil.copytree(ROOT / "config", folder / "config")
-    return folder
-
-
-def edit(folder, change):
-    """Change the smoke config by ``change``, a function of its dict."""
-    path = folder / "config" / "smoke.yaml"
-    config = yaml.safe_load(path.read_text())
-    change(config)
-    path.write_text(yaml.safe_dump(config))
-
-
-def planned(folder, *arguments):
-    """Return how many jobs of each rule a run would do."""
-    return counted(snakemake(folder, *arguments, "--dry-run"))
-
-
-def counted(done):
-    """Return how many jobs of each rule a dry run tells of."""
-    assert done.returncode == 0, done.stderr
-    statistics = re.search(r"^-+ +-+\n(.*?)\n\n", done.stdout + done.stderr, re.MULTILINE | re.DOTALL)
-    jobs = dict(line.split() for line in statistics[1].splitlines()) if statistics else {}
-    return {rule: int(count) for rule, count in jobs.items() if rule not in ("all", "total")}
-
-
-def tables(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.parquet")}
+from bat.io.schemas import SCHEMAS
 
 
 @pytest.fixture(scope="module")

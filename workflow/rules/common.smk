@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import bat.config
-import bat.given
+import bat.io.given
 from bat.errors import BatError
 
 
@@ -47,13 +47,13 @@ config = asdict(parsed)
 
 RESULTS = f"results/{config['experiment']}"
 if "cache" in config["data"]:
-    CACHE = bat.given.located(config["data"]["cache"])
+    CACHE = bat.io.given.located(config["data"]["cache"])
     # of all experiments with this cache
     RECEIPT = str(CACHE / f"{config['data']['name']}.json")
     SOURCE = [RECEIPT]
 elif "path" in config["data"]:
     # a change of these makes the data anew; of what is missing, stage data tells
-    SOURCE = bat.given.watched(config["data"]["path"])
+    SOURCE = bat.io.given.watched(config["data"]["path"])
 else:
     SOURCE = []
 expanded = bat.config.expand(parsed.training.methods, parsed.training.sweeps)

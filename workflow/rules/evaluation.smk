@@ -83,7 +83,12 @@ rule summary:
     params:
         spec=spec("evaluation", "seed", "confidence", "bootstrap", questions=COMPARED),
         code=digest(
-            "evaluation", "comparison", "grounds", "statistics", "tables", "schemas"
+            "evaluation/under_attack",
+            "evaluation/comparison",
+            "evaluation/grounds",
+            "statistics",
+            "io/tables",
+            "io/schemas",
         ),
     shell:
         "python -m bat summary"

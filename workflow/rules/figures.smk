@@ -68,7 +68,7 @@ rule figure:
         mem_mb=grows(2000),
         runtime=grows(30),
     params:
-        code=digest("figures"),
+        code=digest("report/figures"),
         flags=lambda wildcards, input: flags(
             dict(input.items()) | VALUES.get(wildcards.figure, {})
         ),
@@ -120,7 +120,7 @@ rule results:
             weighted=WEIGHTED,
             retrained=config["removal"]["method"],
         ),
-        code=digest("report", "verdicts", "grounds", "stages/results"),
+        code=digest("report", "evaluation/grounds"),
         flags=lambda wildcards, input: flags(dict(input.items())),
         benchmarks=f"{RESULTS}/benchmarks",
     shell:

@@ -10,7 +10,7 @@ if config["scores"]["source"] == "file":
     rule import_scores:
         input:
             data=rules.data.output.data,
-            file=str(bat.given.located(config["scores"]["path"])),
+            file=str(bat.io.given.located(config["scores"]["path"])),
         output:
             **dict(rules.scores.output.items()),
         log:

@@ -75,7 +75,7 @@ rule groups:
         mem_mb=grows(2000),
         runtime=grows(30),
     params:
-        code=digest("records", "tables", "schemas"),
+        code=digest("training/records", "io/tables", "io/schemas"),
     shell:
         "python -m bat groups"
         " --memorization {input.memorization:q}"

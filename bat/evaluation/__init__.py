@@ -1,0 +1,1 @@
+"""Models under attack, and what their results say."""

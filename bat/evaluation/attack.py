@@ -1,0 +1,182 @@
+"""A user's own model under attack on the user's own images."""
+
+import hashlib
+import math
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bat.attacks.ball import random_start
+from bat.attacks.gradient import ascent, cross_entropy
+from bat.config import parse
+from bat.config.specs import AttackSpec
+from bat.data.dataset import Part
+from bat.errors import BatError
+from bat.evaluation.flags import is_random, probe
+from bat.evaluation.own_model import check_outputs, read_model, weights_digest
+from bat.evaluation.stage import attacked
+from bat.evaluation.under_attack import attackable
+from bat.io.files import provenance
+from bat.io.journal import Journal
+from bat.io.npz import as_labels, open_npz, read_array
+from bat.io.tables import write_table
+from bat.io.tensors import read_tensors, write_tensors
+from bat.models.inputs import device_named
+from bat.seeds import derive_seed, uniform
+
+_SMALLEST = 1e-6
+"""The least eps: float32 pixels hardly tell less apart."""
+
+
+def attack(
+    journal: Journal,
+    *,
+    model: str,
+    architecture: str | None,
+    data: str,
+    norm: str,
+    eps: float,
+    ensemble: str,
+    batch_size: int,
+    seed: int,
+    out: str,
+    flags: str,
+    images: str | None,
+    device: str,
+) -> None:
+    """Attack a model of the user's on the images of an npz file; write per-sample results and flags."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    where = device_named(device)
+    # the user's code may change the folder
+    out, flags = os.path.abspath(out), os.path.abspath(flags)  # noqa: PTH100
+    images = images and os.path.abspath(images)  # noqa: PTH100
+    # PGD-20 stands beside the ensemble, so that the gap between them is seen
+    pgd = {"name": "pgd", "steps": 20, "step_size": eps / 8, "restarts": 1}
+    threat = {"norm": norm, "eps": eps}
+    spec = {"threat": threat, "seed": seed, "batch_size": batch_size, "pgd": pgd, "ensemble": ensemble}
+    _check_eps(eps, 1 if norm == "linf" else math.inf, norm)
+    plan = parse(AttackSpec, spec, "command line")
+    part = _read_images(data).to(where)
+    _check_eps(eps, 1 if norm == "linf" else math.sqrt(part.pixels[0].numel()), norm)
+    folder = Path(f"{out}.parts")
+    _check_folder(folder)
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        network = read_model(model, architecture, part, where)
+        no_gradient = check_outputs(network, part, batch_size, model)
+        if no_gradient:
+            journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")
+        name = model.encode(errors="backslashreplace").decode()  # a name of a file may be no text
+        about = {"spec": spec, "model": name, "weights": weights_digest(network, model), "data": _digest(part)}
+        before = probe(network, part, batch_size)
+        said = {"clean": before.logits} | _said(network, part, plan)
+        if folder.exists() and (is_random(before.random) or not _is_same(folder / _SAID, said)):
+            journal.line(f"{folder}: left by another model, or by a random one: starts anew")
+            shutil.rmtree(folder)
+        write_tensors(folder / _SAID, said, provenance("said", **about))
+        table, flagged, strongest = attacked(journal, network, part, plan, folder, about, before)
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+    about["logits"] = hashlib.sha256(before.logits.cpu().numpy().tobytes()).hexdigest()
+    this = {"method": name, "seed": None, "checkpoint": None}
+    if images:
+        write_tensors(images, {"x_adv": strongest}, provenance("images", **about))
+    write_table(flags, "flags", flagged.assign(**this), provenance("flags", **about))
+    rows = table.assign(**this, atypical=None, max_influence=None, memorization=None)
+    write_table(out, "per_sample", rows, provenance("per_sample", **about))
+    shutil.rmtree(folder)
+    clean, pgd_right, robust = (100 * table[f"{name}_correct"].mean() for name in ("clean", "pgd", "robust"))
+    journal.line(
+        f"{len(table)} images, {norm} {eps:g}: clean {clean:.2f} %, PGD-20 {pgd_right:.2f} %, "
+        f"{table['tier'].iloc[0]} {robust:.2f} %"
+    )
+
+
+_SAID = "said.safetensors"
+"""What the model said, beside the finished batches of an unfinished run."""
+
+
+def _said(model: nn.Module, part: Part, plan: AttackSpec) -> dict[str, Tensor]:
+    """Return the logits at random points of the eps ball, and the gradients of the first batch there.
+
+    Weights and a name are not all of a model: its code may be edited, also where clean images do not show it.
+    """
+    threat, gradient = plan.threat, torch.empty(0)
+    logits: list[Tensor] = []
+    with attackable(model):
+        for rows in torch.split(torch.arange(len(part), device=part.labels.device), plan.batch_size):
+            x = part.images(rows)
+            random = uniform(derive_seed(0, "said"), part.index[rows], tuple(x.shape[1:]))
+            start = random_start(x, random, norm=threat.norm, eps=threat.eps)
+            if not logits:
+                _, said, gradient = ascent(model, start, part.labels[rows], cross_entropy)
+            else:
+                with torch.no_grad():
+                    said = model(start)
+            logits.append(said)
+    return {"perturbed": torch.cat(logits), "gradient": gradient}
+
+
+def _is_same(path: Path, said: dict[str, Tensor]) -> bool:
+    """Return whether an unfinished run's model said the same, to rounding."""
+    try:
+        kept, _ = read_tensors(path, "said")
+    except BatError:
+        return False
+    return kept.keys() == said.keys() and all(_agree(kept[name], tensor.cpu()) for name, tensor in said.items())
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    rounding = 1e-5 * float(one[one.isfinite()].abs().max()) if one.isfinite().any() else 0
+    return torch.allclose(one, other, rtol=0, atol=rounding, equal_nan=True)
+
+
+def _check_eps(eps: float, largest: float, norm: str) -> None:
+    if not _SMALLEST <= eps <= largest or math.isinf(eps):
+        raise BatError(
+            f"--eps {eps:g}: give a number from {_SMALLEST:g} to {largest:g}, for pixels in [0, 1] and {norm}"
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder of parts that holds anything else: it is removed at the end."""
+    if folder.exists() and not folder.is_dir():
+        raise BatError(f"{folder}: is a file, where finished batches are to be kept: choose another --out")
+    for path in folder.glob("*"):
+        if not re.fullmatch(rf"\.?(\d+\.safetensors|{re.escape(_SAID)})(\..*tmp.*)?", path.name):
+            raise BatError(f"{path}: not of an unfinished attack: choose another --out, or remove it")
+
+
+def _read_images(path: str) -> Part:
+    """Read x (n, c, h, w), uint8 or floating in [0, 1], and y (n,) from an npz file."""
+    with open_npz(path) as arrays:
+        x, y = (read_array(arrays, name) for name in ("x", "y"))
+    if x.ndim != 4 or not x.size or y.shape != (len(x),) or y.dtype.kind not in "iu":
+        found = f"x has shape {x.shape} and y {y.shape} of {y.dtype}"
+        raise BatError(f"{path}: {found}: need (n, c, h, w) and (n,) integers, all at least 1")
+    labels = torch.from_numpy(as_labels(y, len(x), f"{path}: y"))
+    if x.dtype == np.uint8:
+        if x.max() <= 1:
+            raise BatError(f"{path}: x is uint8 from {x.min()} to {x.max()}: give 0 to 255, or floats in [0, 1]")
+        return Part(torch.from_numpy(np.ascontiguousarray(x)), labels, torch.arange(len(x)), 255)
+    # min and max of numbers with a NaN are NaN, which is in no range
+    if x.dtype.kind != "f" or not (x.min() >= 0 and x.max() <= 1):
+        found = f"x is {x.dtype}" + (f" from {x.min()} to {x.max()}" if x.dtype.kind in "iufb" else "")
+        raise BatError(f"{path}: {found}: need uint8, or floats in [0, 1], none missing")
+    return Part(torch.from_numpy(x.astype(np.float32, order="C")), labels, torch.arange(len(x)), 1)
+
+
+def _digest(part: Part) -> str:
+    digest = hashlib.sha256(f"{part.pixels.dtype} {tuple(part.pixels.shape)}".encode())
+    digest.update(part.pixels.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Files: tables, tensors, npz, the journal; the only package that writes them."""

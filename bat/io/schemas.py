@@ -1,0 +1,245 @@
+"""The columns and types of each table."""
+
+import pyarrow as pa
+
+_PAIR = [
+    ("train_index", pa.int64()),
+    ("label", pa.int64()),
+    ("influence", pa.float64()),
+    ("standard_error", pa.float64()),
+    ("p_value", pa.float64()),
+    ("significant", pa.bool_()),
+]
+_GROUP = [
+    ("label", pa.int64()),
+    ("accuracy", pa.float64()),
+    ("models", pa.int64()),
+    ("max_influence", pa.float64()),
+    ("max_influence_train_index", pa.int64()),
+    ("memorization", pa.float64()),
+    ("atypical", pa.bool_()),
+]
+_ACCURACY = [("accuracy", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64())]
+
+_MEMORIZATION = [
+    ("train_index", pa.int64()),
+    ("label", pa.int64()),
+    ("memorization", pa.float64()),
+    ("standard_error", pa.float64()),
+    ("ci_low", pa.float64()),
+    ("ci_high", pa.float64()),
+    ("p_in", pa.float64()),
+    ("p_out", pa.float64()),
+    ("n_in", pa.int64()),
+    ("n_out", pa.int64()),
+    ("atypical", pa.bool_()),
+]
+
+_EPOCH = [
+    ("method", pa.string()),
+    ("seed", pa.int64()),
+    ("epoch", pa.int64()),
+    ("best", pa.bool_()),
+    ("trained_samples", pa.int64()),
+    ("learning_rate", pa.float64()),
+    ("loss", pa.float64()),
+    ("discrimination_loss", pa.float64()),
+    ("harmful", pa.int64()),
+    ("harmful_weight", pa.float64()),
+]
+_ATTACKED = [
+    ("predicted", pa.int64()),
+    ("clean_correct", pa.bool_()),
+    ("pgd_correct", pa.bool_()),
+    ("apgd_ce_correct", pa.bool_()),
+    ("apgd_t_correct", pa.bool_()),
+    ("fab_t_correct", pa.bool_()),
+    ("square_correct", pa.bool_()),
+    ("robust_correct", pa.bool_()),
+    ("broken_by", pa.string()),
+    ("margin", pa.float64()),
+    ("tier", pa.string()),
+]
+_TEST_SAMPLE = [
+    ("method", pa.string()),
+    ("seed", pa.int64()),
+    ("checkpoint", pa.string()),
+    ("test_index", pa.int64()),
+    ("label", pa.int64()),
+]
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "files": pa.schema(
+        [
+            ("split", pa.string()),
+            ("index", pa.int64()),
+            ("label", pa.int64()),
+            ("class_name", pa.string()),
+            ("file", pa.string()),
+        ]
+    ),
+    # a row a subset model; the bits are packed, first sample first (numpy.packbits)
+    "subsets": pa.schema(
+        [
+            ("model", pa.int64()),
+            ("seed", pa.int64()),
+            ("in_subset", pa.binary()),
+            ("correct_train", pa.binary()),
+            ("correct_validation", pa.binary()),
+            ("correct_test", pa.binary()),
+            # under attack; missing for models trained on clean images
+            ("robust_train", pa.binary()),
+            ("robust_validation", pa.binary()),
+            ("robust_test", pa.binary()),
+        ]
+    ),
+    "memorization": pa.schema(_MEMORIZATION),
+    "robust_memorization": pa.schema(_MEMORIZATION),
+    "influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
+    "robust_influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
+    "train_influence": pa.schema([_PAIR[0], ("influenced_index", pa.int64()), *_PAIR[1:]]),
+    "test_groups": pa.schema([("test_index", pa.int64()), *_GROUP]),
+    "validation_groups": pa.schema([("validation_index", pa.int64()), *_GROUP]),
+    # what the attacks of one model found, and the same of all models with the groups of samples
+    "attacked": pa.schema([*_TEST_SAMPLE, *_ATTACKED]),
+    "per_sample": pa.schema(
+        [
+            *_TEST_SAMPLE,
+            ("atypical", pa.bool_()),
+            ("max_influence", pa.float64()),
+            ("memorization", pa.float64()),
+            *_ATTACKED,
+        ]
+    ),
+    "flags": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("checkpoint", pa.string()),
+            ("flag", pa.string()),
+            ("value", pa.float64()),
+            ("limit", pa.float64()),
+            ("raised", pa.bool_()),
+            ("meaning", pa.string()),
+        ]
+    ),
+    "by_seed": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("checkpoint", pa.string()),
+            ("group", pa.string()),
+            ("metric", pa.string()),
+            ("samples", pa.int64()),
+            ("correct", pa.int64()),
+            *_ACCURACY,
+            ("tier", pa.string()),
+        ]
+    ),
+    "summary": pa.schema(
+        [
+            ("method", pa.string()),
+            ("checkpoint", pa.string()),
+            ("group", pa.string()),
+            ("metric", pa.string()),
+            ("seeds", pa.int64()),
+            ("samples", pa.int64()),
+            *_ACCURACY,
+            ("seed_deviation", pa.float64()),
+            ("tier", pa.string()),
+        ]
+    ),
+    "comparisons": pa.schema(
+        [
+            ("question", pa.string()),
+            ("method", pa.string()),
+            ("baseline", pa.string()),
+            ("checkpoint", pa.string()),
+            ("group", pa.string()),
+            ("metric", pa.string()),
+            ("seeds", pa.int64()),
+            ("samples", pa.int64()),
+            ("difference", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("p_value", pa.float64()),
+            ("p_holm", pa.float64()),
+            ("verdict", pa.string()),
+            ("tier", pa.string()),
+        ]
+    ),
+    # shuffle 0 is the order of models as it is
+    "null_pairs": pa.schema(
+        [
+            ("shuffle", pa.int64()),
+            ("pairs", pa.int64()),
+            ("significant", pa.int64()),
+            ("over_threshold", pa.int64()),
+            ("found", pa.int64()),
+            ("targets", pa.int64()),
+        ]
+    ),
+    # a row an epoch and atypical training sample
+    "training_samples": pa.schema(
+        [
+            ("method", pa.string()),
+            ("seed", pa.int64()),
+            ("epoch", pa.int64()),
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("memorization", pa.float64()),
+            ("wrong_probability", pa.float64()),
+            ("weight", pa.float64()),
+        ]
+    ),
+    "harmful": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("memorization", pa.float64()),
+            ("wrong_probability", pa.float64()),
+            ("wrong_share", pa.float64()),
+            ("harmful", pa.bool_()),
+        ]
+    ),
+    "robust_effects": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("memorization", pa.float64()),
+            ("models", pa.int64()),
+            ("n_in", pa.int64()),
+            ("n_out", pa.int64()),
+        ]
+        + [
+            (f"{metric}_{name}", kind)
+            for metric in ("clean", "robust")
+            for name, kind in (
+                ("effect", pa.float64()),
+                ("standard_error", pa.float64()),
+                ("p_value", pa.float64()),
+                ("significant", pa.bool_()),
+            )
+        ]
+    ),
+    # a row an epoch; values of samples are packed as bat.training.records says, those of epochs not measured missing
+    "records": pa.schema(
+        [*_EPOCH, ("wrong_probability", pa.binary()), ("weight", pa.binary())]
+        + [
+            (f"{split}_{attack}_{metric}", pa.binary())
+            for split in ("train", "validation", "test")
+            for attack in ("clean", "pgd")
+            for metric in ("loss", "correct")
+        ]
+    ),
+    "history": pa.schema(
+        _EPOCH
+        + [
+            (f"{split}_{group}_{attack}_{metric}", pa.float64())
+            for split in ("train", "validation", "test")
+            for group in ("all", "typical", "atypical")
+            for attack in ("clean", "pgd")
+            for metric in ("loss", "accuracy")
+        ]
+    ),
+}

@@ -1,0 +1,176 @@
+"""Tables as Parquet: reading and writing them with provenance."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from bat.errors import BatError
+from bat.io.files import KEY, check_kind, check_seal, replacing, seal, unsealed
+from bat.io.schemas import SCHEMAS
+
+
+def write_table(path: str | Path, name: str, frame: pd.DataFrame, about: str) -> None:
+    """Write ``frame`` as the table ``name``, its columns in the schema's order, with ``about`` and a checksum."""
+    schema = SCHEMAS[name]
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema).replace_schema_metadata()
+    with replacing(path) as temporary:
+        # without Arrow's own schema, which would hold the metadata, and so the place of the checksum, a second time
+        with pq.ParquetWriter(temporary, schema, store_schema=False) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({KEY: unsealed(about)})
+        seal(temporary)
+
+
+def read_table(path: str | Path, name: str) -> pd.DataFrame:
+    """Read the table ``name``.
+
+    Raises:
+        BatError: the file is missing, damaged, another table, of another version, or lacks a column.
+    """
+    return read_table_with_facts(path, name)[0]
+
+
+def read_table_with_facts(path: str | Path, name: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the table ``name`` and its provenance. Raises as ``read_table``."""
+    table, about, checksum = _read(path, pq.read_table)
+    facts = check_kind(path, about, name, checksum)
+    if not table.schema.equals(SCHEMAS[name]):
+        expected = {f"{field.name}: {field.type}" for field in SCHEMAS[name]}
+        found = {f"{field.name}: {field.type}" for field in table.schema}
+        raise BatError(
+            f"{path}: not the columns of {name} (differing: {', '.join(sorted(expected ^ found))}): run its stage again"
+        )
+    return table.to_pandas(), facts
+
+
+def check_one_data_set(*paths: str | None, data: tuple[str, str] | None = None) -> None:
+    """Compare the digests of the data that tables were made from. data: path and digest of the data set itself.
+
+    Raises:
+        BatError: a table is of another data set than the first, or than ``data``; names both files.
+    """
+    first = data
+    for path in filter(None, paths):
+        digest = json.loads(_read(path, pq.read_metadata)[1] or "{}").get("data")
+        if first is None:
+            first = path, digest
+        if digest != first[1]:
+            raise BatError(
+                f"{first[0]} and {path} are of different data: remove the one that is out of date, and run its stage "
+                "again"
+            )
+
+
+def check_one_run(*paths: str) -> None:
+    """Compare the provenance of tables that one run of a stage writes together.
+
+    Raises:
+        BatError: a table was made from another spec, or from other inputs, than the first; names both files.
+    """
+    first, *others = paths
+    about = [
+        json.loads(_read(path, pq.read_metadata)[1] or "{}") | dict.fromkeys(("kind", "checksum")) for path in paths
+    ]
+    for path, facts in zip(others, about[1:], strict=True):
+        if facts != about[0]:
+            raise BatError(f"{first} and {path} are not of one run of their stage: run it again")
+
+
+def _read(path: str | Path, read: Callable[[str | Path], Any]) -> tuple[Any, str | None, str | None]:
+    """Return what ``read`` reads of a Parquet file, the file's provenance and its checksum."""
+    try:
+        checksum = check_seal(path)
+        found = read(path)
+    except FileNotFoundError as error:
+        raise BatError(f"{path}: no such file: run the stage that writes it") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise BatError(f"{path}: damaged, or no Parquet file ({reason}): remove it and run its stage again") from error
+    metadata = found.metadata if isinstance(found, pq.FileMetaData) else found.schema.metadata
+    about = (metadata or {}).get(KEY.encode())
+    return found, about.decode(errors="replace") if about else None, checksum
+
+
+def pack(bits: NDArray[np.bool_]) -> list[bytes]:
+    """Pack each row of (models, samples) bits into bytes, first sample in the highest bit."""
+    return [row.tobytes() for row in np.packbits(bits, axis=1)]
+
+
+def unpack(column: "pd.Series[Any]", samples: int, where: str) -> NDArray[np.bool_]:
+    """Unpack a column of ``pack`` to (models, samples) bool.
+
+    Raises:
+        BatError: a row has another number of bytes than so many samples need; names ``where``.
+    """
+    expected = -(-samples // 8)
+    lengths = column.map(len)
+    if (lengths != expected).any():
+        raise BatError(
+            f"{where}: {column.name} does not hold {samples} samples: the shards are of other data; remove them"
+        )
+    bytes_ = np.frombuffer(b"".join(column), dtype=np.uint8).reshape(len(column), expected)
+    return np.unpackbits(bytes_, axis=1, count=samples).astype(bool)
+
+
+def read_shards(paths: Sequence[str | Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Join the shards of subset models, in the order of models, and return them with their common provenance.
+
+    Raises:
+        BatError: a shard is missing or damaged, two shards were made by different specs (says which differ in what),
+        or a model
+            is there twice or not at all.
+    """
+    tables, common = [], dict[str, Any]()
+    for path in paths:
+        table, facts = read_table_with_facts(path, "subsets")
+        spec = {key: value for key, value in facts["spec"].items() if key not in ("first_model", "models")}
+        facts = _flat({"spec": spec, "data": facts["data"]})
+        if common and facts != common:
+            differing = [
+                f"{key} {json.dumps(common.get(key))} and {json.dumps(facts.get(key))}"
+                for key in sorted(common.keys() | facts.keys())
+                if common.get(key) != facts.get(key)
+            ]
+            raise BatError(
+                f"{paths[0]} and {path} were made by different specs ({'; '.join(differing)}): "
+                "remove the one that is out of date and run stage subsets again"
+            )
+        common = facts
+        tables.append(table)
+    joined = pd.concat(tables, ignore_index=True).sort_values("model", ignore_index=True)
+    if not np.array_equal(joined["model"], np.arange(len(joined))):
+        raise BatError(
+            f"{paths[0]} ... {paths[-1]}: {len(joined)} rows are not the models 0 to {len(joined) - 1} once each: "
+            "give each shard once"
+        )
+    return joined, common
+
+
+def check_labels(path: str | Path, table: pd.DataFrame, column: str, index: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Raise BatError unless ``table`` has the given samples and labels, in order, naming the first that differs."""
+    if len(table) != len(index):
+        raise BatError(f"{path}: {len(table)} samples, but the data has {len(index)}: score this data set again")
+    differs = (table[column].to_numpy() != index) | (table["label"].to_numpy() != labels)
+    if differs.any():
+        row = int(np.flatnonzero(differs)[0])
+        raise BatError(
+            f"{path}: row {row} is sample {table[column].iloc[row]} with label {table['label'].iloc[row]}, but the "
+            f"data has sample {index[row]} with label {labels[row]}: the scores are of other data"
+        )
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    """Flatten nested mappings: {"spec": {"seed": 0}} becomes {"spec.seed": 0}."""
+    if not isinstance(value, dict):
+        return {place: value}
+    items: dict[str, Any] = {}
+    for key, inner in value.items():
+        items |= _flat(inner, f"{place}.{key}" if place else key)
+    return items

@@ -1,0 +1,135 @@
+"""What an experiment will cost and what precision it will buy, before it is run: jobs, hours, disk, standard errors."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.special import ndtri
+
+from bat.config import SOURCES, Config, share, split_sizes
+from bat.data.dataset import DataSet, Part
+from bat.errors import BatError
+from bat.seeds import generator
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Jobs of one kind. seconds: of one job, start-up included."""
+
+    name: str
+    jobs: int
+    seconds: float
+
+    @property
+    def hours(self) -> float:
+        """Hours of all jobs, one after the other."""
+        return self.jobs * self.seconds / 3600
+
+
+def worst_standard_error(models: int, fraction: float) -> float:
+    """Return the largest standard error that memorization and influence can have with so many subset models.
+
+    Both are differences of two means of 0 or 1, one over fraction * models models and one over the others; the variance
+    of a mean is at most 1/4 over their number. With fraction = 0.7 this is 1.09 / sqrt(models).
+    """
+    return math.sqrt(_worst_variance_of_one(fraction) / models)
+
+
+def models_for(standard_error: float, fraction: float) -> int:
+    """Return the least number of subset models whose worst standard error is at most ``standard_error``."""
+    # 1e-9: a whole number must not become the next one by rounding
+    return math.ceil(_worst_variance_of_one(fraction) / standard_error**2 * (1 - 1e-9))
+
+
+def models_to_find(influence: float, fraction: float, *, pairs: int, false_discovery_rate: float) -> int | None:
+    """Return the least number K of subset models with which an influence this large is significant; None if it is 0.
+
+    The z-test's standard error is at most sqrt(v / K) with v = 0.25 / fraction + 0.25 / (1 - fraction), and a pair that
+    is the only one found among ``pairs`` needs a p-value of at most q = false_discovery_rate / pairs (Benjamini and
+    Hochberg's first step), so K = v (z / influence)^2 with z the normal quantile of 1 - q. Where many pairs have an
+    influence, or a sample is nearly always or never right, fewer models do. This is of the influence that is measured:
+    a true one of that size is measured at or over it in half of all cases.
+    """
+    if influence <= 0:
+        return None
+    z = max(float(-ndtri(false_discovery_rate / pairs)), 0.0)
+    return max(math.ceil(_worst_variance_of_one(fraction) * (z / influence) ** 2 * (1 - 1e-9)), 1)
+
+
+def _worst_variance_of_one(fraction: float) -> float:
+    return 0.25 / fraction + 0.25 / (1 - fraction)
+
+
+def random_data(config: Config) -> DataSet:
+    """Return random images and labels in the numbers and the shape of a data set that is not on disk.
+
+    Raises:
+        BatError: the size of this data set is known only after it was read.
+    """
+    sizes = split_sizes(config.data)
+    if sizes is None:
+        raise BatError(
+            f"data set {config.data.name}: how many images it has is known only after it was read: first run "
+            f"snakemake --cores 1 {data_path(config)}"
+        )
+    source = SOURCES[config.data.name]
+    random = generator("plan")
+
+    def part(samples: int) -> Part:
+        count = share(samples, config.subsample)
+        pixels = torch.randint(256, (count, *source.shape), dtype=torch.uint8, generator=random)
+        labels = torch.randint(source.classes, (count,), generator=random)
+        return Part(pixels, labels, torch.arange(count), pixel_max=255)
+
+    train, validation, test = sizes
+    return DataSet(part(train), part(validation), part(test), source.classes)
+
+
+def data_path(config: Config) -> str:
+    """Return where the workflow writes the data set."""
+    return f"results/{config.experiment}/data/data.safetensors"
+
+
+def disk(config: Config, data: DataSet, *, runs: int, weights: int) -> dict[str, int]:
+    """Return the bytes of what an experiment leaves on disk, by kind. runs: each once a seed; weights: bytes of one."""
+    models = runs * len(config.training.seeds)
+    samples = {name: len(part) for name, part in data.parts().items()}
+    # a bit a sample: in the subset; right on each split
+    everything, subsets = sum(samples.values()), config.memorization
+    bits = samples["train"] + everything
+    epochs = config.training.recipe.epochs
+    measured = -(-epochs // config.training.measure_every)
+    # two losses in 16 bits and two bits a sample; a probability, mostly 0, and a weight, mostly 1, a training sample
+    records = measured * 17 * everything // 4 + epochs * 4 * samples["train"]
+    # as measured on digits: a row of attacked.parquet and of per_sample.parquet 8 bytes, of history.parquet 500, of
+    # samples.parquet 20, the schemas of a model's files 30 thousand; a fifth of the training samples atypical, as in
+    # CIFAR-100
+    rows = 2 * 2 * samples["test"] * 8 + epochs * 500 + 20 * epochs * samples["train"] // 5 + 30_000
+    images = 2 * models * 4 * data.test.pixels.numel() if config.evaluation.images else 0
+    return {
+        "data": sum(part.pixels.numel() + 16 * len(part) for part in data.parts().values()),
+        "subsets": subsets.subset_models * bits // 8 + subsets.robust.subset_models * (bits + everything) // 8,
+        "weights": 2 * models * weights,
+        "records of training": models * records,
+        "tables": models * rows + 90 * everything,
+        "adversarial images": images,
+    }
+
+
+def table(stages: Sequence[Stage], *, threads: int, unit: str) -> list[str]:
+    """Return the lines of a table of stages with a total. Hours of ``unit`` count each thread of a CPU."""
+    rows = [f"{'stage':<24}{'jobs':>7}{'minutes a job':>16}{unit + ' hours':>14}"]
+    for stage in stages:
+        rows.append(f"{stage.name:<24}{stage.jobs:>7}{stage.seconds / 60:>16.2f}{threads * stage.hours:>14.3f}")
+    jobs, hours = sum(stage.jobs for stage in stages), threads * sum(stage.hours for stage in stages)
+    return [*rows, f"{'total':<24}{jobs:>7}{'':>16}{hours:>14.3f}"]
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as a text with three digits: 512 B, 10.2 KiB, 1.46 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"

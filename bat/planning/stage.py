@@ -1,0 +1,144 @@
+"""What an experiment will cost on this machine, before it is run."""
+
+import os
+import resource
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from bat.config import Config, FileScores, Model, check_files, expand, load, removal_runs
+from bat.config.specs import DataSpec
+from bat.data.dataset import DataSet
+from bat.errors import BatError
+from bat.io.journal import Journal
+from bat.io.tensors import read_data, read_tensors
+from bat.models import build
+from bat.models.inputs import device_named
+from bat.planning.cost import Stage, data_path, disk, models_for, random_data, size, table, worst_standard_error
+from bat.planning.timing import STANDING, evaluation_seconds, first_step, method_seconds, subset_seconds
+
+FIGURES = 4
+"""Jobs of the workflow that draw."""
+
+
+def plan(
+    journal: Journal, *, base: str, configfile: list[str], config: list[str], standard_error: float | None, device: str
+) -> None:
+    """Print the jobs, hours, memory and disk of an experiment, and the standard error that its subset models give."""
+    if standard_error is not None and not 1e-6 <= standard_error < 1:
+        raise BatError(f"--standard-error is {standard_error}: give a number from 0.000001 to below 1")
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    torch.set_num_threads(threads)
+    experiment, where = load(base, *configfile, settings=config), device_named(device)
+    check_files(experiment)
+    data, origin = _data(experiment)
+    data = data.to(where)
+    methods = expand(experiment.training.methods, experiment.training.sweeps)
+    without = removal_runs(methods, experiment.removal)
+    seeds = len(experiment.training.seeds)
+    with journal.work():
+        first_step(experiment, data)
+        # what this process took until here each job takes: start, imports, reading, the first use of torch
+        start = time.process_time()
+        stages = [Stage("data", 1, start), *_scoring(journal, experiment, data, start)]
+        for method in journal.bar(methods, len(methods), "methods"):
+            seconds = start + method_seconds(experiment, data, method)
+            stages.append(Stage(f"train {method.name}", seeds, seconds))
+            if method.name == experiment.removal.method:
+                stages.append(Stage(f"  {method.name}_without_...", seeds * len(without), seconds))
+        journal.line("timing attacks")
+        attacks = evaluation_seconds(experiment, data)
+    runs = len(methods) + len(without)
+    stages += [
+        Stage("groups", 1, start),
+        Stage("evaluate", seeds * runs, start + 2 * sum(attacks.values())),
+        Stage("summary", 1, start),
+        Stage("figures", FIGURES, start),
+    ]
+    on_cpu = where.type == "cpu"
+    network, weights = _network(experiment.model, data)
+    if experiment.memorization.model and not isinstance(experiment.scores, FileScores):
+        network += f"; of stage 1 {_network(experiment.subset_model, data)[0]}"
+    stored = disk(experiment, data, runs=runs, weights=weights)
+    lines = [
+        _described(experiment, data, origin),
+        f"{network}, on {where}, {threads} thread{'s'[: threads > 1]}",
+        "",
+        *table(stages, threads=threads if on_cpu else 1, unit="CPU" if on_cpu else "GPU"),
+        "",
+        f"data, scores, groups, summary, figures: start-up alone ({start:.1f} s a job)",
+        f"evaluate: both checkpoints; {STANDING:.0%} of the test samples taken to stand under an attack; seconds: "
+        + ", ".join(f"{name} {seconds:.3g}" for name, seconds in attacks.items()),
+        f"peak memory of a job: {_memory(where)}",
+        f"disk: {size(sum(stored.values()))} ({', '.join(f'{name} {size(count)}' for name, count in stored.items())})",
+        *_precision(experiment, standard_error),
+    ]
+    print("\n".join(lines))  # noqa: T201
+
+
+def _scoring(journal: Journal, config: Config, data: DataSet, start: float) -> list[Stage]:
+    """Return the jobs that the scores take; a job starts in ``start`` seconds."""
+    if isinstance(config.scores, FileScores):
+        return [Stage("import_scores", 1, start)]
+    journal.line("timing subset models")
+    plan = config.memorization
+    stages = []
+    for name, models in (("subsets", plan.subset_models), ("robust_subsets", plan.robust.subset_models)):
+        if models:
+            seconds = plan.models_per_shard * subset_seconds(config, data, robust=name == "robust_subsets")
+            stages.append(Stage(name, models // plan.models_per_shard, start + seconds))
+    return [*stages, Stage("scores", len(stages), start)]
+
+
+def _data(config: Config) -> tuple[DataSet, str]:
+    """Return the data set where the workflow has written it, else random images of its shape, and which it is."""
+    path = data_path(config)
+    if Path(path).exists():
+        wanted = DataSpec(data=config.data, subsample=config.subsample)
+        if read_tensors(path, "data")[1]["spec"] == asdict(wanted):
+            return read_data(path), path
+    return random_data(config), "random images in its place"
+
+
+def _network(model: Model, data: DataSet) -> tuple[str, int]:
+    """Return a network's name and number of weights as text, and the bytes of its weights."""
+    weights = build(model, data.train, classes=data.classes, seed=0).state_dict().values()
+    return f"{model.name}, {sum(tensor.numel() for tensor in weights):,} weights", sum(w.nbytes for w in weights)
+
+
+def _described(config: Config, data: DataSet, origin: str) -> str:
+    channels, height, width = data.train.pixels.shape[1:]
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in data.parts().items())
+    return (
+        f"{config.experiment}: {config.data.name} ({origin}), {counts} images of {channels} x {height} x {width}, "
+        f"{data.classes} classes"
+    )
+
+
+def _memory(where: torch.device) -> str:
+    """Return the most that this process has held until here, as text."""
+    text = size(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if where.type == "cuda":
+        text += f", of the GPU {size(torch.cuda.max_memory_allocated(where))}"
+    return text
+
+
+def _precision(config: Config, wanted: float | None) -> list[str]:
+    if isinstance(config.scores, FileScores):
+        return []
+    plan = config.memorization
+    models, fraction = plan.subset_models, plan.subset_fraction
+    lines = [
+        f"standard error of memorization and influence with {models:,} models: at most "
+        f"{worst_standard_error(models, fraction):.3f}"
+    ]
+    if wanted is not None:
+        needed = models_for(wanted, fraction)
+        shards = -(-needed // plan.models_per_shard)
+        lines.append(
+            f"for a standard error of {wanted:g}: {needed:,} models, so memorization.subset_models: "
+            f"{shards * plan.models_per_shard} ({shards} shards)"
+        )
+    return lines

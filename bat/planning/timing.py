@@ -1,0 +1,237 @@
+"""How long the parts of an experiment take on this machine, from a few timed steps."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
+from statistics import median
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from bat.attacks.ensemble import members
+from bat.config import Attack, Config, Method, Natural, Pgd, PgdAt, Recipe, subset_size
+from bat.config.specs import TrainSpec
+from bat.data.dataset import DataSet, Part
+from bat.evaluation.under_attack import correct, evaluate, robustly_correct
+from bat.models import Network, build
+from bat.training import run as training
+from bat.training.loop import Epoch, Inner, fit
+from bat.training.losses import objective
+
+T = TypeVar("T")
+
+BUDGET = 1.0
+"""Seconds that a measurement should reach: long enough for a clock, short enough to wait for."""
+
+STANDING = 0.5
+"""Share of test samples that an attack works on, as a model may have it: attacks leave out samples that are broken.
+
+Adversarially trained models keep 0.25 (CIFAR-100) to 0.8 (digits) standing under an attack and start from 0.55 to 0.98.
+"""
+
+_STEPS = 10
+"""Steps or queries of an attack that are timed; all cost the same."""
+
+_SMALLEST = 8
+"""Samples of the first try."""
+
+_GENTLE = 1e-6
+"""A learning rate under which random labels do no harm."""
+
+_NATURAL = Natural(name="natural", objective="natural")
+_ROBUST = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)
+"""How subset models are trained."""
+
+_LOOSE = 1e-6
+"""An eps under which every sample stands, so that an attack works on all."""
+
+
+def first_step(config: Config, data: DataSet) -> None:
+    """Train one step, so that what happens once in a process has happened."""
+    model = build(config.subset_model, data.train, classes=data.classes, seed=0)
+    part = _first(data.train, min(_SMALLEST, len(data.train)))
+    next(_gentle_epochs(config, model, part, _NATURAL, config.memorization.recipe, config.training.attack))
+
+
+def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
+    """Return the seconds that training and recording one subset model take; robust: adversarially, and under attack."""
+    plan = config.memorization
+    attack, method = plan.robust.attack, _ROBUST if robust else _NATURAL
+    size = subset_size(len(data.train), plan.subset_fraction)
+    start = now()
+    model = build(config.subset_model, _first(data.train, size), classes=data.classes, seed=0)
+    building = now() - start
+
+    def epoch(count: int) -> float:
+        return typical_epoch(_gentle_epochs(config, model, _first(data.train, count), method, plan.recipe, attack))
+
+    def record(count: int) -> float:
+        part = _first(data.train, count)
+        if robust:
+            return repeated(lambda: robustly_correct(model, part, threat=config.threat, attack=attack, seed=0))
+        return repeated(lambda: correct(model, part))
+
+    everything = sum(len(part) for part in data.parts().values())
+    recording = seconds_for(len(data.train), record) * everything / len(data.train)
+    return building + plan.recipe.epochs * seconds_for(size, epoch) + recording
+
+
+def method_seconds(config: Config, data: DataSet, method: Method) -> float:
+    """Return the seconds of training one method with one seed, with the measurements of accuracies."""
+    stage = config.training
+    given = {
+        "method": method,
+        "seed": stage.seeds[0],
+        "recipe": replace(stage.recipe, learning_rate=_GENTLE),
+        "early_stop": 0,
+        "measure_every": 1,
+        "without": None,
+    }
+    # the rest by name, so that a key that training learns later is handed on
+    names = [field.name for field in fields(TrainSpec) if field.name not in given]
+    rest: dict[str, Any] = {name: getattr(stage if hasattr(stage, name) else config, name) for name in names}
+    spec = TrainSpec(**given | rest)
+
+    def measured_epoch(count: int) -> float:
+        share = count / len(data.train)
+        parts = {name: _first(part, max(1, round(share * len(part)))) for name, part in data.parts().items()}
+        seconds: list[float] = []
+        training.train(
+            spec,
+            DataSet(parts["train"], parts["validation"], parts["test"], data.classes),
+            lambda epochs: timed(epochs, seconds),
+            chosen=torch.arange(len(parts["train"]), device=data.train.labels.device) % 20 == 0,
+        )
+        return settled(seconds)
+
+    def bare_epoch(count: int) -> float:
+        model = build(config.model, data.train, classes=data.classes, seed=0)
+        part = _first(data.train, count)
+        return typical_epoch(_gentle_epochs(config, model, part, method, stage.recipe, stage.attack))
+
+    epochs = stage.recipe.epochs
+    measured = seconds_for(len(data.train), measured_epoch)
+    bare = measured if stage.measure_every == 1 else min(measured, seconds_for(len(data.train), bare_epoch))
+    # the last epoch always is
+    measurements = -(-epochs // stage.measure_every)
+    return measurements * measured + (epochs - measurements) * bare
+
+
+def evaluation_seconds(config: Config, data: DataSet) -> dict[str, float]:
+    """Return the seconds of each attack on one checkpoint and all test samples, by name; ``clean`` is what is left.
+
+    Of attacks that stop at broken samples this depends on the model: ``STANDING`` of all samples are taken to stand.
+    """
+    plan = config.evaluation
+    model = build(config.model, data.train, classes=data.classes, seed=0).eval()
+    one_step = replace(plan.pgd, steps=1, restarts=1)
+    threat = replace(config.threat, eps=_LOOSE)
+    most = min(plan.batch_size, len(data.test))
+
+    def attacked(attacks: tuple[Attack, ...]) -> float:
+        def batch(count: int) -> float:
+            part = _first(data.test, count)
+            with torch.no_grad():
+                part = replace(part, labels=model(part.images()).argmax(1))
+            rows = torch.arange(count, device=part.labels.device)
+            return repeated(
+                lambda: evaluate(
+                    model, part, rows, threat=threat, pgd_attack=one_step, ensemble=attacks, seed=plan.seed
+                )
+            )
+
+        return seconds_for(most, batch) * len(data.test) / most
+
+    clean = attacked(())
+    seconds = {"clean": clean}
+    for attack in (plan.pgd, *members(plan.ensemble)):
+        few, times = shortened(attack, data.classes)
+        name = "PGD" if attack is plan.pgd else attack.name
+        seconds[name] = STANDING * times * max(0.0, attacked((few,)) - clean)
+    return seconds
+
+
+def shortened(attack: Attack, classes: int) -> tuple[Attack, float]:
+    """Return an attack of one restart, one target and few steps, and how many times its cost the whole attack has."""
+    changed: dict[str, Any] = {}
+    times = 1.0
+    for key, few in (("steps", _STEPS), ("queries", _STEPS), ("restarts", 1), ("targets", 1)):
+        full = getattr(attack, key, None)
+        if full is not None:
+            changed[key] = min(few, full)
+            times *= (min(full, classes - 1) if key == "targets" else full) / changed[key]
+    return replace(attack, **changed), times
+
+
+def now() -> float:
+    """Return a clock's seconds: CPU time, which other processes do not disturb, where one CPU thread does the work."""
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time() if alone else time.perf_counter()
+
+
+def seconds_for(full: int, run: Callable[[int], float]) -> float:
+    """Return the seconds of ``run`` for ``full`` samples, in proportion from as many as fit in ``BUDGET`` seconds."""
+    count = min(_SMALLEST, full)
+    while (seconds := run(count)) < BUDGET / 2 and count < full:
+        count = min(4 * count, full)
+    return seconds * full / count
+
+
+def typical_epoch(epochs: Iterable[Any]) -> float:
+    """Go through ``epochs`` until ``BUDGET`` is spent and return the seconds of one."""
+    seconds: list[float] = []
+    for _ in timed(epochs, seconds):
+        pass
+    return settled(seconds)
+
+
+def timed(epochs: Iterable[T], seconds: list[float]) -> Iterator[T]:
+    """Pass ``epochs`` on until ``BUDGET`` is spent; append the seconds of each, with what its receiver does with it.
+
+    The first, which also warms up, comes free up to ten times the budget.
+    """
+    last = now()
+    for epoch in epochs:
+        yield epoch
+        done = now()
+        seconds.append(done - last)
+        last = done
+        if sum(seconds[1:]) > BUDGET or seconds[0] > 10 * BUDGET:
+            return
+
+
+def settled(seconds: list[float]) -> float:
+    """Return the median without the first, where there are others."""
+    return median(seconds[1:] or seconds)
+
+
+def repeated(act: Callable[[], object]) -> float:
+    """Return the median seconds of ``act`` after a first time."""
+    seconds: list[float] = []
+    for _ in timed((act() for _ in range(8)), seconds):
+        pass
+    return settled(seconds)
+
+
+def _gentle_epochs(
+    config: Config, model: Network, part: Part, method: Method, recipe: Recipe, attack: Pgd
+) -> Iterator[Epoch]:
+    """Train, but gently: nothing here depends on what is learnt."""
+    return fit(
+        model,
+        part,
+        objective=objective(method),
+        recipe=replace(recipe, learning_rate=_GENTLE),
+        seed=0,
+        what="plan",
+        atypical=torch.arange(len(part), device=part.labels.device) % 20 == 0,
+        inner=Inner(config.threat, attack, config.training.attack_bn),
+        compute=config.compute,
+    )
+
+
+def _first(part: Part, count: int) -> Part:
+    """Return ``count`` samples of a part, evenly spread."""
+    rows = np.linspace(0, len(part), count, endpoint=False).astype(np.int64)
+    return part.take(torch.tensor(rows, device=part.labels.device))

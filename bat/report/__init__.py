@@ -1,0 +1,1 @@
+"""Verdicts, tables, figures and the page of results."""

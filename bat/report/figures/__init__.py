@@ -1,0 +1,21 @@
+"""Tables to figures: each function takes DataFrames and returns a matplotlib Figure."""
+
+from bat.report.figures.findings import finding_a, finding_b
+from bat.report.figures.memorization import gallery, harmful, memorization
+from bat.report.figures.style import save
+from bat.report.figures.tradeoff import influence, overfitting, tradeoff
+from bat.report.figures.training import curves, weights
+
+__all__ = [
+    "curves",
+    "finding_a",
+    "finding_b",
+    "gallery",
+    "harmful",
+    "influence",
+    "memorization",
+    "overfitting",
+    "save",
+    "tradeoff",
+    "weights",
+]

@@ -1,0 +1,1 @@
+"""Memorization and influence: subset models, estimators, scores from files."""

@@ -1,0 +1,77 @@
+"""Stage 1 without subset models: scores from a file."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from bat.config import parse
+from bat.config.specs import ImportScoresSpec
+from bat.errors import BatError
+from bat.io.files import provenance
+from bat.io.given import located, open_file
+from bat.io.journal import Journal
+from bat.io.tables import write_table
+from bat.io.tensors import read_tensors
+from bat.models.inputs import read_data, tensor
+from bat.scores.estimators import group_table
+from bat.scores.released import check_labels, influence_table, memorization_table, read_released
+
+
+def import_scores(
+    journal: Journal,
+    *,
+    spec: str,
+    data: str,
+    file: str,
+    memorization: str,
+    influence: str,
+    train_influence: str,
+    test_groups: str,
+    validation_groups: str,
+) -> None:
+    """Write the tables of stage scores from a file of released scores; what it does not hold is NaN or empty."""
+    plan = parse(ImportScoresSpec, spec, "--spec")
+    samples, digest = read_data(data, "cpu")
+    released = read_released(file, plan.format)
+    # samples in the source's parts, of which the data set may be a draw
+    sizes = read_tensors(data, "data")[1].get("source")
+    for kind in check_labels(file, released, samples, sizes):
+        journal.line(f"the file has no labels of {kind} samples: whether it has the order of the data set is not known")
+    with open_file(located(file)) as opened:
+        source = {"name": Path(file).name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
+    # no models: what figures and readers take for the number of subset models
+    about = {"spec": json.loads(spec), "file": source, "data": digest, "models": 0}
+    with journal.work():
+        scores = memorization_table(file, released, samples.train, threshold=plan.threshold)
+        if scores["memorization"].isna().all():
+            raise BatError(f"{file}: has a score of other samples, but of no training sample: give another file")
+        if scores["memorization"].nunique() == 1:
+            journal.line(f"all scores are {scores['memorization'].min():g}: they tell no sample from another")
+        atypical = samples.train.take(tensor(np.flatnonzero(scores["atypical"]), samples))
+        journal.line(
+            f"{len(atypical)} of {len(scores)} training samples are atypical (memorization over {plan.threshold}); "
+            f"{int(scores['memorization'].isna().sum())} have no score"
+        )
+        write_table(memorization, "memorization", scores, provenance("memorization", **about))
+        pairs = influence_table(released, atypical, samples.test, threshold=plan.threshold)
+        nothing = pairs.iloc[:0]
+        for name, path, found in (("test", test_groups, pairs), ("validation", validation_groups, nothing)):
+            part, column, kind = samples.parts()[name], f"{name}_index", f"{name}_groups"
+            unknown = np.zeros((1, len(part)), dtype=bool)
+            index, labels = part.index.numpy(), part.labels.numpy()
+            groups = group_table(unknown, index, labels, found, scores, threshold=plan.threshold)
+            groups = groups.assign(accuracy=np.nan, models=0).rename(columns={"target_index": column})
+            write_table(path, kind, groups, provenance(kind, **about))
+            journal.line(f"{int(groups['atypical'].sum())} of {len(groups)} {name} samples are atypical")
+        if not released.influence:
+            journal.line("the file has no influence: no test sample can be called atypical, all count as typical")
+        elif not pairs["significant"].any():
+            journal.line("no test sample is atypical, so no rate of that group can be reported")
+        journal.line("validation samples are training samples of the file, which has no influence on them: all typical")
+        strong = pairs[pairs["significant"]].rename(columns={"target_index": "test_index"})
+        write_table(influence, "influence", strong, provenance("influence", **about))
+        # no release holds influence of training samples on one another
+        among = nothing.rename(columns={"target_index": "influenced_index"})
+        write_table(train_influence, "train_influence", among, provenance("train_influence", **about))

@@ -1,0 +1,90 @@
+"""What training records of each sample, packed into a row an epoch, and the tables that groups of samples make of it.
+
+Groups are formed afterwards, so that other groups need no training. No torch here: the tables are joined in a second.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bat.errors import BatError
+from bat.io.tables import pack, unpack
+
+_FLOATS = {"loss": "<f2", "probability": "<f4", "weight": "<f4"}
+"""How values are stored, by the last word of a column's name: little-endian. Others are bits, as of ``tables.pack``."""
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+_METRICS = {"loss": "loss", "accuracy": "correct"}
+"""Means of a history and the recorded values that they are means of."""
+
+
+def packed(values: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
+    """Pack the values of one epoch, (n,) each by its column's name; a loss over 65,504 is stored as that."""
+    return {name: _packed(name, each) for name, each in values.items()}
+
+
+def unpacked(records: pd.DataFrame, name: str, samples: int, where: str) -> NDArray[Any]:
+    """Return the values of a column in the epochs that have them: (epochs, samples), float or bool.
+
+    Raises:
+        BatError: a row holds another number of samples; names ``where``.
+    """
+    column, kind = records[name].dropna(), _kind(name)
+    if not kind:
+        return unpack(column, samples, where)
+    values = [np.frombuffer(each, kind) for each in column]
+    if any(len(each) != samples for each in values):
+        raise BatError(f"{where}: {name} does not hold {samples} samples: it is of other data; train again")
+    return np.stack(values) if values else np.empty((0, samples), kind)
+
+
+def history_table(records: pd.DataFrame, atypical: Mapping[str, NDArray[np.bool_]], where: str) -> pd.DataFrame:
+    """Return the rows of ``records`` with losses and accuracies of groups beside each sample's values.
+
+    atypical: for each split (n,) bool. Columns are {split}_{all|typical|atypical}_{clean|pgd}_{loss|accuracy}, NaN for
+    a group without samples and an epoch that was not measured.
+    """
+    means: dict[str, NDArray[np.float64]] = {}
+    for split, rare in atypical.items():
+        groups = {"all": rare | True, "typical": ~rare, "atypical": rare}
+        for attack in ("clean", "pgd"):
+            for metric, recorded in _METRICS.items():
+                name = f"{split}_{attack}_{recorded}"
+                measured, values = records[name].notna().to_numpy(), unpacked(records, name, len(rare), where)
+                for group, chosen in groups.items():
+                    column = np.full(len(records), np.nan)
+                    if chosen.any():
+                        column[measured] = values[:, chosen].mean(axis=1, dtype=np.float64)
+                    means[f"{split}_{group}_{attack}_{metric}"] = column
+    return records.assign(**means)
+
+
+def samples_table(records: pd.DataFrame, scores: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return a row an epoch and atypical training sample, those that were left out of training apart.
+
+    scores: a row a training sample, with train_index, label, memorization and atypical. To these come method, seed,
+    epoch, wrong_probability and weight, as ``fitting.Samples`` has them.
+    """
+    rare = scores["atypical"].to_numpy(bool)
+    wrong, weight = (unpacked(records, name, len(rare), where)[:, rare] for name in ("wrong_probability", "weight"))
+    row, column = np.nonzero(~np.isnan(wrong))
+    chosen = scores.loc[rare, ["train_index", "label", "memorization"]].iloc[column].reset_index(drop=True)
+    epochs = records[["method", "seed", "epoch"]].iloc[row].reset_index(drop=True)
+    values = {"wrong_probability": wrong[row, column], "weight": weight[row, column]}
+    return chosen.join(epochs).assign(**{name: each.astype(np.float64) for name, each in values.items()})
+
+
+def _kind(name: str) -> str | None:
+    """Return the type of a column's values, None for bits."""
+    return _FLOATS.get(name.rpartition("_")[2])
+
+
+def _packed(name: str, values: NDArray[Any]) -> bytes:
+    kind = _kind(name)
+    if not kind:
+        return pack(values[None])[0]
+    return (values.clip(max=_LARGEST) if kind == "<f2" else values).astype(kind).tobytes()

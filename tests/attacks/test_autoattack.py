@@ -1,0 +1,56 @@
+"""The whole ensemble against pyautoattack, its authors' code, on trained networks and 500 real images."""
+
+import pytest
+import torch
+from networks import trained
+from pyautoattack import AutoAttack
+
+from bat.attacks.ensemble import TIERS
+from bat.config import EvaluationPgd, Threat
+from bat.evaluation.under_attack import evaluate
+
+torch.set_num_threads(1)
+
+NAMES = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "square": "square"}
+
+
+@pytest.fixture(scope="module")
+def case(request):
+    data, method = request.param
+    return trained(method, name="mlp", width=32, epochs=6, data=data)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.5)])
+@pytest.mark.parametrize(
+    ("case", "tier"),
+    [
+        (("digits", "natural"), "standard"),
+        (("digits", "pgd_at"), "standard"),
+        (("digits", "bat"), "standard"),
+        # the reference takes minutes for the others on these larger images: benchmarks/autoattack.py has them
+        (("mnist5k", "bat"), "fast"),
+    ],
+    indirect=["case"],
+)
+def test_robust_accuracy_of_each_tier_is_the_references(case, tier, norm, eps, capsys):
+    model, test = case
+    part, threat = test.take(torch.arange(500)), Threat(norm=norm, eps=eps)
+    pgd = EvaluationPgd(name="pgd", steps=1, step_size=eps, restarts=1)
+    found = evaluate(model, part, torch.arange(500), threat=threat, pgd_attack=pgd, ensemble=TIERS[tier], seed=0)[
+        "broken_by"
+    ]
+    right = model(part.images()).argmax(1) == part.labels
+    reference = right.clone()
+    for place, attack in enumerate(TIERS[tier]):
+        adversary = AutoAttack(model, norm={"linf": "Linf", "l2": "L2"}[norm], eps=eps, seed=0, version="standard")
+        adversary.attacks_to_run = [NAMES[attack.name]]
+        rows = reference.nonzero().flatten()
+        if len(rows):
+            x_adv, _ = adversary.run_standard_evaluation(part.images(rows), part.labels[rows], batch_size=500)
+            reference[rows] = model(x_adv).argmax(1) == part.labels[rows]
+        if attack.name in ("apgd_t", "square"):  # the last of a tier
+            stands = right & ((found < 0) | (found > place))
+            assert abs(int(stands.sum()) - int(reference.sum())) <= 2
+            assert (stands != reference).double().mean() <= 0.01
+    assert 0 < reference.sum() < right.sum()
+    capsys.readouterr()  # the reference prints

@@ -1,0 +1,295 @@
+"""The ensemble on linear models, where the exact robust accuracy is known, and on models that mask their gradients."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import trained
+from torch import Tensor, nn
+
+from bat.attacks.ensemble import STANDARD, TIERS, margins, members, run, tier
+from bat.config import ApgdCe, Attack, EvaluationPgd, Threat
+from bat.data.dataset import Part
+from bat.evaluation.flags import find_flags, probe
+from bat.evaluation.under_attack import evaluate, sample_table
+
+torch.set_num_threads(1)
+
+SIDE = 4
+PGD = EvaluationPgd(name="pgd", steps=20, step_size=0.01, restarts=1)
+
+
+def short_square(queries: int) -> Attack:
+    return replace(STANDARD[3], queries=queries)
+
+
+class Linear(nn.Module):
+    """Logits W x + b, away from the edges of [0, 1] where the images are."""
+
+    def __init__(self, classes: int, seed: int = 0, scale: float = 1.0) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(seed)
+        self.weights = nn.Parameter(torch.randn(classes, SIDE * SIDE, generator=random))
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * (x.flatten(1) - 0.5) @ self.weights.T
+
+
+def images(model: nn.Module, n: int, seed: int = 1) -> Part:
+    """Images in [0.4, 0.6], labelled as the model sees them, with a tenth of the labels wrong."""
+    random = torch.Generator().manual_seed(seed)
+    x = 0.4 + 0.2 * torch.rand(n, 1, SIDE, SIDE, generator=random)
+    with torch.no_grad():
+        logits = model(x)
+    labels = logits.argmax(1)
+    labels[::10] = logits[::10].argmin(1)
+    return Part(x, labels, torch.arange(n) + 100, pixel_max=1)
+
+
+def distances(model: Linear, part: Part, norm: str) -> np.ndarray:
+    """The distance of each image to the nearest other class, 0 or less where it is misclassified."""
+    with torch.no_grad():
+        logits = model(part.images()) / model.scale
+        weights = model.weights
+        found = torch.full((len(part),), torch.inf)
+        for other in range(len(weights)):
+            difference = weights[part.labels] - weights[other]
+            gap = logits.gather(1, part.labels[:, None]).squeeze(1) - logits[:, other]
+            length = difference.abs().sum(1) if norm == "linf" else difference.norm(dim=1)
+            found = torch.where(part.labels == other, found, torch.minimum(found, gap / length))
+    return found.numpy()
+
+
+def results(model: nn.Module, part: Part, threat: Threat, ensemble: tuple[Attack, ...], **changed: Any) -> Any:
+    found = evaluate(
+        model,
+        part,
+        changed.get("rows", torch.arange(len(part))),
+        threat=threat,
+        pgd_attack=PGD,
+        ensemble=ensemble,
+        seed=changed.get("seed", 0),
+    )
+    return found
+
+
+@pytest.mark.parametrize("name", ["fast", "standard"])
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 10])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.08)])
+def test_every_tier_reaches_the_exact_robust_accuracy_of_a_linear_model(
+    name: str, classes: int, norm: Any, eps: float
+) -> None:
+    model = Linear(classes)
+    part = images(model, 60)
+    exact = distances(model, part, norm) > eps
+    assert 0 < exact.sum() < 54
+    found = results(model, part, Threat(norm=norm, eps=eps), TIERS[name][:3])
+    table = sample_table(part, found, TIERS[name][:3])
+    np.testing.assert_array_equal(table["robust_correct"], exact)
+
+
+def test_square_alone_comes_close_on_a_linear_model() -> None:
+    model = Linear(3)
+    part = images(model, 60)
+    threat = Threat(norm="linf", eps=0.02)
+    exact = distances(model, part, "linf") > threat.eps
+    table = sample_table(part, results(model, part, threat, STANDARD[3:]), STANDARD[3:])
+    assert (table["robust_correct"] >= exact).all()
+    assert table["robust_correct"].sum() <= exact.sum() + 2
+
+
+def test_margins_agree_with_argmax_also_at_ties() -> None:
+    logits = torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 0.5], [2.0, 2.0, 0.0], [2.0, 2.0, 0.0]])
+    labels = torch.tensor([0, 2, 0, 1])
+    found = margins(logits, labels)
+    assert found[:2].tolist() == [1.0, -0.5]
+    np.testing.assert_array_equal(found > 0, logits.argmax(1) == labels)
+
+
+def test_tiers_are_named() -> None:
+    assert [attack.name for attack in members("standard")] == ["apgd_ce", "apgd_t", "fab_t", "square"]
+    assert members("fast") == members("standard")[:2]
+    assert tier("fast") == "fast"
+    assert tier(STANDARD[1:3]) == "apgd_t + fab_t"
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor], order: Tensor | None = None) -> None:
+    for name in ("predicted", "pgd_correct", "broken_by"):
+        assert torch.equal(one[name] if order is None else one[name][order], other[name]), name
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_results_do_not_depend_on_batch_size_and_order(norm: Any) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 24), nn.ReLU(), nn.Linear(24, 5)).double()
+    for seed, parameter in enumerate(model.parameters()):
+        nn.init.normal_(parameter, std=0.7, generator=torch.Generator().manual_seed(seed))
+
+    class InDouble(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return model(x.double())
+
+    part = images(InDouble(), 24)
+    threat = Threat(norm=norm, eps=0.2 if norm == "linf" else 0.6)
+    ensemble = (*STANDARD[:3], short_square(200))
+    whole = results(InDouble(), part, threat, ensemble)
+    assert 0 < (whole["broken_by"] >= 0).sum() < 24
+    for size in (1, 7):
+        batches = [results(InDouble(), part, threat, ensemble, rows=rows) for rows in torch.arange(24).split(size)]
+        same(whole, {name: torch.cat([batch[name] for batch in batches]) for name in whole})
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    same(whole, results(InDouble(), part, threat, ensemble, rows=order), order)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_in_float32_another_batch_size_differs_only_at_ties(norm: Any) -> None:
+    model, test = trained("pgd_at", name="small_cnn", width=4, epochs=4)
+    part = test.take(torch.arange(500))
+    threat = Threat(norm=norm, eps=0.1 if norm == "linf" else 0.5)
+    ensemble = (replace(STANDARD[0], steps=10), replace(STANDARD[2], steps=4, targets=1), short_square(15))
+    whole = results(model, part, threat, ensemble)
+    assert 50 < (whole["broken_by"] >= 0).sum() < 450
+    for size in (7, 1):
+        rows = torch.arange(500)[: 500 if size == 7 else 30]
+        batches = [results(model, part, threat, ensemble, rows=some) for some in rows.split(size)]
+        found = {name: torch.cat([batch[name] for batch in batches]) for name in whole}
+        differs = (found["broken_by"] >= 0) != (whole["broken_by"][rows] >= 0)
+        ties = torch.minimum(found["margin"].abs(), whole["margin"][rows].abs()) < 1e-4
+        assert not (differs & ~ties).any()
+        assert differs.sum() <= 2
+
+
+def test_the_same_call_gives_the_same_bytes() -> None:
+    model = Linear(4)
+    part = images(model, 30)
+    threat = Threat(norm="linf", eps=0.02)
+    first, second = (results(model, part, threat, STANDARD[:2]) for _ in range(2))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_everything_is_left_as_found(norm: Any) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+    model.train()
+    model[1].weight.requires_grad_(False)
+    part = images(model.eval(), 20)
+    model.train()
+    torch.manual_seed(3)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    ensemble = (*STANDARD[:3], short_square(50))
+    seen = probe(model, part, 512)
+    table = sample_table(part, results(model, part, Threat(norm=norm, eps=0.05), ensemble), ensemble)
+    find_flags(model, part, table, before=seen, nonfinite=0)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert [parameter.requires_grad for parameter in model.parameters()] == [False, True, True, True, True, True]
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
+
+
+# -- models on which PGD overestimates
+
+
+class Quantised(nn.Module):
+    """A linear model behind a layer of steps: its gradient is 0 everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Linear(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner((x * 200).round() / 200)
+
+
+def flags_of(model: nn.Module, part: Part, threat: Threat, ensemble: tuple[Attack, ...]) -> tuple[Any, dict[str, Any]]:
+    table = sample_table(part, results(model, part, threat, ensemble), ensemble)
+    flags = find_flags(model, part, table, before=probe(model, part, 512), nonfinite=0).set_index("flag")
+    return table, flags.to_dict("index")
+
+
+def test_scaled_logits_fool_pgd_and_not_the_ensemble() -> None:
+    model = Linear(4, scale=1e3)
+    part = images(model, 60)
+    threat = Threat(norm="linf", eps=0.02)
+    exact = distances(model, part, "linf") > threat.eps
+    table, flags = flags_of(model, part, threat, TIERS["fast"])
+    assert table["pgd_correct"].sum() > exact.sum() + 5
+    np.testing.assert_array_equal(table["robust_correct"], exact)
+    assert flags["zero_gradients"]["raised"]
+    assert flags["pgd_gap"]["raised"]
+    assert np.isnan(flags["square_gain"]["value"])
+
+
+def test_a_layer_of_steps_fools_gradients_and_not_square() -> None:
+    model = Quantised()
+    part = images(model, 60)
+    threat = Threat(norm="linf", eps=0.02)
+    square = short_square(1000)
+    table, flags = flags_of(model, part, threat, (*STANDARD[:3], square))
+    assert table["square_correct"].sum() < table["fab_t_correct"].sum() - 5
+    for flag in ("zero_gradients", "square_gain", "pgd_gap"):
+        assert flags[flag]["raised"]
+
+
+def test_an_honest_model_raises_no_flag() -> None:
+    model = Linear(4).eval()
+    part = images(model, 60)
+    _, flags = flags_of(model, part, Threat(norm="linf", eps=0.02), STANDARD[:3])
+    assert not any(flag["raised"] for name, flag in flags.items() if name != "pgd_gap")
+
+
+class Softmax(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1)
+
+
+class Noisy(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.noise()
+
+    def noise(self) -> float:
+        self.calls = getattr(self, "calls", 0) + 1
+        return 0.001 * self.calls
+
+
+@pytest.mark.parametrize(
+    ("model", "flag"),
+    [
+        (Softmax(4).eval(), "softmax_outputs"),
+        (Noisy(4).eval(), "random_forward"),
+        (Linear(4).train(), "training_mode"),
+    ],
+)
+def test_flags_of_a_wrong_model(model: nn.Module, flag: str) -> None:
+    part = images(model, 20)
+    mode = model.training
+    attack = (ApgdCe(name="apgd_ce", steps=2, restarts=1, rho=0.75),)
+    table = sample_table(part, results(model, part, Threat(norm="linf", eps=0.01), attack), attack)
+    flags = find_flags(model, part, table, before=probe(model, part, 512), nonfinite=0).set_index("flag")
+    assert flags.loc[flag, "raised"]
+    assert flags.loc[flag, "meaning"]
+    assert model.training == mode
+
+
+def test_targets_are_the_most_likely_wrong_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    import bat.attacks.ensemble
+
+    model = Linear(5)
+    part = images(model, 20)
+    x, labels = part.images(), part.labels
+    with torch.no_grad():
+        logits = model(x)
+    right = logits.argmax(1) == labels
+    x, labels, logits = x[right], labels[right], logits[right]
+    seen = []
+    monkeypatch.setattr(bat.attacks.ensemble, "fab", lambda model, x, labels, target, **_: (seen.append(target), x)[1])
+    run(STANDARD[2], model, x, logits, labels, labels, threat=Threat(norm="linf", eps=0.01), seed=0)
+    expected = logits.sort(dim=1, descending=True).indices[:, 1:]
+    assert len(seen) == 4  # one for each wrong class, though the standard asks for 9
+    torch.testing.assert_close(torch.stack(seen, dim=1), expected)

@@ -1,0 +1,848 @@
+import copy
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from refusals import refusal
+from snakemake.utils import update_config
+
+from bat.config import (
+    Bat,
+    Config,
+    FixedModel,
+    ImageFolder,
+    LibraryModel,
+    Natural,
+    Npz,
+    OneCycle,
+    Packaged,
+    Pgd,
+    PgdAt,
+    Published,
+    Recipe,
+    Steps,
+    load,
+    parse,
+    schema,
+    share,
+    subset_size,
+)
+from bat.data.dataset import split
+from bat.data.sources import Samples, Source
+from bat.errors import BatError
+from bat.planning.cost import SOURCES
+from bat.scores.estimators import subset_masks
+
+ROOT = Path(__file__).parents[2]
+SCHEMA_FILE = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+
+
+def read(*names):
+    """Merge configuration files as snakemake does with several of them."""
+    merged = {}
+    for name in names:
+        update_config(merged, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")))
+    return merged
+
+
+def without_null_width(value):
+    """Drop what only takes an inherited width away: no record of a network of fixed size has it."""
+    model = value["model"]
+    return value if model["width"] is not None else value | {"model": {"name": model["name"]}}
+
+
+DEFAULT = ("config",)
+SMOKE = ("config", "smoke")
+LARGE = ["mnist", "cifar10", "cifar100", "tiny_imagenet"]
+SHIPPED = [DEFAULT, *(("config", name) for name in ("smoke", "digits_full", "mnist5k", *LARGE))]
+
+
+def edited(path, value):
+    """Return the default configuration with the value at ``path`` ("a.b.0.c") set, or removed where it is DROP."""
+    config = copy.deepcopy(read("config"))
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place = config
+    for part in parents:
+        place = place[part]
+    if value is DROP:
+        del place[last]
+    else:
+        place[last] = value
+    return config
+
+
+class Drop:
+    def __repr__(self):
+        return "DROP"
+
+
+DROP = Drop()
+
+
+def test_all_files_are_shipped_configurations():
+    assert {names[-1] for names in SHIPPED} == {path.stem for path in (ROOT / "config").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("names", SHIPPED, ids="+".join)
+def test_shipped_configurations_are_read_as_written(names):
+    value = read(*names)
+    config = parse(Config, value, "here")
+    value = without_null_width(value)
+    # through JSON, in which tuples are lists
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == value
+
+
+def test_smoke_changes_the_default_and_nothing_is_lost_in_the_merge():
+    smoke, default = parse(Config, read(*SMOKE), ""), parse(Config, read(*DEFAULT), "")
+    assert (smoke.experiment, smoke.training.seeds, smoke.training.recipe.epochs) == ("smoke", (0, 1), 3)
+    assert smoke.training.methods == default.training.methods
+    assert smoke.training.recipe.schedule == default.training.recipe.schedule
+
+
+@pytest.mark.parametrize("name", ["resnet9", "resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"])
+def test_a_network_of_fixed_size_stands_alone_or_takes_an_inherited_width_away(name):
+    expected = FixedModel(name=name)
+    assert parse(Config, edited("model", {"name": name}), "").model == expected
+    assert parse(Config, edited("model", {"name": name, "width": None}), "").model == expected
+    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+
+
+@pytest.mark.parametrize("name", LARGE[1:])
+def test_the_usual_recipe_for_cifar(name):
+    config = parse(Config, read("config", name), "")
+    stage, attack = config.training, Pgd(steps=10, step_size=2 / 255)
+    assert (config.threat.norm, config.threat.eps) == ("linf", 8 / 255)
+    assert stage.attack == config.memorization.robust.attack == attack
+    assert (config.evaluation.pgd.steps, config.evaluation.pgd.step_size) == (20, 2 / 255)
+    assert stage.recipe == Recipe(
+        epochs=200,
+        batch_size=128,
+        learning_rate=0.1,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule=Steps(name="steps", warmup=0.0, milestones=(0.5, 0.75), factor=0.1),
+        crop_padding=4,
+        flip=True,
+        label_smoothing=0.0,
+        ema_decay=0.0,
+    )
+    assert config.model == FixedModel(name="preact_resnet18")
+
+
+def test_subset_models_have_a_network_of_their_own_where_one_is_named():
+    config = parse(Config, read("config", "cifar10"), "")
+    assert (config.model.name, config.subset_model.name) == ("preact_resnet18", "resnet9")
+    config = parse(Config, read("config"), "")
+    assert config.memorization.model is None
+    assert config.subset_model == config.model
+    wrong = edited("memorization.model", {"name": "resnet9", "width": 3})
+    assert refusal(parse, Config, wrong, "here").startswith("here: memorization.model: resnet9 has no width")
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("subsample", [1.0, 0.02])
+def test_splits_and_subsets_of_large_data_sets_and_of_their_trials(name, subsample):
+    config = parse(Config, read("config", name) | {"subsample": subsample}, "")
+    known = SOURCES[name]
+
+    def samples(count):
+        labels = torch.randperm(count, generator=torch.Generator().manual_seed(0)) % known.classes
+        return Samples(labels, lambda rows: torch.zeros(len(rows), 1, 1, 1, dtype=torch.uint8))
+
+    source = Source(samples(known.pool), samples(known.test), tuple(map(str, range(known.classes))), 255)
+    data = split(source, config.data, subsample=subsample)  # refuses a class without training samples
+    size, models = len(data.train), config.memorization.subset_models
+    assert size == round(subsample * (known.pool - config.data.validation_samples))
+    assert len(data.validation) == round(subsample * config.data.validation_samples)
+    # each sample is left out of some model, and of some not
+    assert models >= math.ceil(size / (size - subset_size(size, config.memorization.subset_fraction)))
+    assert models % config.memorization.models_per_shard == 0
+
+
+@pytest.mark.parametrize("name", ["torchvision:vgg11_bn", "timm:resnet18.a1_in1k", "timm:vit_tiny_patch16_224"])
+def test_networks_of_libraries_are_named_with_their_library(name):
+    assert parse(Config, edited("model", {"name": name}), "").model == LibraryModel(name=name)
+    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+
+
+def test_unions_become_the_record_that_their_name_says():
+    config = parse(Config, read("config"), "")
+    assert [type(method) for method in config.training.methods] == [Natural, PgdAt, Bat]
+    assert type(config.memorization.recipe.schedule) is OneCycle
+    assert type(config.training.recipe.schedule) is Steps
+
+
+def test_a_file_and_its_text_give_the_same_configuration():
+    config = load(str(ROOT / "config" / "config.yaml"))
+    assert config == parse(Config, read("config"), "") == parse(Config, json.dumps(read("config")), "")
+
+
+PARTED = {"train_samples": "all", "validation_samples": 100, "split_seed": 0}
+PUBLISHED = PARTED | {"name": "cifar10", "cache": "cache"}
+FOLDER = PARTED | {"name": "image_folder", "path": "images", "size": None, "colour": "rgb"}
+NPZ = PARTED | {"name": "npz", "path": "images.npz"}
+
+
+@pytest.mark.parametrize(
+    ("data", "record"),
+    [
+        (PUBLISHED, Published),
+        (FOLDER, ImageFolder),
+        (FOLDER | {"size": 32, "train_samples": 50}, ImageFolder),
+        (NPZ, Npz),
+    ],
+)
+def test_the_data_becomes_the_record_that_its_name_says(data, record):
+    value = edited("data", data)
+    config = parse(Config, value, "here")
+    assert type(config.data) is record
+    assert json.loads(json.dumps(dataclasses.asdict(config))) == value
+    assert not list(Draft202012Validator(schema()).iter_errors(value))
+
+
+def test_a_trial_must_score_each_sample_too():
+    config = edited("memorization.subset_fraction", 0.99)
+    parse(Config, config, "here")
+    assert "leaves 12 of 12 training samples" in refusal(parse, Config, config | {"subsample": 0.02}, "here")
+
+
+@given(st.integers(2, 10**6), st.floats(0, 1, exclude_min=True))
+def test_a_share_is_a_part_of_at_least_2(samples, subsample):
+    assert 2 <= share(samples, subsample) <= samples
+    assert share(samples, 1.0) == samples
+    assert abs(share(samples, subsample) - samples * subsample) <= 2
+
+
+REMOVAL = {"method": "pgd_at", "fractions": [0.05, 0.1], "harmful_threshold": 0.5}
+
+
+def test_a_method_with_the_name_of_a_run_is_refused():
+    config = edited("removal", REMOVAL)
+    parse(Config, config, "here")
+    config["training"]["methods"][0]["name"] = "pgd_at_without_top_0_1"
+    assert "two runs have one name" in refusal(parse, Config, config, "here")
+    parse(Config, edited("training.methods.0.name", "pgd_at_without_top_0_1"), "here")  # without removal there is none
+
+
+@pytest.mark.parametrize(
+    ("pairs", "refused"),
+    [
+        ([["bat", "natural"]], None),
+        ([["natural", "bat"]], None),
+        ([["bat", "bat"]], "[bat, bat]"),
+        ([["bat", "natural"], ["bat", "natural"]], "[bat, natural]"),
+        ([["bat", "natural"], ["natural", "bat"]], "[natural, bat]"),
+        # all methods are compared with pgd_at, the baseline
+        ([["bat", "natural"], ["bat", "pgd_at"]], "[bat, pgd_at]"),
+        ([["pgd_at", "bat"]], "[pgd_at, bat]"),
+        ([["pgd_at", "pgd_at"]], "[pgd_at, pgd_at]"),
+    ],
+)
+def test_a_pair_that_would_count_twice_is_refused(pairs, refused):
+    config = edited("evaluation.pairs", pairs)
+    if refused:
+        assert f"evaluation.pairs has {refused}" in refusal(parse, Config, config, "here")
+        config["evaluation"]["baseline"] = None  # then only what the list itself holds counts
+        if all(len(set(pair)) == 2 and "pgd_at" in pair for pair in pairs[-1:]):
+            parse(Config, config, "here")
+    else:
+        parse(Config, config, "here")
+
+
+# path, value, what the message must hold, whether the schema refuses it too
+WRONG = [
+    ("experimnt", 1, "experimnt: unknown key", True),
+    ("data.colour", 1, "data.colour: unknown key", True),
+    ("memorization.recipe.lr", 1, "memorization.recipe.lr: unknown key", True),
+    ("memorization.recipe.schedule.factor", 0.1, "memorization.recipe.schedule.factor: unknown key", True),
+    ("training.methods.2.gamma", 1, "training.methods.2.gamma: unknown key", True),
+    ("training.methods.0.alpha", 1.0, "training.methods.0.alpha: unknown key", True),
+    ("evaluation.ensemble.0.step_size", 0.1, "evaluation.ensemble.0.step_size: unknown key", True),
+    ("experiment", DROP, "experiment: missing key", True),
+    ("model.width", DROP, "model.width: missing key", True),
+    ("training.recipe.schedule.factor", DROP, "training.recipe.schedule.factor: missing key", True),
+    ("training.methods.2.temperature", DROP, "training.methods.2.temperature: missing key", True),
+    ("data.train_samples", "600", "data.train_samples: ", True),
+    ("data.train_samples", 600.5, "data.train_samples: ", True),
+    ("data.train_samples", True, "data.train_samples: ", True),
+    ("data.train_samples", None, "data.train_samples: ", True),
+    ("data", [], "data: ", True),
+    ("data", "digits", "data: ", True),
+    ("memorization.recipe.flip", "no", "memorization.recipe.flip: ", True),
+    ("memorization.recipe.flip", 0, "memorization.recipe.flip: ", True),
+    ("threat.eps", "8/255", "threat.eps: ", True),
+    ("training.seeds", 0, "training.seeds: ", True),
+    ("training.seeds.1", 0.5, "training.seeds.1: ", True),
+    ("experiment", 2024, "experiment: ", True),
+    ("experiment", "a/b", "experiment: ", True),
+    ("experiment", "../up", "experiment: ", True),
+    ("training.methods.1.name", "PGD at", "training.methods.1.name: ", True),
+    ("data.name", "letters", "data: ", True),
+    ("data.name", "cifar10", "data.cache: missing key", True),
+    ("data.cache", "cache", "data.cache: unknown key", True),
+    ("data.train_samples", "all", "data.train_samples: ", True),
+    ("data", PUBLISHED | {"train_samples": "most"}, "data.train_samples: ", True),
+    ("data", PUBLISHED | {"train_samples": 1}, "data.train_samples: ", True),
+    ("data", PUBLISHED | {"cache": ""}, "data.cache: ", True),
+    ("data", FOLDER | {"size": 0}, "data.size: ", True),
+    ("data", FOLDER | {"colour": "cmyk"}, "data.colour: ", True),
+    ("data", FOLDER | {"cache": "cache"}, "data.cache: unknown key", True),
+    ("data", NPZ | {"size": 8}, "data.size: unknown key", True),
+    ("subsample", DROP, "subsample: missing key", True),
+    ("subsample", 0, "subsample: ", True),
+    ("subsample", 1.01, "subsample: ", True),
+    ("subsample", "0.02", "subsample: ", True),
+    ("model.name", "resnet", "model.name: no such network", True),
+    ("model.name", DROP, "model.name: missing key", True),
+    ("model.name", 18, "model.name: no such network", True),
+    ("model.name", "resnet18", "model: resnet18 has no width", True),
+    ("model.name", "timm:resnet18", "model: timm:resnet18 has no width", True),
+    ("model", {"name": "keras:resnet18"}, "model.name: ", True),
+    ("model", {"name": "timm:hf-hub:user/net"}, "model.name: ", True),
+    ("model", {"name": "resnet18", "depth": 3}, "model.depth: unknown key", True),
+    ("threat.norm", "l1", "threat.norm: ", True),
+    ("scores", "subsets", "scores: ", True),
+    ("scores.source", "web", "scores: ", True),
+    ("scores.path", "scores.npz", "scores.path: unknown key", True),
+    ("scores", {"source": "file", "path": "scores.npz"}, "scores.format: missing key", True),
+    ("scores", {"source": "file", "path": "", "format": "npz"}, "scores.path: ", True),
+    ("scores", {"source": "file", "path": "scores.npz", "format": "pickle"}, "scores.format: ", True),
+    ("memorization.model", DROP, "memorization.model: missing key", True),
+    ("memorization.model", {"name": "resnet"}, "memorization.model.name: no such network", True),
+    ("memorization.model", {"name": "mlp"}, "memorization.model.width: missing key", True),
+    ("memorization.design", "random", "memorization.design: ", True),
+    ("memorization.robust.subset_models", -50, "memorization.robust.subset_models: ", True),
+    ("memorization.robust.subset_models", 30, "memorization.robust.subset_models is 30, no multiple", False),
+    ("training.methods.2.score", "robust_memorization", "method bat: score is robust_memorization, but", False),
+    ("memorization.robust.attack", DROP, "memorization.robust.attack: missing key", True),
+    ("removal", DROP, "removal: missing key", True),
+    ("removal.method", "trades", "removal.method is trades, which is no method: take one of natural, pgd_at", False),
+    ("removal.method", "PGD at", "removal.method: ", True),
+    ("removal.fractions", [0.1, 1.0], "removal.fractions.1: ", True),
+    ("removal.fractions", [0], "removal.fractions.0: ", True),
+    ("removal.harmful_threshold", 1, "removal.harmful_threshold: ", True),
+    ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "removal.fractions: 0.1 stands there twice", False),
+    ("training.measure_every", 0, "training.measure_every: ", True),
+    ("training.methods.2.score", "random", "training.methods.2.score: ", True),
+    ("training.methods.2.threshold", 1, "training.methods.2.threshold: ", True),
+    ("training.methods.1.score", "memorization", "training.methods.1.score: unknown key", True),
+    ("training.methods.1.objective", "freat", "training.methods.1: ", True),
+    ("training.methods.1.objective", DROP, "training.methods.1: ", True),
+    ("evaluation.ensemble.0.name", "circle", "evaluation.ensemble.0: ", True),
+    ("memorization.recipe.schedule.name", "cosine", "memorization.recipe.schedule: ", True),
+    ("memorization.subset_fraction", 0, "memorization.subset_fraction: ", True),
+    ("memorization.subset_fraction", 1, "memorization.subset_fraction: ", True),
+    ("memorization.subset_fraction", -0.1, "memorization.subset_fraction: ", True),
+    ("memorization.threshold", 1, "memorization.threshold: ", True),
+    ("training.recipe.schedule.milestones", [0.5, 1.0], "training.recipe.schedule.milestones.1: ", True),
+    ("training.recipe.epochs", 0, "training.recipe.epochs: ", True),
+    ("training.recipe.momentum", 1, "training.recipe.momentum: ", True),
+    ("threat.eps", 0, "threat.eps: ", True),
+    ("training.seeds", [], "training.seeds: ", True),
+    ("training.seeds", [-1], "training.seeds.0: ", True),
+    ("training.methods", [], "training.methods: ", True),
+    ("evaluation.ensemble", [], "evaluation.ensemble: ", True),
+    ("evaluation.bootstrap", 99, "evaluation.bootstrap: ", True),
+    ("threat.eps", math.inf, "threat.eps: ", True),
+    ("threat.eps", math.nan, "threat.eps: ", False),
+    ("memorization.recipe.learning_rate", math.inf, "memorization.recipe.learning_rate: ", False),
+    # what no single key shows
+    ("memorization.subset_fraction", 0.0001, "memorization.subset_fraction is 0.0001", False),
+    ("memorization.subset_fraction", 0.9999, "memorization.subset_fraction is 0.9999", False),
+    ("memorization.subset_fraction", 0.999, "memorization.subset_models is 200", False),
+    ("training.methods.2.alpha", "Infinity", "training.methods.2.alpha: ", True),
+    ("memorization.subset_models", 210, "memorization.subset_models is 210", False),
+    ("memorization.models_per_shard", 60, "memorization.subset_models is 200", False),
+    ("memorization.models_per_shard", 400, "memorization.subset_models is 200", False),
+    ("training.methods.1.name", "bat", "training.methods has a name twice", False),
+    ("training.sweeps", [{"method": "bat", "key": "alpha", "values": []}], "training.sweeps.0.values: ", True),
+    ("training.sweeps", [{"method": "bat", "key": "alpha"}], "training.sweeps.0.values: missing key", True),
+    ("training.sweeps", [{"method": "bat", "key": "alpha", "values": [[1]]}], "training.sweeps.0.values.0: ", True),
+    (
+        "training.sweeps",
+        [{"method": "bat", "key": "lr", "values": [1]}],
+        "training.sweeps: method bat, key lr: ",
+        False,
+    ),
+    ("training.sweeps", [{"method": "bat", "key": "awp", "values": [-1]}], "training.sweeps: method bat, key ", False),
+    ("training.methods.2.alpha", "infinite", "training.methods.2.alpha: ", True),
+    ("training.methods.2.alpha", -1, "training.methods.2.alpha: ", True),
+    ("training.methods.1.awp", -0.1, "training.methods.1.awp: ", True),
+    ("training.methods.1.awp", DROP, "training.methods.1.awp: missing key", True),
+    ("training.methods.1.eps_factor", 0, "training.methods.1.eps_factor: ", True),
+    ("training.methods.0.awp", 0.0, "training.methods.0.awp: unknown key", True),
+    ("training.recipe.ema_decay", 1, "training.recipe.ema_decay: ", True),
+    ("training.recipe.label_smoothing", 1, "training.recipe.label_smoothing: ", True),
+    ("memorization.recipe.ema_decay", DROP, "memorization.recipe.ema_decay: missing key", True),
+    ("training.early_stop", -1, "training.early_stop: ", True),
+    ("training.seeds", [0, 1, 0], "training.seeds: 0 stands there twice", False),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message", "_"), WRONG)
+def test_a_wrong_configuration_is_refused_in_one_line_that_names_the_place(path, value, message, _, tmp_path):
+    config = edited(path, value)
+    assert refusal(parse, Config, config, "here").startswith(f"here: {message}")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert refusal(load, str(file)).startswith(f"{file}: {message}")
+
+
+RECIPES = ("memorization.recipe", "training.recipe")
+ATTACKS = ("training.attack", "memorization.robust.attack", "evaluation.pgd")
+SEED, OPEN, HALF, COUNT, MANY = (0, 2**63 - 1), (1e-9, 1 - 1e-9), (0, 1 - 1e-9), (1, 100_000), (0, 10_000)
+# the least and the greatest that a key may be; the next number beyond is refused by the key's own range
+RANGES = {
+    "data.train_samples": (2, 10**9),
+    "data.validation_samples": (2, 10**9),
+    "data.split_seed": SEED,
+    "subsample": (1e-9, 1),
+    "model.width": (1, 4096),
+    "threat.eps": (1e-9, 1000),
+    "compute.micro_batch": (0, 10**6),
+    "memorization.subset_models": (1, 10**6),
+    "memorization.models_per_shard": (1, 10**6),
+    "memorization.subset_fraction": OPEN,
+    "memorization.seed": SEED,
+    "memorization.threshold": HALF,
+    "memorization.false_discovery_rate": OPEN,
+    "memorization.confidence": OPEN,
+    "memorization.shuffles": MANY,
+    "memorization.robust.subset_models": (0, 10**6),
+    "training.seeds.0": SEED,
+    "training.measure_every": COUNT,
+    "training.checkpoint_minutes": MANY,
+    "training.early_stop": (0, 100_000),
+    "training.methods.1.eps_factor": (1e-9, 1000),
+    "training.methods.1.awp": (0, 1),
+    "training.methods.2.threshold": HALF,
+    "training.methods.2.alpha": MANY,
+    "training.methods.2.beta": MANY,
+    "training.methods.2.temperature": (1e-4, 10_000),
+    "removal.fractions.0": OPEN,
+    "removal.harmful_threshold": HALF,
+    "evaluation.seed": SEED,
+    "evaluation.batch_size": (1, 10**6),
+    "evaluation.pgd.restarts": (1, 1000),
+    "evaluation.ensemble.0.steps": COUNT,
+    "evaluation.ensemble.0.restarts": (1, 1000),
+    "evaluation.ensemble.0.rho": OPEN,
+    "evaluation.confidence": OPEN,
+    "evaluation.bootstrap": (100, 100_000),
+    "evaluation.margin": OPEN,
+    **{f"{attack}.steps": COUNT for attack in ATTACKS},
+    **{f"{attack}.step_size": (1e-9, 2000) for attack in ATTACKS},
+    **{f"{recipe}.epochs": COUNT for recipe in RECIPES},
+    **{f"{recipe}.batch_size": (2, 10**6) for recipe in RECIPES},
+    **{f"{recipe}.momentum": HALF for recipe in RECIPES},
+    **{f"{recipe}.weight_decay": (0, 100) for recipe in RECIPES},
+    **{f"{recipe}.crop_padding": (0, 4096) for recipe in RECIPES},
+    **{f"{recipe}.label_smoothing": HALF for recipe in RECIPES},
+    **{f"{recipe}.ema_decay": HALF for recipe in RECIPES},
+    "training.recipe.schedule.milestones.0": OPEN,
+    "training.recipe.schedule.factor": OPEN,
+    "memorization.recipe.schedule.warmup": OPEN,
+}
+
+
+def beyond(edge, way):
+    """Return the next whole number, or for one that is written as a float a number at the other side of 0 or 1."""
+    return edge + way if isinstance(edge, int) else round(edge)
+
+
+@pytest.mark.parametrize(("path", "edges"), RANGES.items())
+def test_both_sides_of_each_bound(path, edges):
+    for edge, way in zip(edges, (-1, 1), strict=True):
+        wrong = edited(path, 0.99e-4 if edge == 1e-4 else beyond(edge, way))
+        assert refusal(parse, Config, wrong, "here").startswith(f"here: {path}: input should be ")
+        # what it means beside other keys may be refused, in other words
+        message = ""
+        try:
+            parse(Config, edited(path, edge), "here")
+        except BatError as error:
+            message = str(error)
+        assert not message.startswith(f"here: {path}: ")
+
+
+OTHERS = {
+    "name": "square", "queries": 5000, "restarts": 1, "p_init": 0.8,
+}, {
+    "name": "fab_t", "steps": 100, "restarts": 1, "targets": 9, "alpha_max": 0.1, "eta": 1.05, "beta": 0.9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("attack", "key", "least", "most"),
+    [
+        (OTHERS[0], "queries", 1, 10**6),
+        (OTHERS[0], "p_init", 1e-9, 1),
+        (OTHERS[1], "targets", 1, 10_000),
+        (OTHERS[1], "alpha_max", *OPEN),
+        (OTHERS[1], "beta", *OPEN),
+        (OTHERS[1], "eta", 1, 10),
+    ],
+)
+def test_both_sides_of_each_bound_of_attacks(attack, key, least, most):
+    for edge, way in ((least, -1), (most, 1)):
+        parse(Config, edited("evaluation.ensemble", [attack | {key: edge}]), "here")
+        wrong = edited("evaluation.ensemble", [attack | {key: beyond(edge, way)}])
+        assert refusal(parse, Config, wrong, "here").startswith(f"here: evaluation.ensemble.0.{key}: input should be ")
+
+
+GAIRAT = {"name": "a", "objective": "gairat", "eps_factor": 1.0, "awp": 0.0, "offset": 0.0, "burn_in": 0.5}
+
+
+@pytest.mark.parametrize(("key", "least", "most"), [("offset", -100, 100), ("burn_in", 0, 1)])
+def test_both_sides_of_each_bound_of_gairat(key, least, most):
+    for edge, way in ((least, -1), (most, 1)):
+        parse(Config, edited("training.methods.0", GAIRAT | {key: edge}), "here")
+        wrong = edited("training.methods.0", GAIRAT | {key: edge + way})
+        assert refusal(parse, Config, wrong, "here").startswith(f"here: training.methods.0.{key}: input should be ")
+
+
+def with_all(**changes):
+    """Return the default configuration with several places changed: a__b for a.b."""
+    config = read("config")
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = config
+        for part in parents:
+            place = place[part]
+        place[last] = value
+    return config
+
+
+SMALL_STEPS = {
+    "training__attack__step_size": 0.01,
+    "memorization__robust__attack__step_size": 0.01,
+    "evaluation__pgd__step_size": 0.01,
+}
+CIFAR = PUBLISHED | {"validation_samples": 5000}
+CASES = [
+    # accepted, refused, what the message says
+    ({"threat__eps": 1}, {"threat__eps": 1.01}, "here: threat: eps is 1.01, over 1, the largest linf norm"),
+    (
+        {"threat": {"norm": "l2", "eps": 8}},  # 64 pixels
+        {"threat": {"norm": "l2", "eps": 8.01}},
+        "threat.eps is 8.01, over 8, the largest l2 norm of images of 1 x 8 x 8",
+    ),
+    (
+        {"threat": {"norm": "l2", "eps": 55.42}, "data": CIFAR},  # sqrt(3072) = 55.4256
+        {"threat": {"norm": "l2", "eps": 55.43}, "data": CIFAR},
+        "over 55.4256, the largest l2 norm of images of 3 x 32 x 32",
+    ),
+    (
+        {"threat": {"norm": "l2", "eps": 9}, "data": FOLDER},
+        {"threat": {"norm": "l2", "eps": 9}, "data": FOLDER | {"size": 5}},
+        "over 8.66025, the largest l2 norm of images of 3 x 5 x 5",
+    ),
+    (
+        {"threat": {"norm": "l2", "eps": 4.9}, "data": FOLDER | {"size": 5, "colour": "grey"}},
+        {"threat": {"norm": "l2", "eps": 5.1}, "data": FOLDER | {"size": 5, "colour": "grey"}},
+        "over 5, the largest l2 norm of images of 1 x 5 x 5",
+    ),
+    *(
+        ({key: 0.3}, {key: 0.31}, f"{key.replace('__', '.')} is 0.31, over twice threat.eps (0.15)")
+        for key in SMALL_STEPS
+    ),
+    ({"threat__eps": 1e-2} | SMALL_STEPS, {"threat__eps": 1e-3} | SMALL_STEPS, "over twice threat.eps (0.001)"),
+    (
+        {"evaluation__ensemble": [{"name": "pgd", "steps": 1, "step_size": 0.3, "restarts": 1}]},
+        {"evaluation__ensemble": [{"name": "pgd", "steps": 1, "step_size": 0.31, "restarts": 1}]},
+        "evaluation.ensemble.0.step_size is 0.31",
+    ),
+    (
+        {"training__methods": [GAIRAT | {"eps_factor": 6.6}], "evaluation__baseline": None},
+        {"training__methods": [GAIRAT | {"eps_factor": 6.7}], "evaluation__baseline": None},
+        "method a: eps_factor times threat.eps is 1.005, over 1, the largest linf norm",
+    ),
+    *(
+        (
+            {f"{stage}__recipe__crop_padding": 7},
+            {f"{stage}__recipe__crop_padding": 8},
+            f"{stage}.recipe.crop_padding is 8, so that a crop of 8 x 8 pixels can show nothing",
+        )
+        for stage in ("memorization", "training")
+    ),
+    (
+        {"data__train_samples": 1596},  # of 1797, 200 for validation, one test sample
+        {"data__train_samples": 1597},
+        "data: train_samples + validation_samples is 1797, too many for the 1797 images of digits",
+    ),
+    (
+        {"data": CIFAR | {"train_samples": 45_000}},
+        {"data": CIFAR | {"train_samples": 45_001}},
+        "train_samples + validation_samples is 50001, too many for the 50000 images of cifar10",
+    ),
+    (
+        {"data": CIFAR | {"validation_samples": 49_998}},
+        {"data": CIFAR | {"validation_samples": 49_999}},
+        "too many for the 50000 images of cifar10",
+    ),
+    (
+        {"removal": REMOVAL | {"fractions": [0.001, 0.996]}},  # 600: 0.6 is 1; 2 are left
+        {"removal": REMOVAL | {"fractions": [0.0008]}},  # 0.48 is 0
+        "removal.fractions: 0.0008 of 600 training samples are 0",
+    ),
+    (
+        {"removal": REMOVAL | {"fractions": [0.996]}},
+        {"removal": REMOVAL | {"fractions": [0.999]}},
+        "removal.fractions: 0.999 of 600 training samples are 599",
+    ),
+    (
+        {"removal": REMOVAL | {"fractions": [0.00002]}, "data": CIFAR},  # 45,000: 0.9
+        {"removal": REMOVAL | {"fractions": [0.00001]}, "data": CIFAR},
+        "removal.fractions: 1e-05 of 45000 training samples are 0",
+    ),
+    (
+        {"memorization__models_per_shard": 1, "memorization__subset_models": 10_000},
+        {"memorization__models_per_shard": 1, "memorization__subset_models": 10_001},
+        "10,001 shards of subset models, over 10,000: raise memorization.models_per_shard",
+    ),
+    ({"training__seeds": list(range(1000))}, {"training__seeds": list(range(1001))}, "here: training.seeds: "),
+    (
+        {"training__sweeps": [{"method": "bat", "key": "beta", "values": [i + 0.5 for i in range(7)]}]}
+        | {"training__seeds": list(range(1000))},
+        {"training__sweeps": [{"method": "bat", "key": "beta", "values": [i + 0.5 for i in range(8)]}]}
+        | {"training__seeds": list(range(1000))},
+        "11,000 trained models, over 10,000",
+    ),
+    ({"experiment": "a" * 60}, {"experiment": "a" * 61}, "here: experiment: "),
+    (
+        {"removal": REMOVAL | {"fractions": [0.1]}},
+        {"removal": REMOVAL | {"fractions": [1e-190]}, "data": NPZ},
+        "has a name of 211 letters, over 200: shorten",
+    ),
+    ({"evaluation__pairs": []}, {"evaluation__pairs": [["bat"]]}, "here: evaluation.pairs.0.1: missing entry: add it"),
+    ({}, {"evaluation__pairs": [["a", "b", "c"]]}, "here: evaluation.pairs.0: "),
+    ({}, {"training": None}, "here: training: give a map of keys, KEY: VALUE"),
+    ({"memorization__model": None}, {"model": None}, "here: model: "),
+    *(
+        ({}, {"data": NPZ | {"path": path}}, f"here: data.path: {message}")
+        for path, message in (
+            ("{a}.npz", "no path that the workflow can use"),
+            ("a}", "no path that the workflow can use"),
+            ("a\nb", "no path that the workflow can use"),
+            ("a\0b", "no path that the workflow can use"),
+            (" a", "no path that the workflow can use"),
+            ("~nosuchuser/a", "~nosuchuser/a: no such user"),
+            ("a" * 256, "a name in it has more than 255 bytes"),
+            ("ü" * 128, "a name in it has more than 255 bytes"),
+            ("a/" * 2001, "string should have at most 4000 characters"),
+        )
+    ),
+    ({"data": NPZ | {"path": "ü" * 127 + "/~/ b-c.npz"}}, {"data": PUBLISHED | {"cache": "{a}"}}, "here: data.cache: "),
+    (
+        {"scores": {"source": "file", "path": "~/a.npz", "format": "npz"}},
+        {"scores": {"source": "file", "path": "{a}", "format": "npz"}},
+        "here: scores.path: no path that the workflow can use",
+    ),
+    (
+        {"training__recipe__schedule__milestones": [0.75, 0.5]},
+        {"training__recipe__schedule__milestones": [0.5, 0.5]},
+        "here: training.recipe.schedule.milestones: 0.5 stands there twice: keep one",
+    ),
+    (
+        {"training__sweeps": [{"method": "bat", "key": "alpha", "values": [1, "inf"]}]},
+        {"training__sweeps": [{"method": "bat", "key": "alpha", "values": ["inf", "inf"]}]},
+        "here: training.sweeps.0.values: inf stands there twice",
+    ),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "message"), CASES)
+def test_numbers_and_names_make_sense_beside_one_another(right, wrong, message):
+    parse(Config, with_all(**right), "here")
+    assert message in refusal(parse, Config, with_all(**wrong), "here")
+
+
+def test_a_step_of_twice_eps_as_rounded_decimals_is_accepted():
+    third = {"threat__eps": 0.1 + 0.2, "training__attack__step_size": 0.6000000000000002}
+    parse(Config, with_all(**third), "here")
+
+
+def test_what_is_wrong_is_said_of_the_file_or_setting_that_says_it(tmp_path):
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("threat: {eps: 0}\nmodel: {width: 0}\n")
+    second.write_text("threat: {eps: 0.1}\n")
+    base = str(ROOT / "config/config.yaml")
+    assert refusal(load, base, str(first), str(second)).startswith(f"{first}: model.width: ")
+    assert refusal(load, base, str(second), str(first)).startswith(f"{first}: model.width: ")
+    mended = lambda: load(base, str(first), str(second), settings=["model={width: 4}"])  # noqa: E731
+    assert mended().model.width == 4
+    wrong = lambda: load(base, str(second), settings=["model={width: 4}", "model={width: -1}"])  # noqa: E731
+    assert refusal(wrong).startswith("--config model={width: -1}: model.width: ")
+    alone = lambda: load(str(second), settings=["subsample=0.5"])  # noqa: E731
+    assert refusal(alone).startswith(f"{second}, --config subsample=0.5: experiment: missing key")
+
+
+def test_the_methods_to_choose_from_are_named_in_their_order():
+    message = refusal(parse, Config, edited("evaluation.baseline", "none_such"), "here")
+    assert message.endswith("compares with none_such, which is no method: take of natural, pgd_at, bat")
+
+
+def test_settings_are_read_as_files_are():
+    base = str(ROOT / "config/config.yaml")
+    settings_ = ["training={seeds: [0]}", "subsample=0.1", "experiment=trial", "removal={method: null}"]
+    config = load(base, settings=settings_)
+    assert (config.training.seeds, config.subsample, config.experiment) == ((0,), 0.1, "trial")
+    assert config.training.attack == load(base).training.attack
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"name": "digits", "name": "digits"}', "not JSON (name stands there twice: keep one)"),
+        ('{"a": {"b": 1, "b": 2}}', "not JSON (b stands there twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON (Exceeds the limit"),
+        ('{"split_seed": NaN}', "not JSON"),
+        ('{"' + "a" * 10_000 + '": 1}', "a" * 80 + "...: unknown key"),
+    ],
+    ids=range(6),
+)
+def test_a_text_of_json_that_says_no_one_thing_is_refused(text, message):
+    found = refusal(parse, Packaged, text, "--spec")
+    assert found.startswith("--spec: ")
+    if message != "not JSON":
+        assert message in found
+    assert len(found) < 400
+
+
+def test_too_few_subset_models_are_refused_with_the_number_that_is_needed():
+    config = edited("memorization.subset_models", 3)
+    config["memorization"]["models_per_shard"] = 1
+    message = refusal(parse, Config, config, "here")
+    assert "memorization.subset_models is 3" in message
+    assert "at least 4" in message  # 180 of 600 are left out of a subset
+
+
+@given(st.integers(2, 40), st.floats(0.05, 0.95))
+@settings(deadline=None, max_examples=60)
+def test_the_fewest_subset_models_allowed_are_the_fewest_that_score_each_sample(samples, fraction):
+    size = subset_size(samples, fraction)
+    if size in (0, samples):
+        return
+
+    def accepted(models):
+        config = edited("memorization.subset_models", models)
+        config["memorization"] |= {"models_per_shard": 1, "subset_fraction": fraction}
+        config["data"]["train_samples"] = samples
+        try:
+            return bool(parse(Config, config, "here"))
+        except BatError:
+            return False
+
+    def scored(models):
+        times_in = subset_masks(samples, size, design="balanced", seed=0, first=0, count=models).sum(0)
+        return bool(((times_in > 0) & (times_in < models)).all())
+
+    fewest = next(models for models in range(1, samples + 1) if scored(models))
+    assert accepted(fewest)
+    assert fewest == 1 or not accepted(fewest - 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "7", "", "a: [", "a: b: c", "\tx", "!!python/object:os.system {}"], ids=lambda text: repr(text)
+)
+def test_a_file_that_is_no_configuration_is_refused(text, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert refusal(load, str(file)).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"experiment: caf\xe9", b"\xff\xfe\x00", b"experiment: 2024-01-01", b"? [a, b]\n: 1"],
+    ids=["latin-1", "binary", "a date", "a list as key"],
+)
+def test_a_file_that_is_no_utf_8_or_cannot_be_json_is_refused(content, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content)
+    assert refusal(load, str(file)).startswith(f"{file}: ")
+
+
+def test_a_missing_file_is_refused_by_its_name(tmp_path):
+    assert str(tmp_path / "none.yaml") in refusal(load, str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"name": }', "[1]", "null", "name"])
+def test_a_text_that_is_no_json_object_is_refused(text):
+    assert refusal(parse, Packaged, text, "--spec").startswith("--spec: ")
+
+
+def records(value):
+    if dataclasses.is_dataclass(value):
+        yield value
+        for field in dataclasses.fields(value):
+            yield from records(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from records(item)
+
+
+def test_no_record_can_be_changed():
+    found = list(records(parse(Config, read("config"), "")))
+    assert len(found) == 22
+    for record in found:
+        name = dataclasses.fields(record)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(record, name, getattr(record, name))
+
+
+@given(st.integers(1, 10**4), st.floats(0.01, 0.99))
+@settings(deadline=None)
+def test_subset_size_is_the_nearest_whole_number(samples, fraction):
+    size = subset_size(samples, fraction)
+    assert isinstance(size, int)
+    assert abs(size - fraction * samples) <= 0.5
+
+
+def objects(part):
+    if isinstance(part, dict):
+        if part.get("type") == "object":
+            yield part
+        for inner in part.values():
+            yield from objects(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from objects(inner)
+
+
+def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
+    found = list(objects(schema()))
+    assert len(found) == 35  # as many records as the configuration is made of
+    for part in found:
+        assert part["additionalProperties"] is False
+        assert set(part["required"]) == set(part["properties"])
+        for name, about in part["properties"].items():
+            # pydantic leaves a description out where the record it refers to has the same
+            described = about if "description" in about else schema()["$defs"][about["$ref"].rpartition("/")[2]]
+            assert described["description"].endswith("."), name
+    assert '"default"' not in json.dumps(schema())
+
+
+def test_the_schema_itself_is_valid():
+    Draft202012Validator.check_schema(schema())
+
+
+@pytest.mark.parametrize("names", SHIPPED, ids="+".join)
+def test_shipped_configurations_are_valid_under_the_schema(names):
+    Draft202012Validator(schema()).validate(without_null_width(read(*names)))
+
+
+@pytest.mark.parametrize(("path", "value", "_", "refused"), WRONG)
+def test_the_schema_refuses_what_one_key_shows(path, value, _, refused):
+    assert Draft202012Validator(schema()).is_valid(edited(path, value)) != refused
+
+
+@pytest.mark.skipif(not SCHEMA_FILE.exists(), reason="generated by: python -m bat schema --out")
+def test_the_schema_file_is_up_to_date():
+    assert yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8")) == schema()

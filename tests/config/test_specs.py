@@ -1,0 +1,133 @@
+"""What a stage is given by --spec has the ranges of the config: a slip is one line before any work."""
+
+import json
+from dataclasses import MISSING, fields
+
+import pytest
+from refusals import refusal
+from stages import DIGITS, EVALUATE, MODEL, RECIPE, SCORES, SUBSETS, SUMMARY, THREAT, TRAIN
+
+from bat.cli import main
+from bat.config import parse, specs
+
+RESULTS = {
+    "experiment": "digits",
+    "data": "digits",
+    "model": MODEL,
+    "recipe": RECIPE,
+    "methods": ["bat"],
+    "weighted": ["bat"],
+    "baseline": None,
+    "retrained": None,
+    "margin": 0.01,
+}
+ADVERSARY = {"threat": THREAT, "attack": {"steps": 2, "step_size": 0.1}, "attack_bn": "eval"}
+SPECS = {
+    specs.DataSpec: {"data": DIGITS, "subsample": 1.0},
+    specs.SubsetsSpec: SUBSETS | {"first_model": 0, "adversary": ADVERSARY},
+    specs.ScoresSpec: SCORES,
+    specs.NullPairsSpec: {"threshold": 0.15, "false_discovery_rate": 0.05, "shuffles": 20, "seed": 0},
+    specs.ImportScoresSpec: {"format": "npz", "threshold": 0.15},
+    specs.TrainSpec: TRAIN | {"without": {"what": "top", "fraction": 0.1, "random": False}},
+    specs.EvaluateSpec: EVALUATE,
+    specs.SummarySpec: SUMMARY | {"questions": {"pairs": [["bat", "pgd_at"]]}},
+    specs.HarmfulSpec: {"threshold": 0.5},
+    specs.ResultsSpec: RESULTS,
+}
+SEED, OPEN, HALF = (-1, 2**63), (0, 1), (-0.01, 1)
+# numbers just out of range, by key
+WRONG = {
+    "subsample": (0, 1.01),
+    "subset_fraction": OPEN,
+    "seed": SEED,
+    "first_model": (-1, 10**6),
+    "models": (0, 10**6 + 1),
+    "threshold": HALF,
+    "false_discovery_rate": OPEN,
+    "confidence": (*OPEN, 2),
+    "shuffles": (-1, 10_001),
+    "measure_every": (0, 100_001),
+    "early_stop": (-1, 100_001),
+    "batch_size": (0, 10**6 + 1),
+    "bootstrap": (99, 100_001),
+    "margin": OPEN,
+    "experiment": ("", "../up", "a" * 61),
+    "methods": (["../up"], ["a" * 201]),
+    "weighted": (["A"],),
+    "baseline": ("a b",),
+    "retrained": ("a/b",),
+    "questions": ({"pairs": [["bat"]]}, {"pairs": [["bat", "../up"]]}),
+    "design": ("random",),
+    "attack_bn": ("off",),
+    "format": ("pickle",),
+    "data": ({"name": "npz"}, "../up\n"),
+    "without": ({"what": "top", "fraction": 1.0, "random": False}, {"what": "top", "fraction": 0, "random": False}),
+    "threat": ({"norm": "linf", "eps": 1.01}, {"norm": "l2", "eps": 1001}, {"norm": "linf", "eps": 0}),
+    "pgd": (EVALUATE["pgd"] | {"steps": 0}, EVALUATE["pgd"] | {"restarts": 1001}),
+    "attack": ({"steps": 0, "step_size": 0.1}, {"steps": 100_001, "step_size": 0.1}, {"steps": 1, "step_size": 0}),
+    "adversary": (ADVERSARY | {"threat": {"norm": "linf", "eps": 2}},),
+    "ensemble": ([], "slow", [{"name": "square", "queries": 0, "restarts": 1, "p_init": 0.8}]),
+    "model": ({"name": "mlp", "width": 0}, {"name": "mlp", "width": 4097}),
+    "recipe": (RECIPE | {"epochs": 0}, RECIPE | {"batch_size": 1}),
+    "compute": (SUBSETS["compute"] | {"micro_batch": -1},),
+    "method": (TRAIN["method"] | {"temperature": 0}, TRAIN["method"] | {"eps_factor": 0}),
+}
+CASES = [
+    (spec, field.name, value)
+    for spec in SPECS
+    for field in fields(spec)
+    for value in WRONG[field.name]
+    # the name of a data set, in ResultsSpec
+    if (spec, field.name) != (specs.ResultsSpec, "data")
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_specs_are_read_as_they_are_written_and_need_each_key(spec):
+    assert parse(spec, SPECS[spec], "--spec") == parse(spec, json.dumps(SPECS[spec]), "--spec")
+    for field in fields(spec):
+        assert field.default is MISSING or getattr(field.default, "is_required", lambda: False)()
+        less = {key: value for key, value in SPECS[spec].items() if key != field.name}
+        assert refusal(parse, spec, less, "--spec") == f"--spec: {field.name}: missing key: add it"
+    assert refusal(parse, spec, SPECS[spec] | {"more": 1}, "--spec").startswith("--spec: more: unknown key")
+
+
+@pytest.mark.parametrize(("spec", "key", "value"), CASES)
+def test_a_spec_has_the_ranges_of_the_config(spec, key, value):
+    assert refusal(parse, spec, SPECS[spec] | {key: value}, "--spec").startswith(f"--spec: {key}")
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "message"),
+    [
+        (
+            specs.TrainSpec,
+            {"attack": {"steps": 1, "step_size": 0.11}},
+            "attack.step_size is 0.11, over twice threat.eps",
+        ),
+        (specs.TrainSpec, {"method": TRAIN["method"] | {"eps_factor": 20.1}}, "eps_factor times threat.eps is 1.005"),
+        (specs.EvaluateSpec, {"pgd": EVALUATE["pgd"] | {"step_size": 0.11}}, "pgd.step_size is 0.11, over twice"),
+        (
+            specs.SubsetsSpec,
+            {"adversary": ADVERSARY | {"attack": {"steps": 1, "step_size": 0.11}}},
+            "adversary: attack.step_size is 0.11, over twice",
+        ),
+    ],
+)
+def test_attacks_in_a_spec_make_sense(spec, changes, message):
+    assert message in refusal(parse, spec, SPECS[spec] | changes, "--spec")
+
+
+def test_a_stage_refuses_a_spec_in_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = json.dumps(SUMMARY | {"confidence": 2})
+    flags = ("test-groups", "per-sample", "by-seed", "summary", "comparisons", "all-flags", "raised", "files")
+    arguments = [each for flag in flags for each in (f"--{flag}", f"{flag}.parquet")]
+    arguments[arguments.index("raised.parquet")] = "raised.csv"
+    lists = ["--evaluations", "a.parquet", "--flags", "b.parquet", "--histories", "c.parquet"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["summary", "--spec", spec, *arguments, *lists])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("summary: --spec: confidence: input should be less than 1")
+    assert not list(tmp_path.iterdir())

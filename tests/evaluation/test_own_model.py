@@ -1,0 +1,296 @@
+"""Models of users that are not what an attack needs: the right answer, one line, or a flag."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from bat.attacks.gradient import ascent, cross_entropy, label_margin, predictions
+from bat.cli import main
+from bat.evaluation.own_model import Judged
+from bat.io.tables import read_table_with_facts
+
+torch.set_num_threads(1)
+
+MODULE = """
+import sys
+import torch
+from torch import nn
+
+W = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+
+class Linear(nn.Module):
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+        self.eval()
+
+    def forward(self, x):
+        return self.after((x.flatten(1) - 0.5) @ W.T, x)
+
+def make(after):
+    return lambda: Linear(after)
+
+def stop(z, x):
+    sys.exit(0)
+
+def inplace(z, x):
+    x.sub_(0.5)
+    return x.flatten(1) @ W.T
+
+honest = make(lambda z, x: z)
+inplace = make(inplace)
+half = make(lambda z, x: z.half())
+double = make(lambda z, x: z.double())
+brain = make(lambda z, x: z.bfloat16())
+detached = make(lambda z, x: z.detach())
+onehot = make(lambda z, x: nn.functional.one_hot(z.argmax(1), 4))
+by_numpy = make(lambda z, x: torch.tensor(x.numpy().reshape(len(x), -1) - 0.5) @ W.T)
+mean = make(lambda z, x: z - z.mean(0))
+nan = make(lambda z, x: z * float("nan"))
+inf = make(lambda z, x: z * float("inf"))
+nan_near = make(lambda z, x: torch.where(((x * 256) == (x * 256).round()).flatten(1).all(1)[:, None], z, torch.nan))
+pair = make(lambda z, x: (z, x))
+named = make(lambda z, x: {"logits": z})
+nothing = make(lambda z, x: None)
+array = make(lambda z, x: z.detach().numpy())
+flat = make(lambda z, x: z[:, 0])
+one = make(lambda z, x: z[:, :1])
+row = make(lambda z, x: z[:1])
+narrow = make(lambda z, x: z[:, :2])
+leaves = make(stop)
+fixed = make(lambda z, x: z if len(x) == 2 else 1 / 0)
+sparse = make(lambda z, x: z.to_sparse())
+complex = make(lambda z, x: z + 0j)
+
+def wants(path):
+    return None
+
+def raises():
+    raise SystemExit("no\\nmore")
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    random = torch.Generator().manual_seed(1)
+    # multiples of 1/256, which nan_near tells from perturbed points
+    x = torch.randint(102, 154, (60, 1, 4, 4), generator=random) / 256
+    weights = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    y = ((x.flatten(1) - 0.5) @ weights.T).argmax(1)
+    np.savez(tmp_path / "images.npz", x=x.numpy(), y=y.numpy())
+    (tmp_path / "users_model.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    yield weights, x, y
+    sys.modules.pop("users_model", None)
+
+
+def attack(name, **changed):
+    flags = {"data": "images.npz", "norm": "linf", "eps": "0.02", "ensemble": "fast", "out": "out.parquet"}
+    flags |= {"flags": "flags.parquet"} | changed
+    entry = name if ":" in name or "." in name else f"users_model:{name}"
+    main(["attack", "--model", entry, *(text for flag, value in flags.items() for text in (f"--{flag}", str(value)))])
+    return pd.read_parquet("out.parquet"), pd.read_parquet("flags.parquet").set_index("flag")["raised"]
+
+
+def exact(own, eps=0.02):
+    weights, x, y = own
+    logits = (x.flatten(1) - 0.5) @ weights.T
+    difference = weights[y][:, None] - weights
+    gap = logits.gather(1, y[:, None]) - logits
+    distance = torch.where(gap == 0, torch.inf, gap / difference.abs().sum(2))
+    return (distance.amin(1) > eps).numpy()
+
+
+@pytest.mark.parametrize("name", ["honest", "inplace", "double"])
+def test_an_honest_model_has_its_exact_accuracy_and_no_flag(own, name):
+    table, raised = attack(name)
+    assert 0 < exact(own).sum() < 60
+    np.testing.assert_array_equal(table["robust_correct"], exact(own))
+    assert table["clean_correct"].all()
+    assert not raised.drop("pgd_gap").any()
+
+
+def test_pgd_of_the_command_line_has_twenty_steps_of_an_eighth_of_eps(own):
+    attack("honest", eps=0.01)
+    _, facts = read_table_with_facts("out.parquet", "per_sample")
+    assert facts["spec"]["pgd"] == {"name": "pgd", "steps": 20, "step_size": 0.00125, "restarts": 1}
+
+
+@pytest.mark.parametrize("name", ["half", "brain"])
+def test_logits_of_low_precision_are_judged(own, name):
+    table, _ = attack(name)
+    assert abs(table["robust_correct"].sum() - exact(own).sum()) <= 3
+
+
+@pytest.mark.parametrize("name", ["detached", "onehot", "by_numpy"])
+def test_a_model_without_gradient_is_flagged_and_square_judges(own, name):
+    table, raised = attack(name, ensemble="standard", eps=0.05)
+    assert raised["zero_gradients"]
+    assert (table["square_correct"] < table["fab_t_correct"]).any()
+    assert (table["robust_correct"] >= exact(own, 0.05)).all()
+
+
+def test_outputs_that_depend_on_the_batch_are_flagged(own):
+    assert attack("mean", **{"batch-size": 16})[1]["batch_dependent"]
+
+
+def test_nan_at_perturbed_points_is_broken_and_flagged(own):
+    table, raised = attack("nan_near")
+    assert table["clean_correct"].all()
+    assert not table["robust_correct"].any()
+    assert not table["pgd_correct"].any()
+    assert raised["nonfinite_outputs"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nan", "outputs for 60 of 60 unperturbed images are NaN"),
+        ("inf", "outputs for 60 of 60 unperturbed images are NaN"),
+        ("pair", "returns a tuple"),
+        ("named", "keys ['logits']"),
+        ("nothing", "returns None"),
+        ("array", "returns a ndarray"),
+        ("flat", "not (2, classes)"),
+        ("one", "not (2, classes)"),
+        ("row", "not (2, classes)"),
+        ("narrow", "a class for each label"),
+        ("leaves", "SystemExit: 0"),
+        ("fixed", "ZeroDivisionError"),
+        ("sparse", "layout sparse"),
+        ("complex", "complex64"),
+        ("wants", "wants arguments"),
+        ("raises", "SystemExit: no"),
+        ("number", "is a int, not a function"),
+        ("none", "no none in module"),
+        ("nowhere:model", "cannot be imported"),
+        ("nowhere.pt", "no such file"),
+    ],
+)
+def test_what_is_no_model_is_one_line(own, capsys, name, message):
+    with pytest.raises(SystemExit) as stopped:
+        attack(name)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not Path("out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"flags": "out.parquet"}, "both"),
+        ({"out": "./x/../flags.parquet"}, "both"),
+        ({"images": "out.parquet"}, "ends in .safetensors"),
+        ({"log": "images.npz"}, "both"),
+        ({"out": "."}, "is a folder"),
+        ({"out": "images.npz/x.parquet"}, "cannot be written"),
+        ({"out": "n" * 250 + ".parquet"}, "cannot be written"),
+        ({"out": "~nosuchuser/x.parquet"}, "no such user"),
+        ({"batch-size": 0}, "--batch-size 0"),
+        ({"threads": 0}, "--threads 0"),
+        ({"threads": 100_000}, "--threads 100000"),
+        ({"seed": -1}, "--seed -1"),
+        ({"seed": 2**63}, "--seed"),
+        ({"seed": "x\ny"}, "--seed"),
+        ({"device": "meta"}, "no such device"),
+        ({"device": "cuda:99"}, "GPUs"),
+        ({"eps": "nan"}, "--eps nan"),
+        ({"eps": 0}, "--eps 0"),
+        ({"eps": 1.01}, "--eps 1.01"),
+        ({"eps": 4.01, "norm": "l2"}, "to 4"),
+        ({"norm": "l1"}, "norm"),
+        ({"ensemble": "slow"}, "ensemble"),
+    ],
+)
+def test_flags_out_of_range_are_one_line(own, capsys, changed, message):
+    with pytest.raises(SystemExit) as stopped:
+        attack("honest", **changed)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_an_edited_wrapper_is_not_joined_with_what_another_left(own, monkeypatch):
+    import bat.evaluation.attack
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bat.evaluation.attack, "write_table", interrupted)
+        with pytest.raises(SystemExit) as stopped:
+            attack("honest")
+    assert stopped.value.code == 130
+    assert Path("out.parquet.parts").exists()
+    Path("users_model.py").write_text(MODULE + "honest = make(lambda z, x: -z)\n")
+    sys.modules.pop("users_model")
+    table, _ = attack("honest")
+    assert not table["clean_correct"].any()
+
+
+def test_nan_and_infinity_are_never_right():
+    logits = torch.tensor([[torch.nan, 0], [torch.inf, 0], [1, -torch.inf], [1, 0]])
+    labels = torch.zeros(4, dtype=torch.long)
+    assert predictions(logits).tolist() == [-1, -1, -1, 0]
+    assert (label_margin(logits, labels) > 0).tolist() == [False, False, False, True]
+
+
+def test_gradients_that_are_nan_move_nothing():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    nn.init.zeros_(model[1].weight)
+    x = torch.zeros(3, 1, 2, 2)
+    _, _, gradient = ascent(lambda x: model(x.sqrt()), x, torch.zeros(3, dtype=torch.long), cross_entropy)
+    assert gradient.isfinite().all()
+
+
+def test_memory_that_does_not_suffice_names_the_key(own, capsys, monkeypatch):
+    def full(self, x):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Judged, "forward", full)
+    with pytest.raises(SystemExit) as stopped:
+        attack("honest")
+    assert stopped.value.code == 2
+    assert "lower --batch-size" in capsys.readouterr().err
+
+
+def test_a_traceback_is_in_the_log(own, monkeypatch):
+    import bat.evaluation.attack
+
+    def fails(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(bat.evaluation.attack, "probe", fails)
+    with pytest.raises(RuntimeError):
+        attack("honest", log="own.log")
+    assert "Traceback" in Path("own.log").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_script_that_writes_files_is_not_run(own, capsys):
+    class Saves(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch.save(x, "written")
+            return x.flatten(1)
+
+    torch.jit.save(torch.jit.script(Saves()), "saves.pt")
+    with pytest.raises(SystemExit):
+        attack("saves.pt")
+    assert "calls save" in capsys.readouterr().err
+    assert not Path("written").exists()
+
+
+def test_help_to_a_closed_pipe_is_quiet():
+    command = f"{sys.executable} -m bat attack --help | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ, check=False)
+    assert done.stderr == ""

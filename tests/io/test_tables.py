@@ -1,0 +1,389 @@
+import itertools
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from refusals import refusal
+
+import bat
+from bat.errors import BatError
+from bat.io import files
+from bat.io.files import provenance
+from bat.io.schemas import SCHEMAS
+from bat.io.tables import (
+    check_labels,
+    check_one_data_set,
+    pack,
+    read_shards,
+    read_table,
+    read_table_with_facts,
+    unpack,
+    write_table,
+)
+from bat.io.tensors import write_tensors
+
+VALUES = {
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.float64(): st.floats(allow_nan=False, width=64),
+    pa.bool_(): st.booleans(),
+    pa.string(): st.text(max_size=4),
+    pa.binary(): st.binary(max_size=4),
+}
+NULLABLE = {"max_influence", "memorization", "max_influence_train_index", "broken_by", "discrimination_loss"}
+
+
+def columns(name, rows):
+    """A strategy for the columns of a table, as lists in which None is missing."""
+    return st.fixed_dictionaries(
+        {
+            field.name: st.lists(
+                VALUES[field.type] | st.none() if field.name in NULLABLE else VALUES[field.type],
+                min_size=rows,
+                max_size=rows,
+            )
+            for field in SCHEMAS[name]
+        }
+    )
+
+
+def frame(name, values):
+    """Columns as pandas has them in memory: nullable integers where a value is missing."""
+    types = {pa.int64(): "Int64", pa.float64(): "float64", pa.bool_(): "bool"}
+    return pd.DataFrame(
+        {
+            field.name: pd.array(values[field.name], dtype=types[field.type])
+            if field.type in types
+            else pd.Series(values[field.name], dtype=object)
+            for field in SCHEMAS[name]
+        }
+    )
+
+
+def example(name, rows=3):
+    plain = {pa.int64(): 1, pa.float64(): 0.5, pa.bool_(): True, pa.string(): "a", pa.binary(): b"a"}
+    return frame(name, {field.name: [plain[field.type]] * rows for field in SCHEMAS[name]})
+
+
+def as_lists(table):
+    """Values of a table read back, None where one is missing (pandas has NaN there)."""
+    return {name: [None if pd.isna(value) else value for value in table[name]] for name in table}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+@pytest.mark.parametrize("name", SCHEMAS)
+@given(draw=st.data())
+@settings(deadline=None, max_examples=4)
+def test_tables_come_back_with_their_values_columns_and_provenance(name, rows, draw):
+    values = draw.draw(columns(name, rows))
+    spec = {"seed": 1, "nested": {"x": [1, 2.5, None, "é"]}}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.parquet"
+        # the order of columns in memory is no matter, and what the schema does not name is left out
+        shuffled = frame(name, values)[[field.name for field in SCHEMAS[name]][::-1]]
+        write_table(path, name, shuffled.assign(more=1), provenance(name, spec=spec))
+        stored, plain = pq.read_table(path), pd.read_parquet(path)
+        table, facts = read_table_with_facts(path, name)
+    # Arrow has no rounding of 64-bit integers with missing values among them, which pandas gives as floats
+    assert stored.to_pydict() == values
+    assert stored.schema.equals(SCHEMAS[name])
+    assert stored.schema.metadata.keys() == {b"bat"}  # what pandas would add differs by its version
+    assert list(table) == list(plain) == SCHEMAS[name].names
+    pd.testing.assert_frame_equal(table, plain)
+    assert facts == {"kind": name, "version": bat.__version__, "spec": spec}
+    if None not in values.get("max_influence_train_index", []):
+        assert as_lists(table) == values
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_columns_read_by_plain_pandas_have_the_types_of_the_schema(name, tmp_path):
+    write_table(tmp_path / "a", name, example(name), provenance(name))
+    kinds = {pa.int64(): "i", pa.float64(): "f", pa.bool_(): "b", pa.string(): "O", pa.binary(): "O"}
+    table = pd.read_parquet(tmp_path / "a")
+    assert [table[field.name].dtype.kind for field in SCHEMAS[name]] == [kinds[field.type] for field in SCHEMAS[name]]
+    assert isinstance(table.index, pd.RangeIndex)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_writing_again_gives_the_same_bytes(name, tmp_path):
+    for file in ("a", "b"):
+        write_table(tmp_path / file, name, example(name), provenance(name, spec={"x": 1}))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_index_of_a_frame_does_not_get_into_its_file(tmp_path):
+    for file, index in (("a", [0, 1, 2]), ("b", [7, 5, 9])):
+        write_table(
+            tmp_path / file, "influence", example("influence").set_index(pd.Index(index)), provenance("influence")
+        )
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_missing_floats_are_missing_not_nan(tmp_path):
+    table = example("memorization").assign(memorization=[0.5, np.nan, 1.0])
+    write_table(tmp_path / "a", "memorization", table, provenance("memorization"))
+    assert pq.read_table(tmp_path / "a")["memorization"].to_pylist() == [0.5, None, 1.0]
+    assert read_table(tmp_path / "a", "memorization")["memorization"].isna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("missing", ["label", "atypical"])
+def test_a_frame_without_a_column_is_the_programs_fault_and_writes_nothing(missing, tmp_path):
+    with pytest.raises(KeyError, match=missing):
+        write_table(tmp_path / "a", "memorization", example("memorization").drop(columns=missing), provenance("x"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("stopped")])
+def test_a_writer_that_breaks_leaves_the_old_table_and_no_temporary_file(error, tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    write_table(path, "influence", example("influence"), provenance("influence"))
+    before = path.read_bytes()
+
+    def breaks(writer, table):
+        raise error
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", breaks)
+    with pytest.raises(BatError if isinstance(error, OSError) else RuntimeError, match=str(error.args[-1])):
+        write_table(path, "influence", example("influence", 5), provenance("influence"))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path):
+    write_table(tmp_path / "whole", "influence", example("influence"), provenance("influence"))
+    content = (tmp_path / "whole").read_bytes()
+    path = tmp_path / "cut"
+    # all cuts near the ends, where the magic numbers and the footer's length are, and some between
+    for length in {*range(20), *range(20, len(content), 37), *range(len(content) - 20, len(content))}:
+        path.write_bytes(content[:length])
+        assert refusal(read_table, path, "influence").startswith(f"{path}: damaged")
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_each_flipped_bit_is_noticed(rows, tmp_path):
+    write_table(tmp_path / "whole", "by_seed", example("by_seed", rows), provenance("by_seed", spec={"seed": 1}))
+    content = (tmp_path / "whole").read_bytes()
+    path = tmp_path / "flipped"
+    for byte in range(len(content)):
+        path.write_bytes(content[:byte] + bytes([content[byte] ^ 1 << byte % 8]) + content[byte + 1 :])
+        assert refusal(read_table, path, "by_seed").startswith(f"{path}: ")
+    path.write_bytes(content)
+    read_table(path, "by_seed")
+
+
+def test_a_table_of_another_version_or_without_checksum_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    table = pa.Table.from_pandas(example("influence"), schema=SCHEMAS["influence"])
+    pq.write_table(table.replace_schema_metadata({"bat": provenance("influence")}), path)
+    assert "has no checksum" in refusal(read_table, path, "influence")
+    monkeypatch.setattr(files, "__version__", "0.0.1")
+    write_table(path, "influence", example("influence"), provenance("influence"))
+    monkeypatch.undo()
+    assert f"written by version 0.0.1 of bat, and this is {bat.__version__}" in refusal(read_table, path, "influence")
+
+
+def test_tables_of_two_data_sets_are_refused_and_both_named(tmp_path):
+    one, same, other, none = (str(tmp_path / name) for name in ("one", "same", "other", "none"))
+    for path, facts in ((one, {"data": "a"}), (same, {"data": "a"}), (other, {"data": "b"}), (none, {})):
+        write_table(path, "influence", example("influence"), provenance("influence", **facts))
+    check_one_data_set(one, None, same)
+    check_one_data_set(one, same, data=("data", "a"))
+    for path in (other, none):
+        expected = f"{one} and {path} are of different data: remove the one that is out of date"
+        assert expected in refusal(check_one_data_set, one, same, path)
+        assert f"data and {path} are of different data" in refusal(
+            lambda path=path: check_one_data_set(one, path, data=("data", "a"))
+        )
+
+
+def test_tables_that_are_missing_or_of_another_format_are_refused(tmp_path):
+    assert refusal(read_table, tmp_path / "none", "influence").startswith(f"{tmp_path / 'none'}: no such file")
+    write_tensors(tmp_path / "tensors", {}, provenance("influence"))
+    assert "damaged, or no Parquet file" in refusal(read_table, tmp_path / "tensors", "influence")
+
+
+def test_a_table_of_another_kind_or_program_is_refused(tmp_path):
+    write_table(tmp_path / "a", "test_groups", example("test_groups"), provenance("test_groups"))
+    assert "holds test_groups, not influence" in refusal(read_table, tmp_path / "a", "influence")
+    example("influence").to_parquet(tmp_path / "b")
+    assert "nothing of this package" in refusal(read_table, tmp_path / "b", "influence")
+
+
+def with_schema(path, table, about):
+    with pq.ParquetWriter(path, table.schema.remove_metadata(), store_schema=False) as writer:
+        writer.write_table(table.replace_schema_metadata())
+        writer.add_key_value_metadata({"bat": files.unsealed(about)})
+    files.seal(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda table: table.drop_columns("p_value"), "p_value: double"),
+        (lambda table: table.append_column("more", pa.array([1, 2, 3])), "more: int64"),
+        (lambda table: table.set_column(0, "train_index", pa.array([1.5, 2, 3])), "train_index: double"),
+        (lambda table: table.rename_columns({"label": "class"}), "class: int64"),
+    ],
+    ids=["missing", "too many", "another type", "another name"],
+)
+def test_other_columns_are_refused_and_named(change, named, tmp_path):
+    table = pa.Table.from_pandas(example("influence"), schema=SCHEMAS["influence"])
+    with_schema(tmp_path / "a", change(table), provenance("influence"))
+    message = refusal(read_table, tmp_path / "a", "influence")
+    assert message.startswith(f"{tmp_path / 'a'}: not the columns of influence")
+    assert named in message
+
+
+def test_columns_in_another_order_are_refused(tmp_path):
+    table = pa.Table.from_pandas(example("influence"), schema=SCHEMAS["influence"])
+    with_schema(tmp_path / "a", table.select(table.column_names[::-1]), provenance("influence"))
+    assert "not the columns of influence" in refusal(read_table, tmp_path / "a", "influence")
+
+
+def test_a_folder_name_with_an_equals_sign_adds_no_column(tmp_path):
+    path = tmp_path / "seed=1" / "a.parquet"
+    write_table(path, "influence", example("influence"), provenance("influence"))
+    assert list(read_table(path, "influence")) == SCHEMAS["influence"].names
+
+
+BITS = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=40))
+
+
+@given(BITS)
+@settings(deadline=None)
+def test_packed_bits_come_back(bits):
+    packed = pack(bits)
+    assert [len(row) for row in packed] == [(bits.shape[1] + 7) // 8] * len(bits)
+    again = unpack(pd.Series(packed, dtype=object, name="bits"), bits.shape[1], "here")
+    assert again.dtype == bool
+    np.testing.assert_array_equal(again, bits)
+
+
+def test_the_first_sample_is_the_highest_bit():
+    bits = np.array([[1, 0, 0, 0, 0, 0, 0, 1, 1]], dtype=bool)
+    assert pack(bits) == [bytes([0b10000001, 0b10000000])]
+
+
+@pytest.mark.parametrize("samples", [8, 17, 600])
+def test_bits_of_another_number_of_samples_are_refused(samples):
+    column = pd.Series(pack(np.ones((3, 9), dtype=bool)), name="correct_test")
+    message = refusal(unpack, column, samples, "shard.parquet")
+    assert message.startswith("shard.parquet: correct_test ")
+    assert str(samples) in message
+
+
+def test_one_row_of_another_length_is_refused():
+    refusal(unpack, pd.Series([b"ab", b"a"], name="bits"), 16, "here")
+
+
+SPEC = {"seed": 0, "model": {"name": "mlp", "width": 8}, "subset_fraction": 0.7}
+
+
+def shard(path, first, models=2, data="digest", **changes):
+    numbers = first + np.arange(models)
+    table = pd.DataFrame({"model": numbers, "seed": numbers * 11})
+    for name in ("in_subset", "correct_train", "correct_validation", "correct_test"):
+        table[name] = [bytes([number]) for number in numbers]
+    table = table.assign(robust_train=None, robust_validation=None, robust_test=None)
+    spec = SPEC | {"first_model": first, "models": models} | changes
+    write_table(path, "subsets", table, provenance("subsets", spec=spec, data=data))
+    return path
+
+
+def test_shards_are_joined_in_the_order_of_models_whatever_theirs(tmp_path):
+    paths = [shard(tmp_path / f"{first}", first) for first in (0, 2, 4)]
+    joined = [read_shards(order) for order in itertools.permutations(paths)]
+    for table, facts in joined:
+        assert table["model"].tolist() == [0, 1, 2, 3, 4, 5]
+        assert table["seed"].tolist() == [0, 11, 22, 33, 44, 55]
+        assert table["correct_test"].tolist() == [bytes([k]) for k in range(6)]
+        assert list(table.index) == [0, 1, 2, 3, 4, 5]
+        pd.testing.assert_frame_equal(table, joined[0][0])
+        assert facts == joined[0][1]
+
+
+def test_shards_of_different_sizes_are_joined_and_tell_what_they_share(tmp_path):
+    table, facts = read_shards([shard(tmp_path / "b", 5, 1), shard(tmp_path / "a", 0, 5)])
+    assert len(table) == 6
+    assert facts == {
+        "spec.seed": 0,
+        "spec.model.name": "mlp",
+        "spec.model.width": 8,
+        "spec.subset_fraction": 0.7,
+        "data": "digest",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "spec.seed 0 and 1"),
+        ({"subset_fraction": 0.5}, "spec.subset_fraction 0.7 and 0.5"),
+        ({"model": {"name": "mlp", "width": 9}}, "spec.model.width 8 and 9"),
+        ({"model": {"name": "mlp"}}, "spec.model.width 8 and null"),
+        ({"data": "another"}, 'data "digest" and "another"'),
+        ({"seed": 1, "model": {"name": "cnn", "width": 8}}, 'spec.model.name "mlp" and "cnn"; spec.seed 0 and 1'),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else None,
+)
+def test_shards_of_different_specs_are_refused_with_files_keys_and_values(changes, named, tmp_path):
+    paths = [shard(tmp_path / "a", 0), shard(tmp_path / "b", 2), shard(tmp_path / "c", 4, **changes)]
+    message = refusal(read_shards, paths)
+    assert f"({named})" in message
+    assert str(paths[0]) in message
+    assert str(paths[2]) in message
+    assert str(paths[1]) not in message
+
+
+@pytest.mark.parametrize("firsts", [(0, 0), (0, 1), (2, 4), (0, 4), (1,)], ids=str)
+def test_shards_with_a_model_twice_or_missing_are_refused(firsts, tmp_path):
+    paths = [shard(tmp_path / f"{place}", first) for place, first in enumerate(firsts)]
+    assert "once each" in refusal(read_shards, paths)
+
+
+def test_a_missing_or_damaged_shard_is_refused_by_its_name(tmp_path):
+    first = shard(tmp_path / "a", 0)
+    assert f"{tmp_path / 'b'}: no such file" in refusal(read_shards, [first, tmp_path / "b"])
+    (tmp_path / "b").write_bytes(first.read_bytes()[:-9])
+    assert f"{tmp_path / 'b'}: damaged" in refusal(read_shards, [first, tmp_path / "b"])
+
+
+INDEX, LABELS = np.array([3, 5, 8, 9]), np.array([0, 2, 2, 1])
+
+
+def scores(index=INDEX, labels=LABELS):
+    return pd.DataFrame({"test_index": index, "label": labels})
+
+
+def test_the_same_samples_in_the_same_order_pass():
+    check_labels("scores", scores(), "test_index", INDEX, LABELS)
+
+
+@pytest.mark.parametrize("row", range(4))
+@pytest.mark.parametrize("what", ["index", "label"])
+def test_the_first_row_that_differs_is_named_with_both_values(what, row):
+    index, labels = INDEX.copy(), LABELS.copy()
+    changed = index if what == "index" else labels
+    changed[row:] += 70
+    message = refusal(check_labels, "scores", scores(index, labels), "test_index", INDEX, LABELS)
+    assert f"row {row} is sample {index[row]} with label {labels[row]}" in message
+    assert f"has sample {INDEX[row]} with label {LABELS[row]}" in message
+
+
+def test_the_same_samples_in_another_order_are_refused():
+    message = refusal(check_labels, "scores", scores()[::-1], "test_index", INDEX, LABELS)
+    assert "row 0 is sample 9 with label 1" in message
+
+
+@pytest.mark.parametrize("samples", [0, 3])
+def test_another_number_of_samples_is_refused_with_both_numbers(samples):
+    message = refusal(check_labels, "scores", scores()[:samples], "test_index", INDEX, LABELS)
+    assert message.startswith(f"scores: {samples} samples")
+    assert "4" in message

@@ -1,0 +1,384 @@
+"""The plan of an experiment: formulas by hand, and its predictions by a clock that counts images instead of seconds."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from refusals import refusal
+from snakemake.utils import update_config
+
+from bat.attacks.ensemble import STANDARD
+from bat.cli import main
+from bat.config import EvaluationPgd, Packaged, SizedModel, load
+from bat.config.reading import merged
+from bat.config.specs import TrainSpec
+from bat.data.dataset import load_source
+from bat.io.tensors import write_data
+from bat.models import build
+from bat.planning import cost as plan
+from bat.planning import timing
+from bat.training import run as training
+from bat.training.losses import objective
+
+ROOT = Path(__file__).parents[2]
+SMOKE = load(str(ROOT / "config/config.yaml"), str(ROOT / "config/smoke.yaml"))
+
+
+@pytest.mark.parametrize(("models", "expected"), [(100, 0.109), (200, 0.077), (2000, 0.024), (4000, 0.017)])
+def test_worst_standard_error_at_070(models, expected):
+    assert plan.worst_standard_error(models, 0.7) == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.7, 0.9])
+def test_worst_standard_error_is_the_worst_of_all_rates(fraction):
+    p = np.linspace(0, 1, 101)
+    variance = p * (1 - p) / (fraction * 1000)
+    others = p * (1 - p) / ((1 - fraction) * 1000)
+    assert plan.worst_standard_error(1000, fraction) == pytest.approx(np.sqrt((variance[:, None] + others).max()))
+
+
+def test_models_for_a_standard_error_by_hand():
+    assert plan.models_for(0.02, 0.7) == 2977  # 0.25 (1 / 0.7 + 1 / 0.3) / 0.0004 = 2976.2
+    assert plan.models_for(0.1, 0.5) == 100  # 0.25 * 4 / 0.01, exactly
+
+
+@given(st.floats(0.005, 0.5), st.floats(0.05, 0.95))
+def test_models_for_is_the_least_number(error, fraction):
+    models = plan.models_for(error, fraction)
+    assert plan.worst_standard_error(models, fraction) <= error * (1 + 1e-8)
+    assert models == 1 or plan.worst_standard_error(models - 1, fraction) > error
+
+
+KEYS, LEAVES = st.sampled_from("abc"), st.integers() | st.lists(st.integers(), max_size=2)
+MAPS = st.recursive(
+    st.dictionaries(KEYS, LEAVES, min_size=1, max_size=3),
+    lambda inner: st.dictionaries(KEYS, LEAVES | inner, min_size=1, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(MAPS, MAPS)
+def test_config_files_are_merged_as_snakemake_does(first, second):
+    ours = merged(first, second)
+    update_config(first, second)
+    assert ours == first
+
+
+def test_a_config_file_that_changes_another():
+    assert SMOKE.experiment == "smoke"
+    assert SMOKE.training.recipe.epochs == 3
+    assert SMOKE.training.recipe.batch_size == 128  # from config.yaml
+    assert [attack.name for attack in SMOKE.evaluation.ensemble] == ["apgd_ce", "apgd_t", "fab_t", "square"]
+
+
+def like(name, train_samples, validation_samples, subsample=1.0):
+    data = SimpleNamespace(name=name, train_samples=train_samples, validation_samples=validation_samples)
+    return SimpleNamespace(experiment="it", data=data, subsample=subsample)
+
+
+@pytest.mark.parametrize(
+    ("config", "counts", "shape", "classes"),
+    [
+        (like("digits", 600, 200), (600, 200, 997), (1, 8, 8), 10),
+        (like("cifar100", 900, 100), (900, 100, 10_000), (3, 32, 32), 100),
+        (like("cifar100", "all", 5_000, 0.01), (450, 50, 100), (3, 32, 32), 100),
+    ],
+)
+def test_random_data_has_the_size_of_the_real(config, counts, shape, classes):
+    data = plan.random_data(config)
+    assert tuple(len(part) for part in data.parts().values()) == counts
+    assert tuple(data.train.pixels.shape[1:]) == shape
+    assert data.classes == classes
+    assert data.train.images().max() <= 1
+
+
+def test_random_data_of_digits_is_as_large_as_digits():
+    data = Packaged(name="digits", train_samples=600, validation_samples=200, split_seed=0)
+    real, drawn = load_source(data, subsample=1.0), plan.random_data(like("digits", 600, 200))
+    assert [part.pixels.shape for part in drawn.parts().values()] == [p.pixels.shape for p in real.parts().values()]
+    assert drawn.classes == real.classes
+
+
+def test_a_data_set_of_unknown_size():
+    assert "snakemake --cores 1 results/it/data/data.safetensors" in refusal(
+        plan.random_data, like("image_folder", 10, 10)
+    )
+
+
+def test_disk_by_hand_and_by_the_files(tmp_path):
+    data = plan.random_data(SMOKE)
+    stored = plan.disk(SMOKE, data, runs=3, weights=1000)
+    assert stored["weights"] == 2 * 3 * 2 * 1000  # best and last of 3 methods and 2 seeds
+    assert stored["subsets"] == 40 * (200 + 200 + 50 + 1547) // 8
+    assert stored["adversarial images"] == 2 * 3 * 2 * 1547 * 64 * 4  # float32
+    # 3 epochs, measured each or the second and last: two losses of 2 bytes and two bits a sample of any split, and 4
+    # bytes more a training sample
+    for every, measured in ((1, 3), (2, 2)):
+        config = replace(SMOKE, training=replace(SMOKE.training, measure_every=every))
+        found = plan.disk(config, data, runs=3, weights=1000)["records of training"]
+        assert found == 6 * (measured * 1797 * 17 // 4 + 3 * 200 * 4)
+    unkept = replace(SMOKE, evaluation=replace(SMOKE.evaluation, images=False))
+    assert plan.disk(unkept, data, runs=3, weights=1000)["adversarial images"] == 0
+    write_data(tmp_path / "data.safetensors", data, "{}")
+    assert stored["data"] == pytest.approx((tmp_path / "data.safetensors").stat().st_size, rel=0.02)
+
+
+def test_table_adds_up():
+    lines = plan.table([plan.Stage("a", 3, 1800.0), plan.Stage("b", 1, 3600.0)], threads=2, unit="CPU")
+    assert lines[1].split() == ["a", "3", "30.00", "3.000"]
+    assert lines[2].split() == ["b", "1", "60.00", "2.000"]
+    assert lines[3].split() == ["total", "4", "5.000"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(512, "512 B"), (10 * 2**10, "10 KiB"), (1.5 * 2**30, "1.5 GiB"), (2**42, "4 TiB")]
+)
+def test_size(count, text):
+    assert plan.size(count) == text
+
+
+def test_an_attack_is_shortened_by_what_it_is_multiplied_with():
+    times = {attack.name: timing.shortened(attack, 100)[1] for attack in STANDARD}
+    # steps or queries over 10, times 9 targets
+    assert times == {"apgd_ce": 10, "apgd_t": 90, "fab_t": 90, "square": 500}
+    assert timing.shortened(STANDARD[1], 4)[1] == 30  # three other classes
+    short, times = timing.shortened(EvaluationPgd(name="pgd", steps=5, step_size=0.1, restarts=4), 10)
+    assert (short.steps, short.restarts, times) == (5, 1, 4)
+
+
+@pytest.mark.parametrize(("full", "seconds_each"), [(5, 1e-9), (1000, 1e-9), (1000, 1e-3), (10**6, 1e-2), (3, 100.0)])
+def test_seconds_are_in_proportion_to_samples(full, seconds_each):
+    tried = []
+
+    def run(count):
+        tried.append(count)
+        return count * seconds_each
+
+    assert timing.seconds_for(full, run) == pytest.approx(full * seconds_each)
+    assert max(tried) <= full
+    # the largest try takes at most four times what is enough
+    assert max(tried) * seconds_each <= max(2 * timing.BUDGET, min(full, 8) * seconds_each)
+
+
+@pytest.fixture
+def images(monkeypatch):
+    """Let time be the number of images that have gone through a network's last layer."""
+    clock = SimpleNamespace(now=0)
+
+    def count(module, inputs, outputs):
+        if isinstance(module, torch.nn.Linear) and module.out_features == 10:
+            clock.now += len(outputs)
+
+    monkeypatch.setattr(timing, "now", lambda: clock.now)
+    monkeypatch.setattr(timing, "BUDGET", 1500)  # images, so less than an epoch
+    hook = torch.nn.modules.module.register_module_forward_hook(count)
+    yield clock
+    hook.remove()
+
+
+def test_subset_models_by_a_clock_of_images(images):
+    data = plan.random_data(SMOKE)
+    # 12 epochs on 140 of 200 samples, then once each sample of 200 + 50 + 1547
+    assert timing.subset_seconds(SMOKE, data, robust=False) == pytest.approx(12 * 140 + 1797)
+    steps = SMOKE.memorization.robust.attack.steps
+    expected = 12 * 140 * (steps + 1) + 1797 * (steps + 2)  # recorded clean and under attack
+    assert timing.subset_seconds(SMOKE, data, robust=True) == pytest.approx(expected)
+
+
+OWN = replace(SMOKE, memorization=replace(SMOKE.memorization, model=SizedModel(name="small_cnn", width=2)))
+
+
+@pytest.mark.parametrize(
+    ("act", "name"),
+    [
+        (lambda data: timing.first_step(OWN, data), "small_cnn"),
+        (lambda data: timing.subset_seconds(OWN, data, robust=False), "small_cnn"),
+        (lambda data: timing.subset_seconds(OWN, data, robust=True), "small_cnn"),
+        (lambda data: timing.method_seconds(OWN, data, OWN.training.methods[1]), "mlp"),
+        (lambda data: timing.evaluation_seconds(OWN, data), "mlp"),
+    ],
+    ids=["first step", "subsets", "robust subsets", "method", "evaluation"],
+)
+def test_each_stage_is_timed_with_its_own_network(act, name, monkeypatch):
+    built = []
+    for module in (timing, training):
+        monkeypatch.setattr(
+            module, "build", lambda model, *parts, **at: built.append(model) or build(model, *parts, **at)
+        )
+    monkeypatch.setattr(timing, "BUDGET", 0.01)
+    act(plan.random_data(OWN))
+    assert {model.name for model in built} == {name}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
+    stage = replace(SMOKE.training, measure_every=2)
+    method = stage.methods[place]
+    data = plan.random_data(SMOKE)
+    predicted = timing.method_seconds(replace(SMOKE, training=stage), data, method)
+    spec = TrainSpec(
+        model=SMOKE.model,
+        threat=SMOKE.threat,
+        recipe=stage.recipe,
+        compute=SMOKE.compute,
+        attack=stage.attack,
+        attack_bn=stage.attack_bn,
+        measure_every=2,
+        early_stop=0,
+        without=None,
+        method=method,
+        seed=0,
+    )
+    before = images.now
+    training.train(spec, data)
+    assert predicted == pytest.approx(images.now - before, rel=0.03)
+    steps = stage.attack.steps if objective(method).inner else 0
+    # 3 epochs, measured after the second and the last
+    assert images.now - before == 3 * 200 * (steps + 1) + 2 * 1797 * (stage.attack.steps + 2)
+
+
+def test_evaluation_by_a_clock_of_images(images):
+    data = plan.random_data(SMOKE)
+    config = replace(SMOKE, evaluation=replace(SMOKE.evaluation, ensemble=(STANDARD[0],)))
+    seconds = timing.evaluation_seconds(config, data)
+    # the clean pass, a step of PGD, and the passes that check it
+    assert seconds["clean"] == pytest.approx(3 * 1547, rel=0.2)
+    assert seconds["PGD"] == pytest.approx(timing.STANDING * 20 * 1547, rel=0.25)
+    assert seconds["apgd_ce"] == pytest.approx(timing.STANDING * 100 * 1547, rel=0.25)
+
+
+def test_attacks_are_timed_while_all_samples_stand(monkeypatch):
+    broken = []
+    real = timing.evaluate
+
+    def seen(*arguments, **options):
+        found = real(*arguments, **options)
+        broken.append(int((found["broken_by"] >= 0).sum()))
+        return found
+
+    monkeypatch.setattr(timing, "evaluate", seen)
+    monkeypatch.setattr(timing, "BUDGET", 0.01)
+    timing.evaluation_seconds(SMOKE, plan.random_data(SMOKE))
+    assert len(broken) >= 6
+    assert not any(broken)
+
+
+def test_timed_passes_items_on_until_the_budget_is_spent(monkeypatch):
+    monkeypatch.setattr(timing, "BUDGET", 10)
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(timing, "now", lambda: next(clock))
+    seconds = []
+    # the first is free; three of 4 seconds are more than 10
+    assert list(timing.timed(range(100), seconds)) == [0, 1, 2, 3]
+    assert seconds == [4, 4, 4, 4]
+    assert timing.settled([9.0, 1.0, 3.0, 2.0]) == 2
+    assert timing.settled([9.0]) == 9
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(timing, "BUDGET", 0.02)
+    return tmp_path
+
+
+def planned(capsys, *arguments):
+    main(["plan", "--configfile", "config/smoke.yaml", *arguments])
+    return capsys.readouterr().out
+
+
+def test_plan_prints_jobs_and_precision(folder, capsys):
+    text = planned(capsys, "--standard-error", "0.05")
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:14]}
+    assert jobs == {
+        "data": 1,
+        "subsets": 2,
+        "scores": 1,
+        "train natural": 2,
+        "train pgd_at": 2,
+        "train bat": 2,
+        "groups": 1,
+        "evaluate": 6,
+        "summary": 1,
+        "figures": 4,
+    }
+    assert "random images in its place" in text
+    assert "at most 0.173" in text  # 1.0911 / sqrt(40)
+    assert "477 models, so memorization.subset_models: 480 (24 shards)" in text  # 1.1905 / 0.0025
+    weights = build(SMOKE.model, plan.random_data(SMOKE).train, classes=10, seed=0).state_dict().values()
+    assert f"{sum(tensor.numel() for tensor in weights):,} weights" in text
+
+
+def test_plan_names_the_network_of_stage_1_where_it_has_its_own(folder, capsys):
+    own = "memorization={model: {name: small_cnn, width: 2}}"
+    # three convolutions; normalisation with 4 numbers a channel and a counter; a head on 8 x 2 x 2 features; mean and
+    # deviation of pixels
+    count = 18 + 72 + 288 + 4 * (2 + 4 + 8) + 3 + 32 * 10 + 10 + 2
+    assert f" weights; of stage 1 small_cnn, {count} weights, on cpu" in planned(capsys, "--config", own)
+    (folder / "scores.npz").touch()
+    imported = planned(capsys, "--config", own, "scores={source: file, path: scores.npz, format: npz}")
+    assert "of stage 1" not in imported
+
+
+def test_plan_takes_the_data_set_that_is_on_disk(folder, capsys):
+    data = {"name": "digits", "train_samples": 200, "validation_samples": 50, "split_seed": 0}
+    where = folder / "results/smoke/data"
+    for split_seed, origin in ((0, "results/smoke/data/data.safetensors"), (1, "random images in its place")):
+        spec = json.dumps({"data": data | {"split_seed": split_seed}, "subsample": 1.0})
+        main(["data", "--spec", spec, "--out", f"{where}/data.safetensors", "--files", f"{where}/files.parquet"])
+        assert f"digits ({origin})" in planned(capsys)
+
+
+def test_plan_of_a_trial_and_of_scores_from_a_file(folder, capsys):
+    (folder / "scores.npz").touch()
+    scores = "scores={source: file, path: scores.npz, format: npz}"
+    text = planned(capsys, "--config", "subsample=0.5", scores, "--standard-error", "0.1")
+    assert "100 train, 25 validation, 774 test images" in text
+    assert "import_scores" in text
+    assert "subsets  " not in text
+    assert "standard error" not in text
+
+
+def test_plan_of_retraining_and_of_robust_subset_models(folder, capsys):
+    removal = "removal={method: pgd_at, fractions: [0.1]}"
+    text = planned(capsys, "--config", removal, "memorization={robust: {subset_models: 20}}")
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:16]}
+    assert jobs["robust_subsets"] == 1
+    assert jobs["scores"] == 2
+    # without atypical, the top 10 %, harmful, benign ones; each with a random twin; two seeds
+    assert jobs["pgd_at_without_..."] == 2 * 8
+    assert jobs["evaluate"] == 2 * (3 + 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *((["--standard-error", text], "give a number from 0.000001") for text in ("2", "1", "0", "-1", "nan", "1e-7")),
+        (["--configfile", "config/none.yaml"], "config/none.yaml: cannot be read (No such file"),
+        (["--base", "none.yaml"], "none.yaml: cannot be read (No such file"),
+        (["--configfile", "config"], "config: cannot be read (a folder, not a file)"),
+        (["--configfile", "config/wrong.yaml"], "plan: config/wrong.yaml: memorization.subset_model: unknown key"),
+        (["--config", "subsample"], "--config subsample: give KEY=VALUE"),
+        (["--config", "=1"], "--config =1: give KEY=VALUE"),
+        (["--config", "subsample=[0"], "--config subsample=[0: cannot be read as YAML"),
+        (["--config", "subsample=1e-1"], "--config subsample=1e-1: 1e-1 is text in YAML 1.1"),
+        (["--config", "training={seeds: [0, 0]}"], "training.seeds: 0 stands there twice"),
+        (["--config", "scores={source: file, path: none.npz, format: npz}"], "scores.path: none.npz: No such file"),
+        (["--config", "subsample=2"], "subsample: input should be less than or equal to 1"),
+        (["--device", "abacus"], "no such device"),
+    ],
+)
+def test_what_cannot_be_planned(folder, capsys, arguments, message):
+    (folder / "config/wrong.yaml").write_text("memorization: {subset_model: 3}")
+    with pytest.raises(SystemExit) as stopped:
+        main(["plan", *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

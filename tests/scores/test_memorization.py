@@ -1,0 +1,420 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bat.scores.estimators import (
+    Rates,
+    group_table,
+    influence_rates,
+    influence_table,
+    memorization_rates,
+    memorization_table,
+    subset_masks,
+)
+from bat.statistics import greater_p_value, newcombe, standard_error
+
+DESIGNS = ["balanced", "independent"]
+
+
+@st.composite
+def outcomes(draw):
+    """Return (mask, correct on training samples, correct on targets, counted) of a few models."""
+    models, n, targets = draw(st.integers(1, 12)), draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    mask, train = (draw(arrays(bool, (models, n))) for _ in range(2))
+    test, counted = (draw(arrays(bool, (models, targets))) for _ in range(2))
+    return mask, train, test, counted
+
+
+def tally(inside, right, counts):
+    """Count one pair, model by model: (correct_in, n_in, correct_out, n_out)."""
+    result = [0, 0, 0, 0]
+    for k in range(len(inside)):
+        if counts[k]:
+            side = 0 if inside[k] else 2
+            result[side] += int(right[k])
+            result[side + 1] += 1
+    return result
+
+
+def difference(correct_in, n_in, correct_out, n_out):
+    return correct_in / n_in - correct_out / n_out if n_in and n_out else math.nan
+
+
+def brute_rates(mask, correct, counted):
+    """The four counts (4, n, targets) by loops over training samples, targets and models."""
+    pairs = [
+        [tally(mask[:, i], correct[:, j], counted[:, j]) for j in range(correct.shape[1])] for i in range(mask.shape[1])
+    ]
+    return np.moveaxis(np.array(pairs), 2, 0)
+
+
+@given(outcomes())
+@settings(deadline=None)
+def test_memorization_counts_equal_a_double_loop(case):
+    mask, correct, _, _ = case
+    rates = memorization_rates(mask, correct)
+    expected = [tally(mask[:, i], correct[:, i], np.ones(len(mask))) for i in range(mask.shape[1])]
+    np.testing.assert_array_equal(np.transpose(rates), expected)
+    np.testing.assert_allclose(rates.difference, [difference(*row) for row in expected], atol=1e-12, rtol=0)
+
+
+@given(outcomes(), st.booleans())
+@settings(deadline=None)
+def test_influence_counts_equal_a_triple_loop(case, count_all):
+    mask, _, correct, counted = case
+    rates = influence_rates(mask, correct) if count_all else influence_rates(mask, correct, counted)
+    expected = brute_rates(mask, correct, np.ones_like(correct) if count_all else counted)
+    np.testing.assert_array_equal(np.stack(rates), expected)
+    differences = [[difference(*pair) for pair in row] for row in np.moveaxis(expected, 0, 2)]
+    np.testing.assert_allclose(rates.difference, differences, atol=1e-12, rtol=0)
+
+
+def masked_average(x, mask):
+    return (x * mask).sum(0) / np.maximum(mask.sum(0), 1e-10)
+
+
+def masked_dot(x, mask):
+    return x @ mask / np.maximum(mask.sum(0, keepdims=True), 1e-10)
+
+
+@given(outcomes())
+@settings(deadline=None)
+def test_estimates_equal_those_of_feldman_and_zhangs_mnist_example(case):
+    # their formulas, in float64; where a count is 0 they have a proportion of 0, and we nothing
+    mask, train, test, _ = (part.astype(np.float64) for part in case)
+    known = (mask.sum(0) > 0) & (mask.sum(0) < len(mask))
+    memorization = masked_average(train, mask) - masked_average(train, 1 - mask)
+    influence = masked_dot(test.T, mask) - masked_dot(test.T, 1 - mask)
+    ours = memorization_rates(case[0], case[1]).difference, influence_rates(case[0], case[2]).difference
+    np.testing.assert_allclose(ours[0][known], memorization[known], atol=1e-12, rtol=0)
+    np.testing.assert_allclose(ours[1][known], influence.T[known], atol=1e-12, rtol=0)
+    assert np.isnan(ours[0][~known]).all()
+    assert np.isnan(ours[1][~known]).all()
+
+
+@given(outcomes(), st.integers(0, 12))
+@settings(deadline=None)
+def test_rates_of_all_models_are_the_sums_over_batches_of_models(case, cut):
+    mask, train, test, counted = case
+    for rates, arguments in ((memorization_rates, (mask, train)), (influence_rates, (mask, test, counted))):
+        whole = rates(*arguments)
+        first, second = (rates(*(array[part] for array in arguments)) for part in (slice(cut), slice(cut, None)))
+        merged = Rates(*(a + b for a, b in zip(first, second, strict=True)))
+        np.testing.assert_array_equal(np.stack(merged), np.stack(whole))
+
+
+@st.composite
+def plans(draw):
+    samples = draw(st.integers(1, 30))
+    return samples, draw(st.integers(0, samples)), draw(st.integers(0, 2**40))
+
+
+@given(plans(), st.sampled_from(DESIGNS), st.integers(0, 25), st.integers(0, 6))
+@settings(deadline=None)
+def test_subsets_have_their_size_and_depend_on_seed_and_model_alone(plan, design, first, count):
+    samples, size, seed = plan
+    window = subset_masks(samples, size, design=design, seed=seed, first=first, count=count)
+    assert window.shape == (count, samples)
+    assert window.dtype == bool
+    assert (window.sum(1) == size).all()
+    everything = subset_masks(samples, size, design=design, seed=seed, first=0, count=first + count)
+    np.testing.assert_array_equal(window, everything[first:])
+
+
+@given(plans(), st.integers(1, 40))
+@settings(deadline=None)
+def test_balanced_subsets_leave_samples_out_equally_often_after_each_model(plan, models):
+    samples, size, seed = plan
+    masks = subset_masks(samples, size, design="balanced", seed=seed, first=0, count=models)
+    left_out = (~masks).cumsum(0)
+    assert (left_out.max(1) - left_out.min(1)).max() <= 1
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_subsets_of_other_seeds_and_models_differ(design):
+    masks = np.stack([subset_masks(50, 35, design=design, seed=s, first=0, count=20) for s in range(3)])
+    assert len(np.unique(masks.reshape(-1, 50), axis=0)) == 60
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_subsets_leave_out_all_samples_and_pairs_alike(design):
+    samples, size, models = 10, 7, 4000
+    out = ~subset_masks(samples, size, design=design, seed=1, first=0, count=models)
+    together = out.T.astype(int) @ out / models
+    pairs = together[~np.eye(samples, dtype=bool)]
+    assert together.diagonal() == pytest.approx(0.3, abs=0.04)
+    # 3 of 10 without replacement; the standard error is 0.004
+    assert pairs == pytest.approx(0.3 * 2 / 9, abs=0.02)
+
+
+def example(models=40, n=30, targets=25, classes=3, seed=0):
+    random = np.random.default_rng(seed)
+    mask = random.random((models, n)) < 0.7
+    # correct more often where the same-numbered training sample was in the subset, so that there is something to find
+    chance = 0.3 + 0.6 * mask[:, np.arange(targets) % n]
+    correct = random.random((models, targets)) < chance
+    return {
+        "mask": mask,
+        "correct": correct,
+        "train_index": 100 + np.arange(n),
+        "train_labels": np.arange(n) % classes,
+        "target_index": 500 + np.arange(targets),
+        "target_labels": np.arange(targets) % classes,
+    }
+
+
+def test_memorization_table_has_each_samples_estimate_and_uncertainty():
+    case = example(targets=30)
+    table = memorization_table(
+        case["mask"],
+        case["correct"],
+        case["train_index"],
+        case["train_labels"],
+        threshold=0.3,
+        confidence=0.9,
+    )
+    assert table["train_index"].tolist() == case["train_index"].tolist()
+    assert table["label"].tolist() == case["train_labels"].tolist()
+    for i, row in enumerate(table.itertuples()):
+        counts = tally(case["mask"][:, i], case["correct"][:, i], np.ones(40))
+        single = tuple(np.array([count]) for count in counts)
+        low, high = newcombe(*single, confidence=0.9)
+        assert (row.n_in, row.n_out) == (counts[1], counts[3])
+        assert (row.p_in, row.p_out) == pytest.approx((counts[0] / counts[1], counts[2] / counts[3]))
+        assert row.memorization == pytest.approx(difference(*counts), abs=1e-12)
+        assert row.standard_error == pytest.approx(standard_error(*single)[0])
+        assert (row.ci_low, row.ci_high) == pytest.approx((low[0], high[0]))
+        assert row.atypical == (difference(*counts) > 0.3)
+    assert 0 < table["atypical"].sum() < len(table)
+
+
+def test_a_sample_that_was_never_left_out_or_never_in_has_no_score_but_its_counts():
+    mask = np.array([[1, 0, 1], [1, 0, 0], [1, 0, 1], [1, 0, 0]], dtype=bool)
+    correct = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
+    table = memorization_table(mask, correct, np.arange(3), np.zeros(3, int), threshold=0.0, confidence=0.95)
+    assert table["n_in"].tolist() == [4, 0, 2]
+    assert table["n_out"].tolist() == [0, 4, 2]
+    assert table["memorization"].isna().tolist() == [True, True, False]
+    assert table.loc[:1, ["standard_error", "ci_low", "ci_high"]].isna().all(axis=None)
+    assert table["p_in"].tolist() == pytest.approx([0.75, math.nan, 1.0], nan_ok=True)
+    assert table["p_out"].tolist() == pytest.approx([math.nan, 0.75, 0.0], nan_ok=True)
+    assert table["atypical"].tolist() == [False, False, True]
+
+
+def test_negative_memorization_is_not_clipped():
+    mask = np.array([[True], [False]])
+    table = memorization_table(mask, ~mask, np.arange(1), np.zeros(1, int), threshold=0.1, confidence=0.95)
+    assert table["memorization"].tolist() == [-1.0]
+
+
+def benjamini_hochberg(p_values, level):
+    """Reject the k smallest p-values for the largest k with p_(k) <= k / m * level (Benjamini and Hochberg 1995)."""
+    p_values = np.asarray(p_values)
+    order = np.argsort(p_values, kind="stable")
+    rejected = np.zeros(len(p_values), dtype=bool)
+    for k in range(len(order), 0, -1):
+        if p_values[order[k - 1]] <= k / len(order) * level:
+            rejected[order[:k]] = True
+            break
+    return rejected
+
+
+def brute_table(case, counted=None):
+    """Rows of ``influence_table`` without its verdict, by loops: {(train_index, target_index): values}."""
+    rows = {}
+    everyone = np.ones(len(case["mask"]))
+    for i, source in enumerate(case["train_index"]):
+        for j, target in enumerate(case["target_index"]):
+            if case["train_labels"][i] != case["target_labels"][j] or (counted is not None and source == target):
+                continue
+            models = everyone if counted is None else counted[:, j]
+            counts = tally(case["mask"][:, i], case["correct"][:, j], models)
+            single = tuple(np.array([count]) for count in counts)
+            rows[source, target] = (
+                case["train_labels"][i],
+                difference(*counts),
+                standard_error(*single)[0],
+                greater_p_value(*single)[0],
+            )
+    return rows
+
+
+def own_targets(seed):
+    """Targets that are training samples themselves, and the models not trained on them."""
+    case = example(seed=seed)
+    targets = slice(5, 20)
+    case |= {"target_index": case["train_index"][targets], "target_labels": case["train_labels"][targets]}
+    case["correct"] = case["correct"][:, :15]
+    # the first models were trained on all of the class, so that some pair has nothing to compare
+    case["mask"][:, 8] = True
+    return case, ~case["mask"][:, targets]
+
+
+@pytest.mark.parametrize("level", [0.01, 0.05, 0.3, 0.7])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("own", [False, True], ids=["others", "own"])
+def test_influence_table_equals_loops_and_a_brute_force_benjamini_hochberg(own, seed, level):
+    case, counted = own_targets(seed) if own else (example(seed=seed), None)
+    table = influence_table(**case, counted=counted, false_discovery_rate=level)
+    expected = brute_table(case, counted)
+    keys = list(zip(table["train_index"], table["target_index"], strict=True))
+    assert sorted(keys) == sorted(expected)
+    columns = ["label", "influence", "standard_error", "p_value"]
+    np.testing.assert_allclose(table[columns], [expected[key] for key in keys], rtol=1e-9, atol=1e-12)
+    known = table["p_value"].notna().to_numpy()
+    assert known.all() != own  # the case of own targets has pairs without a test
+    assert not table.loc[~known, "significant"].any()
+    rejected = benjamini_hochberg(table.loc[known, "p_value"], level)
+    np.testing.assert_array_equal(table.loc[known, "significant"], rejected)
+
+
+def test_the_examples_have_pairs_that_are_significant_and_pairs_that_are_not():
+    for case, counted in ((example(), None), own_targets(0)):
+        verdict = influence_table(**case, counted=counted, false_discovery_rate=0.7)["significant"]
+        assert 0 < verdict.sum() < len(verdict)
+
+
+def test_indices_of_another_split_are_not_taken_for_the_sample_itself():
+    case = example(n=2, targets=2, classes=1)
+    case["target_index"] = case["train_index"]
+    assert len(influence_table(**case, false_discovery_rate=0.1)) == 4
+
+
+def test_without_atypical_samples_there_are_no_pairs_and_no_atypical_targets():
+    case = example(n=0, targets=0) | {
+        "correct": np.ones((40, 3), dtype=bool),
+        "target_index": np.array([4, 6, 9]),
+        "target_labels": np.array([0, 1, 1]),
+    }
+    pairs = influence_table(**case, false_discovery_rate=0.1)
+    assert len(pairs) == 0
+    assert pairs["significant"].dtype == bool
+    scores = pd.DataFrame({"train_index": [], "memorization": []})
+    groups = group_table(case["correct"], case["target_index"], case["target_labels"], pairs, scores, threshold=0.1)
+    assert groups["target_index"].tolist() == [4, 6, 9]
+    assert groups["label"].tolist() == [0, 1, 1]
+    assert groups["accuracy"].tolist() == [1, 1, 1]
+    assert groups["models"].tolist() == [40, 40, 40]
+    assert groups[["max_influence", "max_influence_train_index", "memorization"]].isna().all(axis=None)
+    assert not groups["atypical"].any()
+
+
+def pair(train, target, influence, significant):
+    return {"train_index": train, "target_index": target, "influence": influence, "significant": significant}
+
+
+SCORES = pd.DataFrame({"train_index": [9, 2, 1, 3], "memorization": [0.9, 0.2, 0.1, 0.3]})
+
+
+def groups_of(pairs, targets, threshold=0.15):
+    table = pd.DataFrame([pair(*row) for row in pairs])
+    correct = np.ones((2, len(targets)), dtype=bool)
+    groups = group_table(correct, np.array(targets), np.zeros(len(targets), int), table, SCORES, threshold=threshold)
+    return groups.set_index("target_index")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "atypical"),
+    [
+        ([(1, 7, 0.5, True)], True),
+        ([(1, 7, 0.5, False)], False),
+        ([(1, 7, 0.1, True)], False),
+        ([(1, 7, 0.15, True)], False),
+        ([(1, 7, 0.5, False), (2, 7, 0.1, True)], False),
+        ([(1, 7, 0.5, False), (2, 7, 0.2, True)], True),
+        ([(1, 8, 0.5, True), (2, 7, 0.1, True)], False),
+    ],
+)
+def test_a_target_is_atypical_only_by_one_pair_that_is_significant_and_over_the_threshold(pairs, atypical):
+    assert groups_of(pairs, [7])["atypical"].tolist() == [atypical]
+
+
+def test_max_influence_is_that_of_the_strongest_pair_and_missing_without_one():
+    pairs = [(3, 7, -0.2, False), (2, 7, 0.4, True), (9, 7, 0.3, True), (9, 8, -0.5, False), (2, 8, -0.1, False)]
+    groups = groups_of(pairs, [8, 6, 7])
+    assert groups.index.tolist() == [8, 6, 7]
+    assert groups["max_influence"].tolist() == pytest.approx([-0.1, math.nan, 0.4], nan_ok=True)
+    assert groups["max_influence_train_index"].astype(float).tolist() == pytest.approx([2, math.nan, 2], nan_ok=True)
+    assert groups["memorization"].tolist() == pytest.approx([0.2, math.nan, 0.2], nan_ok=True)
+
+
+def test_a_pair_without_an_estimate_does_not_hide_the_strongest():
+    groups = groups_of([(1, 7, 0.4, True), (2, 7, math.nan, False)], [7])
+    assert groups["max_influence"].tolist() == [0.4]
+    assert groups["max_influence_train_index"].tolist() == [1]
+
+
+def test_group_table_equals_loops_over_an_influence_table():
+    case = example()
+    case["target_labels"] = np.where(case["target_labels"] == 2, 9, case["target_labels"])  # a class without sources
+    pairs = influence_table(**case, false_discovery_rate=0.5)
+    scores = pd.DataFrame({"train_index": case["train_index"], "memorization": np.arange(len(case["train_index"])) / 7})
+    groups = group_table(case["correct"], case["target_index"], case["target_labels"], pairs, scores, threshold=0.35)
+    for j, row in enumerate(groups.itertuples()):
+        mine = [p for p in pairs.itertuples() if p.target_index == row.target_index]
+        assert row.target_index == case["target_index"][j]
+        assert row.label == case["target_labels"][j]
+        assert row.accuracy == pytest.approx(sum(case["correct"][:, j]) / 40)
+        assert row.atypical == any(p.significant and p.influence > 0.35 for p in mine)
+        if mine:
+            strongest = {p.train_index: p.influence for p in mine}
+            assert row.max_influence == max(strongest.values())
+            assert strongest[row.max_influence_train_index] == row.max_influence
+        else:
+            assert row.label == 9
+            assert np.isnan(row.max_influence)
+    assert 0 < groups["atypical"].sum() < len(groups)
+
+
+def planted(models=400, n=40, targets=20, seed=0):
+    """A world in which target j is right with chance 0.2, or 0.8 with its one source in the subset."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    source = np.array([random.choice(np.flatnonzero(labels == j % 2)) for j in range(targets)])
+    mask = subset_masks(n, 28, design="balanced", seed=seed, first=0, count=models)
+    correct = random.random((models, targets)) < np.where(mask[:, source], 0.8, 0.2)
+    case = {
+        "mask": mask,
+        "correct": correct,
+        "train_index": np.arange(n),
+        "train_labels": labels,
+        "target_index": np.arange(targets),
+        "target_labels": np.arange(targets) % 2,
+    }
+    return case, {(int(i), j) for j, i in enumerate(source)}
+
+
+def found(table):
+    strong = table[table["significant"] & (table["influence"] > 0.15)]
+    return set(zip(strong["train_index"], strong["target_index"], strict=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_planted_influence_is_found_and_nothing_else(seed):
+    case, truth = planted(seed=seed)
+    table = influence_table(**case, false_discovery_rate=0.05)
+    assert len(table) == 400
+    assert truth <= found(table)
+    assert len(found(table) - truth) <= 2
+    rows = table[[pair in truth for pair in zip(table["train_index"], table["target_index"], strict=True)]]
+    # (0.16 / 280 + 0.16 / 120) ** 0.5 = 0.044 is the standard error
+    np.testing.assert_allclose(rows["influence"], 0.6, atol=0.2)
+    assert rows["influence"].mean() == pytest.approx(0.6, abs=0.04)
+    assert rows["standard_error"].mean() == pytest.approx(0.044, abs=0.004)
+
+
+def test_without_influence_next_to_nothing_is_found():
+    discoveries = []
+    for seed in range(10):
+        case, _ = planted(seed=seed)
+        # each model gets the subset of another: its results no longer tell of the mask
+        case["mask"] = np.random.default_rng(seed).permutation(case["mask"])
+        discoveries.append(len(found(influence_table(**case, false_discovery_rate=0.05))))
+    # a world without any influence has a discovery with probability 0.05 (that is what the procedure controls)
+    assert sum(count > 0 for count in discoveries) <= 2
+    assert sum(discoveries) <= 4

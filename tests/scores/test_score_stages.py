@@ -1,0 +1,495 @@
+"""Stages subsets, scores, null-pairs, harmful and robust-scores: each value of their tables against loops.
+
+The loops know nothing of the package but the layout of a shard: which subset, labels, split and threshold belong to
+which number is written down twice.
+"""
+
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import ttest_ind
+from stages import RECIPE, SUBSETS, call, scores
+
+from bat.config import Natural, Recipe, SizedModel, parse
+from bat.data.dataset import DataSet, Part
+from bat.io.files import provenance
+from bat.io.schemas import SCHEMAS
+from bat.io.tables import pack, read_table_with_facts, unpack, write_table
+from bat.io.tensors import write_data
+from bat.models import build
+from bat.scores.estimators import subset_masks
+from bat.seeds import derive_seed
+from bat.training.loop import fit
+from bat.training.losses import objective
+
+torch.set_num_threads(1)
+
+MODELS = 60
+SIZES = {"train": 14, "validation": 6, "test": 9}
+SPEC = {"threshold": 0.2, "false_discovery_rate": 0.1, "confidence": 0.8}
+NULL = {"threshold": 0.2, "false_discovery_rate": 0.3, "shuffles": 3, "seed": 11}
+
+
+class World:
+    """A data set of two classes in a folder, and what 60 models say of it, in two shards."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        self.folder = folder
+        self.labels = {name: random.integers(2, size=n) for name, n in SIZES.items()}
+        # sorted, as each split of a data set is, but apart
+        self.index = {name: np.sort(random.permutation(300)[:n]) for name, n in SIZES.items()}
+        pixels = {name: random.integers(256, size=(n, 1, 4, 4), dtype=np.uint8) for name, n in SIZES.items()}
+        parts = [
+            Part(*(torch.tensor(values[name]) for values in (pixels, self.labels, self.index)), pixel_max=255)
+            for name in SIZES
+        ]
+        self.data = DataSet(*parts, classes=2)
+        write_data(folder / "data.safetensors", self.data, provenance("data"))
+        self.mask = subset_masks(SIZES["train"], 9, design="balanced", seed=seed, first=0, count=MODELS)
+        self.right: dict[str, Any] = {}
+        for kind in ("correct", "robust"):
+            # some training samples help themselves and others of their class
+            source = random.integers(SIZES["train"], size=4)
+            for name, n in SIZES.items():
+                chance = 0.25 + 0.45 * self.mask[:, source[random.integers(4, size=n)]]
+                if name == "train":
+                    chance += np.where(random.random(n) < 0.7, 0.3 * self.mask, 0)
+                self.right[f"{kind}_{name}"] = random.random((MODELS, n)) < chance
+        for first, last in ((0, 35), (35, MODELS)):
+            rows = slice(first, last)
+            table = pd.DataFrame({"model": np.arange(first, last), "seed": 0, "in_subset": pack(self.mask[rows])})
+            table = table.assign(**{name: pack(bits[rows]) for name, bits in self.right.items()})
+            spec = {"seed": 0, "subset_fraction": 9 / 14, "first_model": first, "models": last - first}
+            about = provenance("subsets", spec=spec, data=self.data.digest())
+            write_table(folder / f"shard-{first}.parquet", "subsets", table, about)
+        # the later one first: the order of shards is nobody's business
+        self.shards = ["shard-35.parquet", "shard-0.parquet"]
+
+    def read(self, name: str) -> pd.DataFrame:
+        table, facts = read_table_with_facts(self.folder / f"{name}.parquet", name)
+        assert facts["data"] == self.data.digest()
+        assert facts["models"] == MODELS
+        assert facts["spec"]["shards"] == {"spec.seed": 0, "spec.subset_fraction": 9 / 14, "data": self.data.digest()}
+        self.spec = {key: value for key, value in facts["spec"].items() if key != "shards"}
+        return table
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    made = World(tmp_path_factory.mktemp("world"), seed=16)
+    call("scores", made.folder, **scores(*made.shards, spec=SPEC, log="scores.log"))
+    call(
+        "null-pairs",
+        made.folder,
+        spec=NULL,
+        data="data.safetensors",
+        shards=made.shards,
+        memorization="memorization.parquet",
+        out="null_pairs.parquet",
+        log="null.log",
+    )
+    return made
+
+
+# -- the loops
+
+
+def tally(mask: Any, right: Any, models: Any = None) -> tuple[int, int, int, int]:
+    """Right with the sample, models with it, right without it, models without it. mask, right: (models,)."""
+    counts = [0, 0, 0, 0]
+    for k in range(len(mask)):
+        if models is None or models[k]:
+            counts[0 if mask[k] else 2] += int(right[k])
+            counts[1 if mask[k] else 3] += 1
+    return tuple(counts)  # type: ignore[return-value]
+
+
+def plain(a: int, n: int, b: int, m: int) -> dict[str, float]:
+    """Difference, its plug-in standard error, and the one-sided p-value by the pooled z-test."""
+    if not n or not m:
+        return {"difference": math.nan, "standard_error": math.nan, "p_value": math.nan}
+    p, q, pooled = a / n, b / m, (a + b) / (n + m)
+    value = 1.0
+    if 0 < pooled < 1:
+        value = NormalDist().cdf(-(p - q) / math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m)))
+    return {
+        "difference": float(Fraction(a, n) - Fraction(b, m)),
+        "standard_error": math.sqrt(p * (1 - p) / n + q * (1 - q) / m),
+        "p_value": value,
+    }
+
+
+def interval(a: int, n: int, b: int, m: int, confidence: float) -> tuple[float, float]:
+    """Newcombe's hybrid interval of two Wilson intervals."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    ends = []
+    for successes, trials in ((a, n), (b, m)):
+        p = successes / trials
+        half = z * math.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
+        ends.append([p, *((p + z**2 / (2 * trials) + s * half) / (1 + z**2 / trials) for s in (-1, 1))])
+    (p, low_1, high_1), (q, low_2, high_2) = ends
+    return p - q - math.hypot(p - low_1, high_2 - q), p - q + math.hypot(high_1 - p, q - low_2)
+
+
+def discovered(p_values: list[float], level: float) -> list[bool]:
+    """Benjamini and Hochberg's step-up procedure over all p-values that there are."""
+    known = sorted(p for p in p_values if not math.isnan(p))
+    limit = max((p for k, p in enumerate(known, 1) if p <= k / len(known) * level), default=-1.0)
+    return [p <= limit for p in p_values]
+
+
+def atypical_rows(world: World, kind: str = "correct", threshold: str = "0.2") -> list[int]:
+    rows = []
+    for i in range(SIZES["train"]):
+        a, n, b, m = tally(world.mask[:, i], world.right[f"{kind}_train"][:, i])
+        if n and m and Fraction(a, n) - Fraction(b, m) > Fraction(threshold):
+            rows.append(i)
+    return rows
+
+
+def all_pairs(
+    world: World, sources: list[int], column: str, split: str, targets: list[int], own: bool, rate: float, order: Any
+) -> list[dict[str, Any]]:
+    """Each pair of one class as a row, with what is significant among them all."""
+    rows = []
+    for i in sources:
+        for j in targets:
+            if world.labels["train"][i] != world.labels[split][j] or (own and i == j):
+                continue
+            models = [not world.mask[k, j] for k in range(MODELS)] if own else None
+            counts = tally(world.mask[:, i], world.right[column][order, j], models)
+            names = {"train_index": world.index["train"][i], "target": world.index[split][j]}
+            rows.append(names | {"label": world.labels["train"][i]} | plain(*counts))
+    found = discovered([row["p_value"] for row in rows], rate)
+    return [row | {"significant": passed} for row, passed in zip(rows, found, strict=True)]
+
+
+def compare_pairs(table: pd.DataFrame, rows: list[dict[str, Any]], target: str, threshold: float) -> None:
+    """The table has each row over the threshold, and no other."""
+    strong = {(row["train_index"], row["target"]): row for row in rows if row["difference"] > threshold}
+    assert len(strong) == len(table)
+    for got in table.itertuples():
+        row = strong[got.train_index, getattr(got, target)]
+        assert got.label == row["label"]
+        assert got.influence == row["difference"]
+        assert got.standard_error == pytest.approx(row["standard_error"], rel=1e-9)
+        assert got.p_value == pytest.approx(row["p_value"], rel=1e-9)
+        assert got.significant == row["significant"]
+
+
+def compare_memorization(world: World, table: pd.DataFrame, kind: str) -> None:
+    assert table["train_index"].tolist() == world.index["train"].tolist()
+    assert table["label"].tolist() == world.labels["train"].tolist()
+    for i, got in enumerate(table.itertuples()):
+        a, n, b, m = counts = tally(world.mask[:, i], world.right[f"{kind}_train"][:, i])
+        assert (got.n_in, got.n_out) == (n, m)
+        assert (got.p_in, got.p_out) == (a / n, b / m)
+        assert got.memorization == plain(*counts)["difference"]
+        assert got.standard_error == pytest.approx(plain(*counts)["standard_error"], rel=1e-9)
+        assert (got.ci_low, got.ci_high) == pytest.approx(interval(*counts, SPEC["confidence"]), rel=1e-9)
+    assert table.index[table["atypical"]].tolist() == atypical_rows(world, kind)
+
+
+EVERY = np.arange(MODELS)
+
+
+# -- scores
+
+
+def test_the_world_has_cases_of_each_kind(world: World) -> None:
+    rare = atypical_rows(world)
+    assert 3 < len(rare) < SIZES["train"] - 1
+    assert rare != atypical_rows(world, "robust")
+    assert {int(world.labels["train"][i]) for i in rare} == {0, 1}
+    for name in ("influence", "train_influence"):
+        table = world.read(name)
+        assert 0 < table["significant"].sum() < len(table)
+    assert world.spec == SPEC
+    for name in ("test_groups", "validation_groups"):
+        assert 0 < world.read(name)["atypical"].sum() < len(world.read(name))
+
+
+def test_memorization_equals_loops_over_the_shards(world: World) -> None:
+    compare_memorization(world, world.read("memorization"), "correct")
+    rare = atypical_rows(world)
+    log = (world.folder / "scores.log").read_text()
+    assert f"60 models; {len(rare)} of 14 training samples are atypical (memorization over 0.2); 0 have no score" in log
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_groups_equal_loops_over_the_shards(world: World, split: str) -> None:
+    every = list(range(SIZES[split]))
+    rows = all_pairs(world, atypical_rows(world), f"correct_{split}", split, every, False, 0.1, EVERY)
+    memorization = dict(zip(world.index["train"], world.read("memorization")["memorization"], strict=True))
+    table = world.read(f"{split}_groups")
+    assert table[f"{split}_index"].tolist() == world.index[split].tolist()
+    assert table["label"].tolist() == world.labels[split].tolist()
+    assert (table["models"] == MODELS).all()
+    for j, got in enumerate(table.itertuples()):
+        assert got.accuracy == sum(world.right[f"correct_{split}"][:, j]) / MODELS
+        mine = [row for row in rows if row["target"] == world.index[split][j]]
+        best = min(mine, key=lambda row: (-row["difference"], row["train_index"]))
+        assert got.max_influence == best["difference"]
+        assert got.max_influence_train_index == best["train_index"]
+        assert got.memorization == memorization[best["train_index"]]
+        assert got.atypical == any(row["significant"] and row["difference"] > 0.2 for row in mine)
+    found = int(table["atypical"].sum())
+    log = (world.folder / "scores.log").read_text()
+    assert f"{found} of {len(table)} {split} samples are atypical, from {len(rows)} pairs" in log
+    assert f"no {split} sample is atypical" not in log
+
+
+def test_influence_equals_loops_over_the_shards(world: World) -> None:
+    every = list(range(SIZES["test"]))
+    rows = all_pairs(world, atypical_rows(world), "correct_test", "test", every, False, 0.1, EVERY)
+    compare_pairs(world.read("influence"), rows, "test_index", 0.2)
+
+
+def test_train_influence_equals_loops_over_models_that_left_the_influenced_sample_out(world: World) -> None:
+    rare, every = atypical_rows(world), list(range(SIZES["train"]))
+    rows = all_pairs(world, every, "correct_train", "train", rare, True, 0.1, EVERY)
+    compare_pairs(world.read("train_influence"), rows, "influenced_index", 0.2)
+    # by all models it would be another table
+    by_all = [
+        tally(world.mask[:, i], world.right["correct_train"][:, j])
+        for i in every
+        for j in rare
+        if i != j and world.labels["train"][i] == world.labels["train"][j]
+    ]
+    assert [row["difference"] for row in rows] != [plain(*counts)["difference"] for counts in by_all]
+
+
+def test_without_any_atypical_sample_the_log_says_what_to_do(tmp_path: Path) -> None:
+    made = World(tmp_path)
+    call("scores", tmp_path, **scores(*made.shards, spec=SPEC | {"threshold": 0.99}, log="log"))
+    log = (tmp_path / "log").read_text()
+    for split in ("test", "validation"):
+        found = (
+            f"no {split} sample is atypical, so no rate of that group can be reported: there is no atypical training"
+        )
+        assert f"{found} sample of the same class to influence it: lower memorization.threshold (0.99)" in log
+        assert not made.read(f"{split}_groups")["atypical"].any()
+        assert made.read(f"{split}_groups")["max_influence"].isna().all()
+    assert made.read("influence").empty
+    assert made.read("train_influence").empty
+    assert "0 of 14 training samples are atypical (memorization over 0.99)" in log
+
+
+# -- null-pairs
+
+
+def test_null_pairs_equal_loops_over_shuffled_models(world: World) -> None:
+    table = world.read("null_pairs")
+    assert world.spec == NULL
+    assert table["shuffle"].tolist() == [0, 1, 2, 3]
+    every = list(range(SIZES["test"]))
+    found_at = []
+    for shuffle, got in enumerate(table.itertuples()):
+        order = EVERY
+        if shuffle:
+            order = np.random.default_rng(derive_seed(NULL["seed"], "null", shuffle)).permutation(MODELS)
+        rows = all_pairs(world, atypical_rows(world), "correct_test", "test", every, False, 0.3, order)
+        strong = [row for row in rows if row["difference"] > 0.2]
+        both = [row for row in strong if row["significant"]]
+        assert got.pairs == len(rows)
+        assert got.significant == sum(row["significant"] for row in rows)
+        assert got.over_threshold == len(strong)
+        assert got.found == len(both)
+        assert got.targets == len({row["target"] for row in both})
+        found_at.append(len(both))
+    assert found_at[0] > max(found_at[1:])
+    assert sum(found_at[1:])
+    for one, other in zip(("targets", "found", "significant"), ("found", "over_threshold", "pairs"), strict=True):
+        assert (table[one] < table[other]).any()
+    log = (world.folder / "null.log").read_text()
+    assert f"{found_at[0]} pairs found; {sum(found_at[1:]) / 3:.2f} by chance, the mean of 3 shuffles" in log
+
+
+# -- robust-scores
+
+
+@pytest.fixture(scope="module")
+def robust(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Scores and groups here are of other models than the shards, and say something else."""
+    made = World(tmp_path_factory.mktemp("robust"), seed=29)
+    random = np.random.default_rng(9)
+    made.rare, made.odd = np.arange(14) % 3 == 0, np.arange(9) % 4 == 1  # type: ignore[attr-defined]
+    made.scored = random.random(14)  # type: ignore[attr-defined]
+    known = dict.fromkeys(("standard_error", "ci_low", "ci_high", "p_in", "p_out"), 0.5) | {"n_in": 2, "n_out": 2}
+    table = pd.DataFrame({"train_index": made.index["train"], "label": made.labels["train"]})
+    table = table.assign(memorization=made.scored, atypical=made.rare, **known)  # type: ignore[attr-defined]
+    write_table(
+        made.folder / "memorization.parquet", "memorization", table, provenance("memorization", data=made.data.digest())
+    )
+    table = pd.DataFrame({"test_index": made.index["test"], "label": made.labels["test"], "atypical": made.odd})  # type: ignore[attr-defined]
+    table = table.assign(accuracy=0.5, models=4, max_influence=0.5, max_influence_train_index=1, memorization=0.9)
+    write_table(
+        made.folder / "test_groups.parquet", "test_groups", table, provenance("test_groups", data=made.data.digest())
+    )
+    names = ("robust_memorization", "robust_influence", "robust_effects")
+    call(
+        "robust-scores",
+        made.folder,
+        spec=SPEC,
+        data="data.safetensors",
+        shards=made.shards,
+        memorization="memorization.parquet",
+        test_groups="test_groups.parquet",
+        **{name: f"{name}.parquet" for name in names},
+        log="log",
+    )
+    return made
+
+
+def test_robust_memorization_equals_loops_over_the_shards(robust: World) -> None:
+    compare_memorization(robust, robust.read("robust_memorization"), "robust")
+    assert robust.spec == SPEC
+
+
+def test_robust_influence_equals_loops_over_the_shards(robust: World) -> None:
+    rare = np.flatnonzero(robust.rare).tolist()  # type: ignore[attr-defined]
+    rows = all_pairs(robust, rare, "robust_test", "test", list(range(9)), False, 0.1, EVERY)
+    table = robust.read("robust_influence")
+    compare_pairs(table, rows, "test_index", 0.2)
+    assert 0 < table["significant"].sum() < len(table)
+
+
+def test_robust_effects_equal_welchs_test_on_typical_test_samples(robust: World) -> None:
+    table = robust.read("robust_effects")
+    rare = np.flatnonzero(robust.rare)  # type: ignore[attr-defined]
+    assert table["train_index"].tolist() == robust.index["train"][rare].tolist()
+    assert table["label"].tolist() == robust.labels["train"][rare].tolist()
+    assert table["memorization"].tolist() == robust.scored[rare].tolist()  # type: ignore[attr-defined]
+    assert (table["models"] == MODELS).all()
+    lowered = 0
+    for name, column in (("clean", "correct_test"), ("robust", "robust_test")):
+        accuracy = robust.right[column][:, ~robust.odd].mean(1)  # type: ignore[attr-defined]
+        p_values = []
+        for i, got in zip(rare, table.itertuples(), strict=True):
+            inside, outside = accuracy[robust.mask[:, i]], accuracy[~robust.mask[:, i]]
+            assert (got.n_in, got.n_out) == (len(inside), len(outside))
+            assert getattr(got, f"{name}_effect") == pytest.approx(inside.mean() - outside.mean(), abs=1e-12)
+            error = math.sqrt(inside.var(ddof=1) / len(inside) + outside.var(ddof=1) / len(outside))
+            assert getattr(got, f"{name}_standard_error") == pytest.approx(error)
+            p_values.append(float(ttest_ind(inside, outside, equal_var=False).pvalue))
+            assert getattr(got, f"{name}_p_value") == pytest.approx(p_values[-1])
+        found = discovered(p_values, 0.1)
+        assert table[f"{name}_significant"].tolist() == found
+        lowered = sum(hit and effect < 0 for hit, effect in zip(found, table[f"{name}_effect"], strict=True))
+    assert 0 < lowered < sum(found) < len(found)
+    log = (robust.folder / "log").read_text()
+    over = len(atypical_rows(robust, "robust"))
+    assert f"60 models; {over} training samples have robust memorization over 0.2; {lowered} of {len(rare)} " in log
+
+
+# -- harmful
+
+
+@given(seed=st.integers(0, 10_000), epochs=st.lists(st.integers(1, 6), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=15, derandomize=True)
+def test_harmful_equals_loops_over_the_records(tmp_path_factory: Any, seed: int, epochs: list[int]) -> None:
+    folder, random = tmp_path_factory.mktemp("harmful"), np.random.default_rng(seed)
+    index, labels, scored = np.array([3, 8, 20, 21]), np.array([1, 0, 0, 1]), np.array([0.5, 0.3, 0.9, 0.3])
+    values: dict[int, list[float]] = {i: [] for i in range(4)}
+    for run, last in enumerate(epochs):
+        parts = []
+        for epoch in range(1, last + 1):
+            wrong = np.where(random.random(4) < 0.5, random.uniform(0.3, 1, 4), 0.0)
+            packed = {"wrong_probability": wrong.astype("<f4").tobytes(), "weight": np.ones(4, "<f4").tobytes()}
+            parts.append({"method": "a", "seed": run, "epoch": epoch} | packed)
+            for i in range(4):
+                if 2 * epoch > last:
+                    values[i].append(wrong[i])
+        table = pd.DataFrame(parts, columns=SCHEMAS["records"].names).convert_dtypes()
+        about = provenance("records", spec={"method": "a", "seed": run}, data="digest")
+        write_table(folder / f"{run}.parquet", "records", table, about)
+    known = dict.fromkeys(("standard_error", "ci_low", "ci_high", "p_in", "p_out"), 0.5) | {"n_in": 2, "n_out": 2}
+    table = pd.DataFrame({"train_index": index, "label": labels, "memorization": scored, "atypical": True} | known)
+    write_table(folder / "memorization.parquet", "memorization", table, provenance("memorization", data="digest"))
+    spec = {"threshold": 0.35}
+    records = [f"{run}.parquet" for run in range(len(epochs))]
+    call(
+        "harmful",
+        folder,
+        spec=spec,
+        memorization="memorization.parquet",
+        records=records,
+        out="harmful.parquet",
+        log="log",
+    )
+    table, facts = read_table_with_facts(folder / "harmful.parquet", "harmful")
+    assert facts["spec"] == spec
+    assert table["train_index"].tolist() == index.tolist()
+    assert table["label"].tolist() == labels.tolist()
+    assert table["memorization"].tolist() == scored.tolist()
+    means = [sum(values[i]) / len(values[i]) for i in range(4)]
+    assert table["wrong_probability"].tolist() == pytest.approx(means)
+    assert table["wrong_share"].tolist() == [sum(q > 0 for q in values[i]) / len(values[i]) for i in range(4)]
+    assert table["harmful"].tolist() == [mean > 0.35 for mean in means]
+    number = sum(mean > 0.35 for mean in means)
+    assert f"{number} of 4 atypical training samples are harmful" in (folder / "log").read_text()
+
+
+# -- subsets
+
+
+@pytest.mark.parametrize("design", ["balanced", "independent"])
+def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: Path, design: str) -> None:
+    made = World(tmp_path, seed=2)
+    recipe = RECIPE | {"epochs": 20, "batch_size": 4}
+    fraction = 0.6
+    spec = SUBSETS | {
+        "model": {"name": "mlp", "width": 8},
+        "subset_fraction": fraction,
+        "design": design,
+        "seed": 7,
+        "recipe": recipe,
+        "first_model": 4,
+        "models": 3,
+    }
+    call("subsets", tmp_path, spec=spec, data="data.safetensors", out="out.parquet")
+    table, facts = read_table_with_facts(tmp_path / "out.parquet", "subsets")
+    assert facts["spec"] == json.loads(json.dumps(spec))
+    assert facts["data"] == made.data.digest()
+    assert table["model"].tolist() == [4, 5, 6]
+    assert table["seed"].tolist() == [derive_seed(7, "model", number) for number in (4, 5, 6)]
+    masks = subset_masks(14, 8, design=design, seed=7, first=0, count=7)[4:]
+    assert np.array_equal(unpack(table["in_subset"], 14, ""), masks)
+    assert table[["robust_train", "robust_validation", "robust_test"]].isna().all(axis=None)
+    assert not (tmp_path / "out.parquet.parts").exists()
+    found = {name: unpack(table[f"correct_{name}"], n, "") for name, n in SIZES.items()}
+    for row, mask in enumerate(masks):
+        seed = derive_seed(7, "model", 4 + row)
+        subset = made.data.train.take(torch.tensor(np.flatnonzero(mask)))
+        model = build(SizedModel(name="mlp", width=8), subset, classes=2, seed=seed)
+        goal = objective(Natural(name="natural", objective="natural"))
+        list(fit(model, subset, objective=goal, recipe=parse(Recipe, recipe, ""), seed=seed, what=""))
+        model.eval()
+        for name, part in made.data.parts().items():
+            with torch.no_grad():
+                expected = [
+                    int(model(part.images(slice(i, i + 1))).argmax()) == int(part.labels[i]) for i in range(len(part))
+                ]
+            assert found[name][row].tolist() == expected
+    assert 0 < found["train"].mean() < 1
+    assert not np.array_equal(found["train"][0], found["train"][1])
+
+
+def test_a_subset_model_that_diverges_is_named_by_its_number(tmp_path: Path, capsys: Any) -> None:
+    World(tmp_path)
+    spec = SUBSETS | {"recipe": RECIPE | {"learning_rate": 1e30}, "first_model": 5, "models": 2, "seed": 3}
+    with pytest.raises(SystemExit):
+        call("subsets", tmp_path, spec=spec, data="data.safetensors", out="out.parquet")
+    assert "subset model 5 (seed 3): the loss is" in capsys.readouterr().err
+    assert not (tmp_path / "out.parquet").exists()

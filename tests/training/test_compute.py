@@ -1,0 +1,198 @@
+"""Mixed precision, channels last, accumulation and compilation: what they change, and what they must not."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from methods import BAT, GAIRAT, METHODS, NATURAL, PGD_AT, but
+from runs import ATTACK, FLOAT32, RECIPE, THREAT, network, same, samples, weights
+from torch import Tensor, nn
+
+from bat.config import Compute, Method
+from bat.models import Network, for_attacks, lowered
+from bat.training.loop import Epoch, Inner, fit
+from bat.training.losses import objective
+
+torch.set_num_threads(1)
+
+PART = samples(60)
+RARE = torch.arange(60) % 4 == 0
+
+
+def trained(
+    method: Method = PGD_AT,
+    compute: Compute | None = None,
+    *,
+    name: str = "mlp",
+    first: int = 1,
+    state: dict[str, Tensor] | None = None,
+    model: Network | None = None,
+    ema_decay: float = 0.0,
+) -> tuple[Network, list[Epoch], list[dict[str, Tensor]]]:
+    model = network(PART, name) if model is None else model
+    recipe = replace(RECIPE, epochs=3, ema_decay=ema_decay)
+    epochs, states = [], []
+    for epoch in fit(
+        model,
+        PART,
+        objective=objective(method),
+        recipe=recipe,
+        seed=3,
+        what="a run",
+        atypical=RARE,
+        inner=Inner(THREAT, ATTACK, "eval"),
+        compute=compute,
+        first=first,
+        state=state,
+    ):
+        epochs.append(epoch)
+        states.append(epoch.state())
+    return model, epochs, states
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_plain_computing_is_the_default(method: Method) -> None:
+    assert same(weights(trained(method)[0]), weights(trained(method, FLOAT32)[0]))
+
+
+@given(micro_batch=st.integers(1, 40))
+@settings(deadline=None, max_examples=15)
+@pytest.mark.parametrize("method", [NATURAL, PGD_AT], ids=["natural", "pgd_at"])
+def test_accumulated_gradients_are_those_of_the_whole_batch(method: Method, micro_batch: int) -> None:
+    whole, epochs, _ = trained(method)
+    parts, others, _ = trained(method, replace(FLOAT32, micro_batch=micro_batch))
+    # without batch normalisation only rounding differs
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert [epoch.loss for epoch in epochs] == pytest.approx([epoch.loss for epoch in others], rel=1e-4)
+    assert [epoch.harmful for epoch in epochs] == [epoch.harmful for epoch in others]
+
+
+def test_a_pass_has_no_more_samples_than_the_micro_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    features = Network.features
+    monkeypatch.setattr(Network, "features", lambda model, x: sizes.append(len(x)) or features(model, x))
+    trained(GAIRAT, replace(FLOAT32, micro_batch=7))
+    assert max(sizes) == 7
+
+
+@pytest.mark.parametrize("micro_batch", [3, 7, 16])
+def test_the_history_sums_up_micro_batches_by_their_share_of_the_samples(micro_batch: int) -> None:
+    goal, seen = objective(BAT), []
+
+    def outer(model: Network, batch: Any) -> Any:
+        terms = goal.outer(model, batch)
+        counted = terms.discrimination, terms.harmful, terms.harmful_weight
+        seen.append((len(batch.x), float(terms.loss.detach()), *(float(term) for term in counted)))
+        return terms
+
+    inner = Inner(THREAT, ATTACK, "eval")
+    compute = replace(FLOAT32, micro_batch=micro_batch)
+    for epoch in fit(
+        network(PART),
+        PART,
+        objective=replace(goal, outer=outer),
+        recipe=RECIPE,
+        seed=3,
+        what="a run",
+        atypical=RARE,
+        inner=inner,
+        compute=compute,
+    ):
+        assert sum(n for n, *_ in seen) == 60
+        assert epoch.loss == pytest.approx(sum(n * loss for n, loss, *_ in seen) / 60, rel=1e-5)
+        assert epoch.discrimination_loss == pytest.approx(sum(n * term for n, _, term, *_ in seen) / 60, rel=1e-5)
+        assert epoch.discrimination_loss > 0.1
+        harmful, weight = (sum(values[place] for values in seen) for place in (3, 4))
+        assert epoch.harmful == harmful > 0
+        assert epoch.harmful_weight == pytest.approx(weight / harmful, rel=1e-5)
+        seen.clear()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("method", [NATURAL, BAT, but(PGD_AT, awp=0.01)], ids=["natural", "bat", "awp"])
+def test_mixed_precision_rounds_the_body_alone(method: Method, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, set[torch.dtype]] = {"body": set(), "head": set()}
+    model = network(PART)
+    last = [layer for layer in model.body.modules() if isinstance(layer, nn.Linear)][-1]
+    last.register_forward_hook(lambda _, __, out: seen["body"].add(out.dtype) or None)
+    model.head.register_forward_hook(lambda _, __, out: seen["head"].add(out.dtype) or None)
+    _, epochs, _ = trained(method, replace(FLOAT32, precision=precision), model=model)  # type: ignore[arg-type]
+    assert seen == {"body": {getattr(torch, precision)}, "head": {torch.float32}}
+    plain, before, _ = trained(method)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert not same(weights(model), weights(plain))
+    # the same training up to rounding of 8 bits
+    assert [epoch.loss for epoch in epochs] == pytest.approx([epoch.loss for epoch in before], rel=0.1)
+    # float32 again when the training is over
+    assert model.precision is None
+    assert model(PART.images()).dtype == torch.float32
+
+
+def test_weights_that_moved_are_rounded_anew() -> None:
+    model = network(PART)
+    x = PART.images()
+    with lowered(model, torch.bfloat16):
+        before = model(x)
+        with torch.no_grad():
+            for parameter in model.body.parameters():
+                parameter.mul_(2)
+        assert not torch.equal(model(x), before)
+
+
+def test_attacks_in_mixed_precision_are_on_the_network_itself() -> None:
+    model = network(PART, "small_cnn").eval()
+    assert for_attacks(model) is not model
+    with lowered(model, torch.bfloat16):
+        assert for_attacks(model) is model
+
+
+def test_channels_last_changes_the_layout_and_only_rounding() -> None:
+    _, epochs, _ = trained(name="small_cnn")
+    model, others, _ = trained(compute=replace(FLOAT32, channels_last=True), name="small_cnn")
+    convolution = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.in_channels > 1)
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not convolution.weight.is_contiguous()
+    assert [epoch.loss for epoch in epochs] == pytest.approx([epoch.loss for epoch in others], rel=1e-3)
+
+
+def test_compiling_compiles_the_body_of_what_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    model, _, _ = trained(compute=replace(FLOAT32, compile=True))
+    assert compiled == [model.body]
+    trained(compute=FLOAT32)
+    assert len(compiled) == 1
+
+
+CASES = {
+    "natural": (NATURAL, FLOAT32, 0.0),
+    "pgd_at": (PGD_AT, FLOAT32, 0.0),
+    "bat": (BAT, FLOAT32, 0.0),
+    "average": (BAT, FLOAT32, 0.7),
+    "bfloat16": (PGD_AT, replace(FLOAT32, precision="bfloat16"), 0.7),
+    "float16": (PGD_AT, replace(FLOAT32, precision="float16"), 0.0),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("after", [1, 2])
+def test_training_goes_on_from_a_state_to_the_bit(case: str, after: int) -> None:
+    method, compute, ema_decay = CASES[case]
+    whole, epochs, states = trained(method, compute, name="small_cnn", ema_decay=ema_decay)
+    # another network: all that counts is in the state
+    other = network(PART, "small_cnn", seed=9)
+    rest, later, ends = trained(
+        method, compute, name="small_cnn", first=after + 1, state=states[after - 1], model=other, ema_decay=ema_decay
+    )
+    assert same(weights(rest), weights(whole))
+    assert same(ends[-1], states[-1])
+    assert repr(later) == repr(epochs[after:])
+
+
+def test_a_state_is_a_copy() -> None:
+    _, _, states = trained()
+    assert not same(states[0], states[1])
