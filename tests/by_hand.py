@@ -14,10 +14,10 @@ import torch
 from stages import BAT, EVALUATE, MODEL, NATURAL, PGD_AT, RECIPE, SCORES, SUMMARY, TRAIN, call
 
 from bat.data.dataset import DataSet, Part
+from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
-from bat.io.tensors import write_data
 
 SEEDS = (0, 1, 2)
 TYPICAL, ATYPICAL = 60, 30

@@ -38,11 +38,12 @@ import bat.evaluation.stage
 from bat.cli import main
 from bat.config import Model, parse
 from bat.data.dataset import Part
+from bat.data.saved import read_data
 from bat.evaluation.own_model import read_weights
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
-from bat.io.tensors import read_data, read_tensors, write_tensors
+from bat.io.tensors import read_tensors, write_tensors
 from bat.models import build
 
 HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet", "records": ["records.parquet"]}
@@ -477,7 +478,8 @@ import torch
 
 from bat.config import SizedModel
 from bat.models import build
-from bat.io.tensors import read_data, read_tensors
+from bat.io.tensors import read_tensors
+from bat.data.saved import read_data
 
 
 def model():

@@ -36,9 +36,10 @@ from stages import (
 
 import bat.io.files
 from bat.cli import main
+from bat.data.saved import read_data
 from bat.io.files import provenance
 from bat.io.tables import read_table_with_facts, write_table
-from bat.io.tensors import read_data, read_tensors, write_tensors
+from bat.io.tensors import read_tensors, write_tensors
 from bat.training.checkpoints import Checkpoint
 
 torch.set_num_threads(1)

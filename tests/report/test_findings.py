@@ -13,17 +13,17 @@ from runs import run, same, samples, weights
 from scipy.stats import ttest_ind
 from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, grouped, rewrite, scores, training
 
-from bat.config import Pgd, PgdAt, Recipe, SizedModel, Threat, parse
+from bat.config import Adversary, Pgd, PgdAt, Recipe, SizedModel, Threat, parse
 from bat.data.dataset import DataSet, Part
-from bat.evaluation.under_attack import correct, measure, robustly_correct
+from bat.data.saved import read_data, write_data
 from bat.io.files import provenance
 from bat.io.tables import pack, read_table_with_facts, unpack, write_table
-from bat.io.tensors import read_data, write_data
 from bat.models import build
-from bat.scores.estimators import subset_masks
+from bat.scores.subsets import subset_masks
 from bat.seeds import derive_seed, uniform
-from bat.training.loop import Inner, fit
+from bat.training.loop import fit
 from bat.training.losses import objective
+from bat.training.measure import correct, measure, robustly_correct
 
 torch.set_num_threads(1)
 
@@ -134,8 +134,18 @@ def test_an_adversarial_subset_model_is_the_one_of_its_number_trained_on_its_sub
     model = build(SizedModel(name="mlp", width=16), part, classes=10, seed=seed)
     threat, attack = parse(Threat, ADVERSARY["threat"], ""), parse(Pgd, ADVERSARY["attack"], "")
     goal = objective(PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0))
-    inner = Inner(threat, attack, "eval")
-    list(fit(model, part, objective=goal, recipe=parse(Recipe, ROBUST["recipe"], ""), seed=seed, what="", inner=inner))
+    adversary = Adversary(threat=threat, attack=attack, attack_bn="eval")
+    list(
+        fit(
+            model,
+            part,
+            objective=goal,
+            recipe=parse(Recipe, ROBUST["recipe"], ""),
+            seed=seed,
+            what="",
+            adversary=adversary,
+        )
+    )
     for name, split in data.parts().items():
         clean, robust = robustly_correct(model, split, threat=threat, attack=attack, seed=seed)
         assert np.array_equal(unpack(table[f"correct_{name}"], len(split), "")[2], clean)

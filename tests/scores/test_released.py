@@ -15,9 +15,9 @@ from refusals import refusal
 import bat.io.given
 from bat.cli import main
 from bat.data.dataset import DataSet, Part
+from bat.data.saved import write_data
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
-from bat.io.tensors import write_data
 from bat.scores.released import Influence, Released, check_labels, influence_table, memorization_table, read_released
 
 CLASSES, TRAINING, TESTS = 3, 60, 24

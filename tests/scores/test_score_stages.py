@@ -22,12 +22,12 @@ from stages import RECIPE, SUBSETS, call, scores
 
 from bat.config import Natural, Recipe, SizedModel, parse
 from bat.data.dataset import DataSet, Part
+from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import pack, read_table_with_facts, unpack, write_table
-from bat.io.tensors import write_data
 from bat.models import build
-from bat.scores.estimators import subset_masks
+from bat.scores.subsets import subset_masks
 from bat.seeds import derive_seed
 from bat.training.loop import fit
 from bat.training.losses import objective
