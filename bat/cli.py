@@ -41,7 +41,7 @@ STAGES = {
     "figures": "report.stage",
     "results": "report.stage",
     "plan": "planning.stage",
-    "schema": "config.schema",
+    "schema": "config.stage",
 }
 """Subcommands, and the module of each's function, which has the same name."""
 
@@ -263,8 +263,8 @@ def _checked(stage: str, options: dict[str, Any], log: str | None, threads: int)
 
 def _named(flag: Flag, options: dict[str, Any]) -> Iterator[tuple[str, Path]]:
     value = options[flag.name]
-    for path in value if flag.many else [value]:
-        if path is not None:
+    if value is not None:
+        for path in value if flag.many else [value]:
             yield flag.name.replace("_", "-"), path
 
 

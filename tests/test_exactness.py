@@ -13,7 +13,7 @@ from methods import BAT, but
 from bat import statistics
 from bat.config import Steps, Without
 from bat.evaluation.comparison import HIGHER, comparison_table
-from bat.evaluation.summary import METRICS
+from bat.evaluation.summary import METRICS, summary_table
 from bat.scores.estimators import Rates, effect_table, group_table, influence_table, memorization_table
 from bat.statistics import bootstrap_interval, holm, near_chance, paired_p_value
 from bat.training.awp import perturbed

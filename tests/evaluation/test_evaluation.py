@@ -18,9 +18,8 @@ import bat.attacks.ensemble
 from bat.attacks.ensemble import check_allowed, run
 from bat.config import ApgdCe, Attack, EvaluationPgd, Pgd, Threat
 from bat.data.dataset import DataSet, Part
-from bat.evaluation.summary import METRICS, accuracies_by_seed, groups_of
+from bat.evaluation.summary import METRICS, accuracies_by_seed, groups_of, summary_table
 from bat.evaluation.under_attack import evaluate, sample_table
-from bat.evaluation.summary import summary_table
 from bat.models import attackable
 from bat.seeds import derive_seed
 from bat.statistics import bootstrap_interval

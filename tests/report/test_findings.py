@@ -89,7 +89,7 @@ ROBUST = SUBSETS | {"adversary": ADVERSARY, "recipe": RECIPE}
 
 def robust_shard(first: int, models: int = 5, **changed: Any) -> dict[str, Any]:
     spec = ROBUST | {"first_model": first, "models": models} | changed
-    return {"spec": spec, "data": "data.safetensors", "out": f"robust-{first}.parquet"}
+    return {"spec": spec, "data": "data.safetensors", "shard": f"robust-{first}.parquet"}
 
 
 ROBUST_SCORES = {
@@ -104,9 +104,9 @@ ROBUST_SCORES = {
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("findings")
-    call("data", folder, **digits(), out="data.safetensors")
+    call("data", folder, **digits(), data="data.safetensors")
     clean = SUBSETS | {"first_model": 0, "models": 20}
-    call("subsets", folder, spec=clean, data="data.safetensors", out="shard-0.parquet")
+    call("subsets", folder, spec=clean, data="data.safetensors", shard="shard-0.parquet")
     call("scores", folder, **scores("shard-0.parquet", spec=SCORES | {"threshold": 0.35}))
     for first in (0, 5):
         call("subsets", folder, **robust_shard(first))
@@ -157,7 +157,7 @@ def test_batch_normalisation_under_the_training_attack_is_as_asked_for(copy: Pat
     model, recipe = {"name": "small_cnn", "width": 4}, RECIPE | {"epochs": 3}
     for mode in ("eval", "train"):
         shard = robust_shard(0, 1, model=model, recipe=recipe, adversary=ADVERSARY | {"attack_bn": mode})
-        call("subsets", copy, **shard | {"out": f"{mode}.parquet"})
+        call("subsets", copy, **shard | {"shard": f"{mode}.parquet"})
     one, other = (pd.read_parquet(copy / f"{mode}.parquet")["robust_test"].item() for mode in ("eval", "train"))
     assert one != other
 
@@ -313,7 +313,7 @@ def test_shards_that_tell_nothing_of_attacks(copy: Path, capsys: Any, shards: li
 
 
 def test_robust_shards_of_other_data(copy: Path, capsys: Any) -> None:
-    call("data", copy, **digits(split_seed=1), out="data.safetensors")
+    call("data", copy, **digits(split_seed=1), data="data.safetensors")
     line = fails(capsys, "robust-scores", copy, **ROBUST_SCORES, shards=["robust-0.parquet", "robust-5.parquet"])
     assert "trained on other data" in line
 
@@ -321,7 +321,7 @@ def test_robust_shards_of_other_data(copy: Path, capsys: Any) -> None:
 # -- stages train and harmful
 
 SHORT = TRAIN | {"recipe": RECIPE | {"epochs": 8}}
-HARMFUL = {"spec": {"threshold": 0.2}, "memorization": "memorization.parquet", "out": "harmful.parquet"}
+HARMFUL = {"spec": {"threshold": 0.2}, "memorization": "memorization.parquet", "harmful": "harmful.parquet"}
 
 
 def without(what: str, random: bool = False, fraction: float | None = None) -> dict[str, Any]:

@@ -458,7 +458,7 @@ def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: P
         "first_model": 4,
         "models": 3,
     }
-    call("subsets", tmp_path, spec=spec, data="data.safetensors", out="out.parquet")
+    call("subsets", tmp_path, spec=spec, data="data.safetensors", shard="out.parquet")
     table, facts = read_table_with_facts(tmp_path / "out.parquet", "subsets")
     assert facts["spec"] == json.loads(json.dumps(spec))
     assert facts["data"] == made.data.digest()
@@ -490,6 +490,6 @@ def test_a_subset_model_that_diverges_is_named_by_its_number(tmp_path: Path, cap
     World(tmp_path)
     spec = SUBSETS | {"recipe": RECIPE | {"learning_rate": 1e30}, "first_model": 5, "models": 2, "seed": 3}
     with pytest.raises(SystemExit):
-        call("subsets", tmp_path, spec=spec, data="data.safetensors", out="out.parquet")
+        call("subsets", tmp_path, spec=spec, data="data.safetensors", shard="out.parquet")
     assert "subset model 5 (seed 3): the loss is" in capsys.readouterr().err
     assert not (tmp_path / "out.parquet").exists()
