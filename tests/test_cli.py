@@ -363,8 +363,8 @@ def test_weights_from_another_program(copy, capsys):
 
 def test_equal_weights_are_attacked_once_and_reported_twice(copy, monkeypatch):
     calls = []
-    once = bat.evaluation.stage.attacked
-    monkeypatch.setattr(bat.evaluation.stage, "attacked", lambda *given: calls.append(1) or once(*given))
+    once = bat.evaluation.stage.attack_all
+    monkeypatch.setattr(bat.evaluation.stage, "attack_all", lambda *given: calls.append(1) or once(*given))
     call("evaluate", copy, **evaluation(attacked="two.parquet", images="two.safetensors"))
     assert len(calls) == 2
     call("evaluate", copy, **evaluation(last="best.safetensors", attacked="one.parquet", images="one.safetensors"))
