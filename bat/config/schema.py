@@ -2,12 +2,13 @@
 
 import yaml
 
-from bat import config
+from bat.config import reading
 from bat.io.files import replacing
 from bat.io.journal import Journal
 
 
 def schema(journal: Journal, *, out: str) -> None:
     """Write the JSON schema of configuration files as YAML."""
+    text = yaml.safe_dump(reading.schema(), sort_keys=False, allow_unicode=True, width=110)
     with replacing(out) as temporary:
-        temporary.write_text(yaml.safe_dump(config.schema(), sort_keys=False, allow_unicode=True, width=110))
+        temporary.write_text(text, encoding="utf-8")
