@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,11 @@ def bounds(node):
         for name, about in properties.get("properties", {}).items():
             for form in (about, *about.get("anyOf", []), *about.get("oneOf", []), about.get("items", {})):
                 if form.get("type") in ("integer", "number"):
-                    written = [f"{sign} {form[key]:,.10g}" for key, sign in SIGNS if key in form]
-                    largest = f"≤ {2**63 - 1:,.10g}"
+                    # decimals in full: 1e-06 in a config is refused
+                    written = [
+                        f"{sign} {Decimal(repr(form[key])).normalize():,f}" for key, sign in SIGNS if key in form
+                    ]
+                    largest = f"≤ {2**63 - 1:,}"
                     text = ", ".join("< 2^63" if each == largest else each for each in written)
                     yield name, about.get("description", ""), text
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from bat.config.ranges import LONGEST_NAME, Fraction, Name, Threshold, distinct
+from bat.config.ranges import Fraction, Name, Threshold, distinct
 from bat.config.strict import STRICT
 from bat.config.training import Method
 
@@ -67,7 +67,7 @@ def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]
     """Return the runs that ``removal`` asks for beside those with all samples.
 
     Raises:
-        ValueError: there is no such method, or a name grows too long.
+        ValueError: there is no such method.
     """
     if removal.method is None:
         return ()
@@ -76,12 +76,6 @@ def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]
         names = ", ".join(method.name for method in methods)
         raise ValueError(f"removal.method is {removal.method}, which is no method: take one of {names}, or null")
     runs = {f"{base.name}_without_{without.name}": without for without in _cases(removal)}
-    for name in runs:
-        if len(name) > LONGEST_NAME:
-            raise ValueError(
-                f"removal: the run {name} has a name of {len(name)} letters, over {LONGEST_NAME}: shorten the method's "
-                "name, or round the fraction"
-            )
     return tuple(Run(method=replace(base, name=name), without=without) for name, without in runs.items())
 
 

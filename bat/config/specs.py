@@ -19,15 +19,20 @@ from bat.config import (
     Threat,
     Without,
     check_factor,
+    check_measured,
+    check_resamples,
     check_steps,
 )
 from bat.config.ranges import (
     BatchSize,
     Bootstrap,
+    Confidence,
+    DiscoveryRate,
     Epochs,
     EpochsOrNone,
     FirstModel,
     Fraction,
+    Margin,
     Models,
     Name,
     RunName,
@@ -80,8 +85,8 @@ class ScoresSpec:
     """What the scores depend on, besides the shards."""
 
     threshold: Threshold
-    false_discovery_rate: Fraction
-    confidence: Fraction
+    false_discovery_rate: DiscoveryRate
+    confidence: Confidence
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -89,7 +94,7 @@ class NullPairsSpec:
     """What the count of pairs found by chance depends on, besides the shards and the scores."""
 
     threshold: Threshold
-    false_discovery_rate: Fraction
+    false_discovery_rate: DiscoveryRate
     shuffles: Shuffles
     seed: Seed
 
@@ -122,6 +127,7 @@ class TrainSpec:
     def _sensible(self) -> "TrainSpec":
         check_steps(self.threat, {"attack": self.attack})
         check_factor(self.threat, self.method)
+        check_measured(self.recipe, self.measure_every, self.early_stop, "")
         return self
 
 
@@ -153,9 +159,14 @@ class SummarySpec:
     """What the summary depends on, besides its tables. questions: by name, pairs of runs that are compared."""
 
     seed: Seed
-    confidence: Fraction
+    confidence: Confidence
     bootstrap: Bootstrap
     questions: dict[str, tuple[tuple[RunName, RunName], ...]]
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "SummarySpec":
+        check_resamples(self.bootstrap, self.confidence, "")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -181,4 +192,4 @@ class ResultsSpec:
     weighted: tuple[RunName, ...]
     baseline: RunName | None
     retrained: RunName | None
-    margin: Fraction
+    margin: Margin

@@ -140,10 +140,18 @@ def numbers(value: Any, name: str = "") -> list[tuple[str, float]]:
 SMALL = {
     **dict.fromkeys(("steps", "epochs", "measure_every", "early_stop", "bootstrap"), 10**5),
     **dict.fromkeys(("batch_size", "micro_batch", "queries", "subset_models", "models_per_shard"), 10**6),
-    **dict.fromkeys(("restarts",), 1000),
-    **dict.fromkeys(("confidence", "margin", "threshold", "harmful_threshold", "subset_fraction", "awp", "rho"), 1),
+    **dict.fromkeys(("restarts", "eps_factor", "temperature"), 1000),
+    **dict.fromkeys(("threshold", "harmful_threshold", "subset_fraction", "awp", "rho", "weight_decay", "confidence"), 1),
     **dict.fromkeys(("subsample", "label_smoothing", "momentum", "ema_decay", "fractions", "milestones", "warmup"), 1),
+    **dict.fromkeys(("margin", "false_discovery_rate"), 0.5),
     **dict.fromkeys(("width", "crop_padding", "size"), 4096),
+    "learning_rate": 100,
+}
+# a number so small that it is as good as 0, which is not allowed
+NOT_0 = {
+    **dict.fromkeys(("eps", "subsample", "subset_fraction", "fractions", "milestones", "margin", "rho", "p_init"), 1e-6),
+    **dict.fromkeys(("step_size", "learning_rate", "eps_factor", "temperature", "false_discovery_rate"), 1e-8),
+    "confidence": 0.5,
 }
 
 
@@ -152,11 +160,15 @@ def check_sense(value: dict[str, Any]) -> None:
     for name, number in numbers(value):
         assert math.isfinite(number)
         assert number <= SMALL.get(name, 2**63 - 1)
-        assert number >= (-100 if name == "offset" else 0) or name == "values"
+        assert number >= (-100 if name == "offset" else NOT_0.get(name, 0)) or name == "values"
     stage, plan, threat = value["training"], value["memorization"], value["threat"]
     assert 0 < threat["eps"] <= (1 if threat["norm"] == "linf" else 1000)
     for attack in (stage["attack"], plan["robust"]["attack"], value["evaluation"]["pgd"]):
         assert 0 < attack["step_size"] <= 2.001 * threat["eps"]
+    assert max(stage["measure_every"], stage["early_stop"]) <= stage["recipe"]["epochs"]
+    for recipe in (plan["recipe"], stage["recipe"]):
+        assert recipe["learning_rate"] * recipe["weight_decay"] < 1
+    assert value["evaluation"]["bootstrap"] * (1 - value["evaluation"]["confidence"]) >= 1.999
     assert len(set(stage["seeds"])) == len(stage["seeds"]) >= 1
     assert len(set(value["removal"]["fractions"])) == len(value["removal"]["fractions"])
     assert (plan["subset_models"] + plan["robust"]["subset_models"]) / plan["models_per_shard"] <= 10_000
