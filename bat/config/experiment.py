@@ -35,6 +35,7 @@ from bat.config.scores import Scores
 from bat.config.strict import STRICT
 from bat.config.sweeps import Sweep, expand
 from bat.config.training import Method, Recipe, check_factor, check_measured
+from bat.config.words import meant
 
 MOST_JOBS = 10_000
 """Of one kind: Snakemake plans so many in a minute or two, with half a GiB."""
@@ -197,7 +198,10 @@ class Config:
         names = [method.name for method in methods]
         for name in (*[name for pair in self.evaluation.pairs for name in pair], self.evaluation.baseline):
             if name is not None and name not in names:
-                raise ValueError(f"evaluation compares with {name}, which is no method: take of {', '.join(names)}")
+                raise ValueError(
+                    f"evaluation compares with {name}, which is no method: take of {', '.join(names)}"
+                    f"{meant(name, names)}"
+                )
         compared = {frozenset((name, self.evaluation.baseline)) for name in names}  # by all methods with the baseline
         for pair in self.evaluation.pairs:
             if frozenset(pair) in compared or len(set(pair)) < 2:

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from bat.config.ranges import Fraction, Name, Threshold, distinct
 from bat.config.strict import STRICT
 from bat.config.training import Method
+from bat.config.words import meant
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -73,8 +74,11 @@ def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]
         return ()
     base = next((method for method in methods if method.name == removal.method), None)
     if base is None:
-        names = ", ".join(method.name for method in methods)
-        raise ValueError(f"removal.method is {removal.method}, which is no method: take one of {names}, or null")
+        names = [method.name for method in methods]
+        raise ValueError(
+            f"removal.method is {removal.method}, which is no method: take one of {', '.join(names)}, or null"
+            f"{meant(removal.method, names)}"
+        )
     runs = {f"{base.name}_without_{without.name}": without for without in _cases(removal)}
     return tuple(Run(method=replace(base, name=name), without=without) for name, without in runs.items())
 

@@ -140,5 +140,5 @@ def test_a_stage_refuses_a_spec_in_one_line_and_writes_nothing(tmp_path, monkeyp
         main(["summary", "--spec", spec, *arguments, *lists])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("summary: --spec: confidence: input should be less than 1")
+    assert line.endswith("summary: --spec: confidence: 2 is over 0.9999, the most: lower it")
     assert not list(tmp_path.iterdir())

@@ -141,15 +141,20 @@ SMALL = {
     **dict.fromkeys(("steps", "epochs", "measure_every", "early_stop", "bootstrap"), 10**5),
     **dict.fromkeys(("batch_size", "micro_batch", "queries", "subset_models", "models_per_shard"), 10**6),
     **dict.fromkeys(("restarts", "eps_factor", "temperature"), 1000),
-    **dict.fromkeys(("threshold", "harmful_threshold", "subset_fraction", "awp", "rho", "weight_decay", "confidence"), 1),
+    **dict.fromkeys(
+        ("threshold", "harmful_threshold", "subset_fraction", "awp", "rho", "weight_decay", "confidence"), 1
+    ),
     **dict.fromkeys(("subsample", "label_smoothing", "momentum", "ema_decay", "fractions", "milestones", "warmup"), 1),
+    "weight_decay": 1,
     **dict.fromkeys(("margin", "false_discovery_rate"), 0.5),
     **dict.fromkeys(("width", "crop_padding", "size"), 4096),
     "learning_rate": 100,
 }
 # a number so small that it is as good as 0, which is not allowed
 NOT_0 = {
-    **dict.fromkeys(("eps", "subsample", "subset_fraction", "fractions", "milestones", "margin", "rho", "p_init"), 1e-6),
+    **dict.fromkeys(
+        ("eps", "subsample", "subset_fraction", "fractions", "milestones", "margin", "rho", "p_init"), 1e-6
+    ),
     **dict.fromkeys(("step_size", "learning_rate", "eps_factor", "temperature", "false_discovery_rate"), 1e-8),
     "confidence": 0.5,
 }

@@ -50,7 +50,10 @@ def folder(tmp_path):
         (["--config", "experiment=no"], "--config experiment=no: no is false in YAML 1.1"),
         (["--config", "training={seeds: [0, 0]}"], "training.seeds: 0 stands there twice: keep one"),
         (["--config", "training=" + "[" * 1000 + "]" * 1000], "is nested more than 30 levels deep"),
-        (["--config", "memorization={subset_models: 1000000000000}"], "memorization.subset_models: input should be"),
+        (
+            ["--config", "memorization={subset_models: 1000000000000}"],
+            "subset_models: 1000000000000 is over 1,000,000, the most",
+        ),
         (["--config", "evaluation={pairs: [[bat]]}"], "evaluation.pairs.0.1: missing entry: add it"),
         (["--config", "data={name: cifar10, cache: '{a}'}"], "data.cache: no path that the workflow can use"),
         (["--config", "scores={source: file, path: '{a}', format: npz}"], "scores.path: no path that"),
