@@ -29,7 +29,7 @@ from bat.errors import BatError
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "config/config.yaml"
 SHIPPED = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "config").glob("*.yaml"))]
-SECONDS = 2
+SECONDS = 2  # of CPU time: other work on the machine does not count
 
 
 def fuzz(examples: int) -> Any:
@@ -196,7 +196,7 @@ def told(folder: Path, text: str | bytes, *changes: str) -> str | None:
     """Read a file as the Snakefile does, over the default; return why it is refused; None once it is checked."""
     file = folder / "made.yaml"
     file.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
-    start = time.monotonic()
+    start = time.process_time()
     try:
         config = load(str(BASE), str(file), settings=changes)
         check_files(config)
@@ -212,7 +212,7 @@ def told(folder: Path, text: str | bytes, *changes: str) -> str | None:
         event("refused")
         return line
     finally:
-        assert time.monotonic() - start < SECONDS
+        assert time.process_time() - start < SECONDS
     check_sense(value)
     assert runs * len(config.training.seeds) <= 10_000
     if not changes:  # another reader finds the same in the file
@@ -354,7 +354,7 @@ def test_specs(folder: Path, capsys: pytest.CaptureFixture[str], data: Any) -> N
             + data.draw(st.sampled_from(['"', "{", "}", ",", "NaN", "[" * 2000, '"seed": 1, ', "\n", "9" * 400]))
             + text[at:]
         )
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         with pytest.raises(SystemExit) as stopped:
@@ -362,5 +362,5 @@ def test_specs(folder: Path, capsys: pytest.CaptureFixture[str], data: Any) -> N
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.isprintable()
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     event("refused" if "--spec: " in line else "accepted")
