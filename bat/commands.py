@@ -350,7 +350,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         stages,
         "schema",
-        "config.schema:schema",
+        "config.stage:schema",
         "Write the schema of configuration files.",
         {"out": "YAML file"},
     )

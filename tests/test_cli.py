@@ -122,7 +122,7 @@ def test_the_record_of_samples_has_the_atypical_ones_with_their_scores(experimen
 
 
 def test_a_run_that_stops_early_says_so(copy):
-    stops = TRAIN | {"early_stop": 1, "recipe": RECIPE | {"learning_rate": 1e-9}}
+    stops = TRAIN | {"early_stop": 1, "recipe": RECIPE | {"learning_rate": 1e-8}}
     call("train", copy, **training(spec=stops), log="train.log")
     assert "best epoch 1 of 2: stopped early" in (copy / "train.log").read_text()
     assert pd.read_parquet(copy / "records.parquet")["epoch"].tolist() == [1, 2]
@@ -333,16 +333,16 @@ def test_per_sample_results_have_the_groups_of_their_samples(experiment):
     assert table["atypical"].any()
 
 
-def test_loss_that_is_not_finite(copy, capsys):
-    wild = TRAIN | {"recipe": RECIPE | {"learning_rate": 1e30}}
-    line = fails(capsys, "train", copy, **training(spec=wild))
+def test_loss_that_is_not_finite(copy, capsys, monkeypatch):
+    monkeypatch.setattr("bat.training.loop.learning_rate_factor", lambda *_: 1e31)
+    line = fails(capsys, "train", copy, **training())
     assert "method bat, seed 3" in line
     assert "epoch 1, batch 2" in line
 
 
-def test_loss_that_is_not_finite_in_a_subset_model(copy, capsys):
-    wild = SUBSETS | {"first_model": 0, "recipe": RECIPE | {"learning_rate": 1e30}}
-    line = fails(capsys, "subsets", copy, spec=wild, data="data.safetensors", shard="shard-0.parquet")
+def test_loss_that_is_not_finite_in_a_subset_model(copy, capsys, monkeypatch):
+    monkeypatch.setattr("bat.training.loop.learning_rate_factor", lambda *_: 1e31)
+    line = fails(capsys, "subsets", copy, **shard(0))
     assert "subset model 0 (seed 0)" in line
 
 

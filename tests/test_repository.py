@@ -2,12 +2,14 @@
 
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import yaml
 
 import bat
+from bat.cli import main
 from bat.config import schema
 from bat.io.schemas import SCHEMAS
 
@@ -27,8 +29,9 @@ def test_version_stands_once():
     assert bat.__version__ == PROJECT["version"]
 
 
-def test_published_schema_is_the_one_of_the_package():
-    assert yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()) == schema()
+def test_the_published_schema_is_what_the_command_writes(tmp_path):
+    main(["schema", "--out", str(tmp_path / "schema.yaml")])
+    assert (tmp_path / "schema.yaml").read_text() == (ROOT / "workflow/schemas/config.schema.yaml").read_text()
 
 
 def keys(node, definitions):
@@ -58,8 +61,11 @@ def bounds(node):
         for name, about in properties.get("properties", {}).items():
             for form in (about, *about.get("anyOf", []), *about.get("oneOf", []), about.get("items", {})):
                 if form.get("type") in ("integer", "number"):
-                    written = [f"{sign} {form[key]:,.10g}" for key, sign in SIGNS if key in form]
-                    largest = f"≤ {2**63 - 1:,.10g}"
+                    # decimals in full: 1e-06 in a config is refused
+                    written = [
+                        f"{sign} {Decimal(repr(form[key])).normalize():,f}" for key, sign in SIGNS if key in form
+                    ]
+                    largest = f"≤ {2**63 - 1:,}"
                     text = ", ".join("< 2^63" if each == largest else each for each in written)
                     yield name, about.get("description", ""), text
 

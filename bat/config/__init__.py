@@ -26,6 +26,7 @@ from bat.config.experiment import (
     RobustSubsets,
     Training,
     check_models,
+    check_resamples,
     compared,
     subset_size,
 )
@@ -50,6 +51,7 @@ from bat.config.training import (
     Steps,
     Trades,
     check_factor,
+    check_measured,
 )
 
 __all__ = [
@@ -104,7 +106,9 @@ __all__ = [
     "Without",
     "check_factor",
     "check_files",
+    "check_measured",
     "check_models",
+    "check_resamples",
     "check_steps",
     "compared",
     "expand",

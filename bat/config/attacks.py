@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
-from bat.config.ranges import LARGEST_L2, Fraction, Restarts, Steps, StepSize, Subsample, Targets
+from bat.config.ranges import LARGEST_L2, SMALLEST_EPS, Fraction, Restarts, Steps, StepSize, Subsample, Targets
 from bat.config.strict import STRICT
 
 
@@ -17,7 +17,7 @@ class Threat:
 
     norm: Literal["linf", "l2"] = Field(description="Norm of the perturbation: linf or l2.")
     eps: float = Field(
-        gt=0,
+        ge=SMALLEST_EPS,
         le=LARGEST_L2,
         description="Largest norm of the perturbation, for pixels in [0, 1]: at most 1 for linf, for l2 at most the "
         "norm of an image whose pixels are all 1, where the shape of images is known.",
@@ -30,11 +30,16 @@ class Threat:
 
 
 def check_eps(norm: str, eps: float, what: str, shape: tuple[int, int, int] | None) -> None:
-    """Check that eps, called ``what``, is at most the norm of images of ``shape`` (None: any) whose pixels are all 1.
+    """Check that eps, called ``what``, is one that pixels in [0, 1] can be perturbed by.
+
+    It is at least what float32 tells apart, and at most the norm of images of ``shape`` (None: any) whose pixels are
+    all 1.
 
     Raises:
         ValueError: it is not; names the bound.
     """
+    if eps < SMALLEST_EPS:
+        raise ValueError(f"{what} is {eps:.6g}, under {SMALLEST_EPS:g}, which float32 pixels hardly show: raise it")
     largest = 1.0 if norm == "linf" else math.sqrt(math.prod(shape)) if shape else LARGEST_L2
     if eps > largest:
         images = f" of images of {' x '.join(map(str, shape))}" if shape else ""

@@ -14,9 +14,12 @@ from bat.config.model import Model
 from bat.config.ranges import (
     BatchSize,
     Bootstrap,
+    Confidence,
+    DiscoveryRate,
     Epochs,
     EpochsOrNone,
     Fraction,
+    Margin,
     Minutes,
     Models,
     ModelsOrNone,
@@ -32,7 +35,8 @@ from bat.config.removal import Removal, check_fractions, removal_pairs, removal_
 from bat.config.scores import Scores
 from bat.config.strict import STRICT
 from bat.config.sweeps import Sweep, expand
-from bat.config.training import Method, Recipe, check_factor
+from bat.config.training import Method, Recipe, check_factor, check_measured
+from bat.config.words import meant
 
 MOST_JOBS = 10_000
 """Of one kind: Snakemake plans so many in a minute or two, with half a GiB."""
@@ -62,10 +66,10 @@ class Memorization:
     )
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
     threshold: Threshold = Field(description="t: a training sample is atypical if its memorization is over t.")
-    false_discovery_rate: Fraction = Field(
+    false_discovery_rate: DiscoveryRate = Field(
         description="Level of the Benjamini-Hochberg procedure over influence pairs."
     )
-    confidence: Fraction = Field(description="Level of the confidence intervals of memorization.")
+    confidence: Confidence = Field(description="Level of the confidence intervals of memorization.")
     shuffles: Shuffles = Field(
         description="Times that influence is estimated with the models' results shuffled among them, to count "
         "the pairs found by chance.",
@@ -86,15 +90,15 @@ class Training:
     attack: Pgd = Field(description="The attack in training, and the one behind the history and the best epoch.")
     attack_bn: Literal["eval", "train"] = Field(description="Mode of batch normalisation while training attacks run.")
     measure_every: Epochs = Field(
-        description="Epochs from one measurement of accuracies to the next; the last epoch is always measured. Only a "
-        "measured epoch can be the best.",
+        description="Epochs from one measurement of accuracies to the next, at most all; the last epoch is always "
+        "measured. Only a measured epoch can be the best.",
     )
     checkpoint_minutes: Minutes = Field(
         description="Minutes after which an epoch's end is kept on disk, so that a killed run goes on there; 0 for "
         "each epoch. Changes no result and reruns nothing.",
     )
     early_stop: EpochsOrNone = Field(
-        description="Stop after so many epochs without a better validation accuracy; 0 for never."
+        description="Stop after so many epochs without a better validation accuracy, at most all; 0 for never."
     )
     methods: tuple[Method, ...] = Field(min_length=1, max_length=200, description="The methods to train.")
     sweeps: tuple[Sweep, ...] = Field(
@@ -114,10 +118,12 @@ class Evaluation:
         "AutoAttack), or a list of attacks, each run on the samples that still stand."
     )
     images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
-    confidence: Fraction = Field(description="Level of the confidence intervals of accuracies.")
-    bootstrap: Bootstrap = Field(description="Resamples of seeds and test samples behind the intervals.")
+    confidence: Confidence = Field(description="Level of the confidence intervals of accuracies.")
+    bootstrap: Bootstrap = Field(
+        description="Resamples of seeds and test samples behind the intervals: at least 2 / (1 - confidence)."
+    )
     baseline: RunName | None = Field(description="Name of the method that all others are compared with; null for none.")
-    margin: Fraction = Field(
+    margin: Margin = Field(
         description="Gains of accuracy under this count as none: where an interval excludes it, the page of results "
         "says not shown, else too small to tell.",
     )
@@ -169,7 +175,10 @@ class Config:
             check_models(plan.subset_models, samples, plan.subset_fraction)
             if self.removal.method is not None:
                 check_fractions(self.removal.fractions, samples)
-        methods = expand(self.training.methods, self.training.sweeps)
+        stage = self.training
+        check_measured(stage.recipe, stage.measure_every, stage.early_stop, "training.")
+        check_resamples(self.evaluation.bootstrap, self.evaluation.confidence, "evaluation.")
+        methods = expand(stage.methods, stage.sweeps)
         self._perturbs_sensibly(methods)
         self._crops_leave_something()
         for method in methods:
@@ -188,7 +197,10 @@ class Config:
         names = [method.name for method in methods]
         for name in (*[name for pair in self.evaluation.pairs for name in pair], self.evaluation.baseline):
             if name is not None and name not in names:
-                raise ValueError(f"evaluation compares with {name}, which is no method: take of {', '.join(names)}")
+                raise ValueError(
+                    f"evaluation compares with {name}, which is no method: take of {', '.join(names)}"
+                    f"{meant(name, names)}"
+                )
         compared = {frozenset((name, self.evaluation.baseline)) for name in names}  # by all methods with the baseline
         for pair in self.evaluation.pairs:
             if frozenset(pair) in compared or len(set(pair)) < 2:
@@ -260,6 +272,20 @@ def compared(methods: Sequence[Method], evaluation: Evaluation, removal: Removal
         "pairs": list(evaluation.pairs),
         "removal": removal_pairs(removal),
     }
+
+
+def check_resamples(bootstrap: int, confidence: float, where: str) -> None:
+    """Check that a resample lies beyond either end of an interval; ``where`` stands before the keys' names.
+
+    Raises:
+        ValueError: there are too few for that; names the least number.
+    """
+    needed = math.ceil(2 / (1 - confidence) - 1e-6)  # 1 - 0.95 is a little more than 0.05
+    if bootstrap < needed:
+        raise ValueError(
+            f"{where}bootstrap is {bootstrap}, too few resamples for {where}confidence ({confidence}): take at least "
+            f"{needed:,}"
+        )
 
 
 def check_models(models: int, samples: int, fraction: float) -> None:

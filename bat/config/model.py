@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from bat.config.strict import STRICT
+from bat.config.strict import LIBRARY, STRICT
+from bat.config.words import meant
 
 Sized = Literal["small_cnn", "mlp"]
 Fixed = Literal["resnet9", "resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"]
@@ -28,6 +29,7 @@ class SizedModel:
             raise ValueError(
                 f"no such network: give {', '.join(get_args(Sized))} with a width, or without one "
                 f"{', '.join(get_args(Fixed))}, torchvision:NAME or timm:NAME"
+                f"{meant(name, get_args(Sized) + get_args(Fixed))}"
             )
         return name
 
@@ -62,7 +64,7 @@ class LibraryModel(_WithoutWidth):
     """Any other network of torchvision or timm, untrained."""
 
     name: str = Field(
-        pattern=r"^(torchvision|timm):[A-Za-z0-9_.-]+$",
+        pattern=LIBRARY,
         description="torchvision:NAME or timm:NAME, a network of that library (timm: pip install timm), never "
         "with trained weights.",
     )

@@ -1,6 +1,7 @@
 """Types with ranges that several records have, those of ``bat.config.specs`` included: each range is written once.
 
-Upper bounds of counts are no limits of the method: a number beyond is a slip, found before it fills memory or time.
+Bounds are no limits of the methods: a number beyond one is a slip, found before it fills memory or time, or changes
+nothing without a word. Where a method has a limit (no warm-up, a factor of 0), the limit is in the range.
 """
 
 from collections.abc import Sequence
@@ -57,11 +58,30 @@ LONGEST_NAME = 200
 LARGEST_SIDE = 4096
 """Pixels of an image's height or width."""
 
+SMALLEST_EPS = 1e-6
+"""Pixels in float32 hardly tell less apart."""
+
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+# of samples, pixels or steps: there are not a million times more of them
+Fraction = Annotated[float, Field(ge=1e-6, le=0.999999)]
+Subsample = Annotated[float, Field(ge=1e-6, le=1)]
 Threshold = Annotated[float, Field(ge=0, lt=1)]
-Subsample = Annotated[float, Field(gt=0, le=1)]
+# under a half an interval leaves out what it is about; over 0.9999 its ends are those of Bootstrap's furthest resamples
+Confidence = Annotated[float, Field(ge=0.5, le=0.9999)]
+# over a half most of what is found may be chance
+DiscoveryRate = Annotated[float, Field(ge=1e-6, le=0.5)]
+Margin = Annotated[float, Field(ge=1e-6, le=0.5)]
+# under it float32 weights do not move; linear classifiers are trained at up to 30
+LearningRate = Annotated[float, Field(ge=1e-8, le=100)]
+# over these a step is a sum over more than 1,000 (100,000) steps before
+Momentum = Annotated[float, Field(ge=0, le=0.999)]
+EmaDecay = Annotated[float, Field(ge=0, le=0.99999)]
+WeightDecay = Annotated[float, Field(ge=0, le=1)]
+Warmup = Annotated[float, Field(ge=0, le=0.9)]
+LabelSmoothing = Annotated[float, Field(ge=0, le=0.9)]
 Factor = Annotated[float, Field(ge=0, le=10_000)]
+EpsFactor = Annotated[float, Field(ge=0.001, le=1000)]
+Temperature = Annotated[float, Field(ge=0.001, le=1000)]
 Samples = Annotated[int, Field(ge=2, le=10**9)]
 Models = Annotated[int, Field(ge=1, le=10**6)]
 ModelsOrNone = Annotated[int, Field(ge=0, le=10**6)]
@@ -69,7 +89,8 @@ FirstModel = Annotated[int, Field(ge=0, lt=10**6)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 EpochsOrNone = Annotated[int, Field(ge=0, le=100_000)]
 Steps = Annotated[int, Field(ge=1, le=100_000)]
-StepSize = Annotated[float, Field(gt=0, le=2 * LARGEST_L2)]
+# an eighth of the least eps is a step of bat attack
+StepSize = Annotated[float, Field(ge=SMALLEST_EPS / 10, le=2 * LARGEST_L2)]
 Restarts = Annotated[int, Field(ge=1, le=1000)]
 Targets = Annotated[int, Field(ge=1, le=10_000)]
 Minutes = Annotated[int, Field(ge=0, le=10_000)]

@@ -1,16 +1,18 @@
 """Configuration files and JSON to records, and the records' schema."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from bat.config.data import ImageFolder, Npz
 from bat.config.documents import read_document, read_value, short
 from bat.config.experiment import Config
 from bat.config.scores import FileScores
+from bat.config.words import key_of, meant, told
 from bat.errors import BatError
 from bat.io.given import located, reason, status
 
@@ -139,31 +141,46 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _first_problem(error: ValidationError, value: Any) -> tuple[Location, str]:
     """Return the place and the text of the problem that says most."""
-    problems = error.errors()
-    unknown = "unexpected_keyword_argument"
+    found: dict[Location, list[ErrorDetails]] = {}
+    for problem in error.errors():
+        found.setdefault(_place(problem, value), []).append(problem)
     # a misspelt key is missing, too: its wrong spelling says more
-    first = next((problem for problem in problems if problem["type"] == unknown), problems[0])
-    location = _place(first["loc"], value, missing=first["type"] == "missing")
-    message = first["msg"].removeprefix("Value error, ")
-    hints = {
-        unknown: "unknown key: remove it or mend its spelling",
-        "missing": f"missing {'entry' if location and isinstance(location[-1], int) else 'key'}: add it",
-        "dataclass_type": "give a map of keys, KEY: VALUE",
-    }
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return location, hints.get(first["type"], message[:1].lower() + message[1:]) + more
+    unknown = [place for place, problems in found.items() if problems[0]["type"] == "unexpected_keyword_argument"]
+    first = unknown[0] if unknown else next(iter(found))
+    message = told(found[first])
+    if unknown:
+        message += meant(first[-1], _others(first, value, found))
+    elif first and isinstance(first[-1], int):
+        message = message.replace("missing key", "missing entry")
+    # a list is also said to be too short where an entry is wrong
+    more = sum(not any(place == each[: len(place)] for each in found if each != place) for place in found) - 1
+    return first, message + (f" (and {more} more)" if more else "")
 
 
-def _place(location: Location, value: Any, *, missing: bool) -> Location:
-    """Return a location without the tags that pydantic puts in for the members of a union.
+def _others(place: Location, value: Any, found: Mapping[Location, Sequence[ErrorDetails]]) -> Iterator[str]:
+    """Yield the keys beside an unknown one, those that are missing included."""
+    *parents, _ = place
+    for part in parents:
+        value = value[part]
+    unknown = {place for place, problems in found.items() if problems[0]["type"] == "unexpected_keyword_argument"}
+    yield from (key for key in value if (*parents, key) not in unknown)
+    yield from (str(each[-1]) for each in found if each[:-1] == place[:-1] and each[-1] not in value)
 
-    What is not in ``value`` is a tag, unless it is the last part and ``missing``.
+
+def _place(problem: ErrorDetails, value: Any) -> Location:
+    """Return where a problem is, without the tags that pydantic puts in for the members of a union.
+
+    What is not in ``value`` is a tag, unless it is the last part and missing. Where the key is wrong or missing that
+    says which of several records this is, the place is that key's.
     """
-    path = []
-    for position, part in enumerate(location):
+    path: list[int | str] = []
+    parts = problem["loc"]
+    for position, part in enumerate(parts):
         known = _has(value, part)
         if known:
             value = value[part]
-        if known or (missing and position == len(location) - 1):
+        if known or (problem["type"] == "missing" and position == len(parts) - 1):
             path.append(part)
+    if problem["type"].startswith("union_tag"):
+        path.append(key_of(problem["ctx"]))
     return tuple(path)

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from bat.config.ranges import LONGEST_NAME, Fraction, Name, RunName, Threshold, distinct
+from bat.config.ranges import Fraction, Name, RunName, Threshold, distinct
 from bat.config.strict import STRICT
 from bat.config.training import Method
+from bat.config.words import meant
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -77,21 +78,18 @@ def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]
     """Return the runs that ``removal`` asks for beside those with all samples.
 
     Raises:
-        ValueError: there is no such method, or a name grows too long.
+        ValueError: there is no such method.
     """
     if removal.method is None:
         return ()
     base = next((method for method in methods if method.name == removal.method), None)
     if base is None:
-        names = ", ".join(method.name for method in methods)
-        raise ValueError(f"removal.method is {removal.method}, which is no method: take one of {names}, or null")
+        names = [method.name for method in methods]
+        raise ValueError(
+            f"removal.method is {removal.method}, which is no method: take one of {', '.join(names)}, or null"
+            f"{meant(removal.method, names)}"
+        )
     runs = {f"{base.name}_without_{without.name}": without for without in _cases(removal)}
-    for name in runs:
-        if len(name) > LONGEST_NAME:
-            raise ValueError(
-                f"removal: the run {name} has a name of {len(name)} letters, over {LONGEST_NAME}: shorten the method's "
-                "name, or round the fraction"
-            )
     return tuple(
         Run(
             method=replace(base, name=name),

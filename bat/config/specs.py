@@ -27,6 +27,8 @@ from bat.config import (
     Threat,
     Without,
     check_factor,
+    check_measured,
+    check_resamples,
     check_steps,
     questions,
     runs_of,
@@ -34,10 +36,13 @@ from bat.config import (
 from bat.config.ranges import (
     BatchSize,
     Bootstrap,
+    Confidence,
+    DiscoveryRate,
     Epochs,
     EpochsOrNone,
     FirstModel,
     Fraction,
+    Margin,
     Models,
     Name,
     RunName,
@@ -116,8 +121,8 @@ class ScoresSpec:
     """What the scores depend on, besides the shards."""
 
     threshold: Threshold
-    false_discovery_rate: Fraction
-    confidence: Fraction
+    false_discovery_rate: DiscoveryRate
+    confidence: Confidence
 
     @classmethod
     def of(cls, config: Config) -> "ScoresSpec":
@@ -135,7 +140,7 @@ class NullPairsSpec:
     """What the count of pairs found by chance depends on, besides the shards and the scores."""
 
     threshold: Threshold
-    false_discovery_rate: Fraction
+    false_discovery_rate: DiscoveryRate
     shuffles: Shuffles
     seed: Seed
 
@@ -186,6 +191,7 @@ class TrainSpec:
     def _sensible(self) -> "TrainSpec":
         check_steps(self.threat, {"attack": self.attack})
         check_factor(self.threat, self.method)
+        check_measured(self.recipe, self.measure_every, self.early_stop, "")
         return self
 
     @classmethod
@@ -251,11 +257,15 @@ class SummarySpec:
     """
 
     seed: Seed
-    confidence: Fraction
+    confidence: Confidence
     bootstrap: Bootstrap
     runs: tuple[Run, ...]
     questions: dict[str, tuple[tuple[RunName, RunName], ...]]
 
+    @model_validator(mode="after")
+    def _sensible(self) -> "SummarySpec":
+        check_resamples(self.bootstrap, self.confidence, "")
+        return self
     @classmethod
     def of(cls, config: Config) -> "SummarySpec":
         """Return that of an experiment."""
@@ -290,7 +300,7 @@ class ResultsSpec:
     data: str
     model: Model
     recipe: Recipe
-    margin: Fraction
+    margin: Margin
 
     @classmethod
     def of(cls, config: Config) -> "ResultsSpec":

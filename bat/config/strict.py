@@ -9,3 +9,5 @@ LARGEST = 2**63 - 1  # what a table holds
 
 
 NAME = r"^[a-z0-9]+(_[a-z0-9]+)*$"
+
+LIBRARY = r"^(torchvision|timm):[A-Za-z0-9_.-]+$"

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from bat.config.documents import short
 from bat.config.ranges import Name, distinct
 from bat.config.strict import STRICT
 from bat.config.training import Method
+from bat.config.words import meant, told
 
 Value = bool | float | str
 
@@ -50,10 +52,11 @@ def swept(methods: Sequence[Method], sweep: Sweep) -> Iterator[Method]:
     where = f"training.sweeps: method {sweep.method}, key {sweep.key}"
     base = next((method for method in methods if method.name == sweep.method), None)
     if base is None:
-        raise ValueError(f"{where}: no such method: take one of {', '.join(method.name for method in methods)}")
+        names = [method.name for method in methods]
+        raise ValueError(f"{where}: no such method: take one of {', '.join(names)}{meant(sweep.method, names)}")
     keys = [field.name for field in fields(base) if field.name not in ("name", "objective")]
     if sweep.key not in keys:
-        raise ValueError(f"{where}: no such key: {base.name} has {', '.join(keys) or 'none'}")
+        raise ValueError(f"{where}: no such key: {base.name} has {', '.join(keys) or 'none'}{meant(sweep.key, keys)}")
     for value in sweep.values:
         text = f"{value:g}" if isinstance(value, float) else str(value)
         suffix = re.sub(r"[^a-z0-9]+", "_", re.sub("^-", "minus_", text.lower()))
@@ -62,6 +65,6 @@ def swept(methods: Sequence[Method], sweep: Sweep) -> Iterator[Method]:
             changed: dict[str, Any] = {"name": name, sweep.key: value}
             varied = replace(base, **changed)
         except ValidationError as error:
-            raise ValueError(f"{where}, value {text[:100]}: {error.errors()[0]['msg']}") from error
+            raise ValueError(f"{where}, value {short(text)}: {told(error.errors())}") from error
         if getattr(varied, sweep.key) != getattr(base, sweep.key):
             yield varied

@@ -2,11 +2,27 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Threat, check_eps
-from bat.config.ranges import LARGEST_SIDE, Epochs, Factor, Fraction, RunName, Threshold, distinct
+from bat.config.ranges import (
+    LARGEST_SIDE,
+    EmaDecay,
+    Epochs,
+    EpsFactor,
+    Factor,
+    Fraction,
+    LabelSmoothing,
+    LearningRate,
+    Momentum,
+    RunName,
+    Temperature,
+    Threshold,
+    Warmup,
+    WeightDecay,
+    distinct,
+)
 from bat.config.strict import STRICT
 
 
@@ -15,9 +31,7 @@ class Steps:
     """Learning rate that may rise linearly from 0 first, and is divided at given fractions of training."""
 
     name: Literal["steps"] = Field(description="The learning rate falls at given moments.")
-    warmup: float = Field(
-        ge=0, lt=1, description="Fraction of training over which the learning rate rises linearly; 0 for none."
-    )
+    warmup: Warmup = Field(description="Fraction of training over which the learning rate rises linearly; 0 for none.")
     milestones: Annotated[tuple[Fraction, ...], AfterValidator(distinct)] = Field(
         max_length=100,
         description="Fractions of the whole training at which the learning rate is multiplied by factor.",
@@ -30,7 +44,7 @@ class OneCycle:
     """Learning rate that rises linearly from 0 and falls linearly to 0."""
 
     name: Literal["one_cycle"] = Field(description="The learning rate rises linearly, then falls linearly to 0.")
-    warmup: float = Field(gt=0, lt=1, description="Fraction of training over which the learning rate rises.")
+    warmup: Fraction = Field(description="Fraction of training over which the learning rate rises.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -41,9 +55,11 @@ class Recipe:
     batch_size: int = Field(
         ge=2, le=10**6, description="Largest batch; batches of an epoch differ in size by at most 1."
     )
-    learning_rate: float = Field(gt=0, description="Highest learning rate of SGD.")
-    momentum: Threshold = Field(description="Momentum of SGD.")
-    weight_decay: float = Field(ge=0, le=100, description="L2 penalty on all weights.")
+    learning_rate: LearningRate = Field(description="Highest learning rate of SGD.")
+    momentum: Momentum = Field(description="Momentum of SGD.")
+    weight_decay: WeightDecay = Field(
+        description="L2 penalty on all weights; times learning_rate, the share of them that a step takes away: under 1."
+    )
     schedule: Annotated[Steps | OneCycle, Field(discriminator="name")] = Field(
         description="How the learning rate moves, step by step."
     )
@@ -51,12 +67,22 @@ class Recipe:
         ge=0, le=LARGEST_SIDE, description="Random crop after zero padding by so many pixels; 0 for none."
     )
     flip: bool = Field(description="Mirror each image left to right with probability 1/2.")
-    label_smoothing: float = Field(
-        ge=0, lt=1, description="Share of each cross-entropy's target that is spread over all classes; 0 for none."
+    label_smoothing: LabelSmoothing = Field(
+        description="Share of each cross-entropy's target that is spread over all classes; 0 for none."
     )
-    ema_decay: float = Field(
-        ge=0, lt=1, description="Decay a step of the moving average of weights that is measured and saved; 0 for none."
+    ema_decay: EmaDecay = Field(
+        description="Decay a step of the moving average of weights that is measured and saved; 0 for none."
     )
+
+    @model_validator(mode="after")
+    def _leaves_weights(self) -> "Recipe":
+        taken = self.learning_rate * self.weight_decay
+        if taken >= 1:
+            raise ValueError(
+                f"learning_rate times weight_decay is {taken:.6g}, so that a step takes all of the weights away: "
+                "lower one to keep it under 1"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -70,9 +96,7 @@ class _Named:
 class _Adversarial(_Named):
     """What every method on adversarial examples has."""
 
-    eps_factor: float = Field(
-        gt=0, le=1000, description="Trains at so many times the threat's eps and the attack's step_size."
-    )
+    eps_factor: EpsFactor = Field(description="Trains at so many times the threat's eps and the attack's step_size.")
     awp: float = Field(
         ge=0, le=1, description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none."
     )
@@ -94,7 +118,7 @@ class _Benign(_Adversarial):
     )
     discrimination: bool = Field(description="Add the discrimination loss.")
     beta: Factor = Field(description="Factor of the discrimination loss.")
-    temperature: float = Field(ge=1e-4, le=1e4, description="Temperature of the discrimination loss.")
+    temperature: Temperature = Field(description="Temperature of the discrimination loss.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -168,6 +192,19 @@ class BatMart(_Benign):
 Method = Annotated[
     Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart, Field(discriminator="objective")
 ]
+
+
+def check_measured(recipe: Recipe, measure_every: int, early_stop: int, where: str) -> None:
+    """Check that training is as long as what is counted in its epochs; ``where`` stands before the keys' names.
+
+    Raises:
+        ValueError: it is not; names the key and the number of epochs.
+    """
+    for key, epochs in (("measure_every", measure_every), ("early_stop", early_stop)):
+        if epochs > recipe.epochs:
+            raise ValueError(
+                f"{where}{key} is {epochs}, over the {recipe.epochs} epochs of {where}recipe: lower it, or raise epochs"
+            )
 
 
 def check_factor(threat: Threat, method: Method, shape: tuple[int, int, int] | None = None) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bat.attacks.ball import random_start
 from bat.attacks.gradient import ascent, cross_entropy
 from bat.config import parse
-from bat.config.ranges import BatchSize, Seed
+from bat.config.ranges import SMALLEST_EPS, BatchSize, Seed
 from bat.config.specs import AttackSpec
 from bat.data.dataset import Part
 from bat.data.saved import device_named
@@ -31,9 +31,6 @@ from bat.io.tables import write_table
 from bat.io.tensors import read_tensors, write_tensors
 from bat.models import attackable
 from bat.seeds import derive_seed, uniform
-
-_SMALLEST = 1e-6
-"""The least eps: float32 pixels hardly tell less apart."""
 
 
 def attack(
@@ -158,9 +155,9 @@ def _agree(one: Tensor, other: Tensor) -> bool:
 
 
 def _check_eps(eps: float, largest: float, norm: str) -> None:
-    if not _SMALLEST <= eps <= largest or math.isinf(eps):
+    if not SMALLEST_EPS <= eps <= largest or math.isinf(eps):
         raise BatError(
-            f"--eps {eps:g}: give a number from {_SMALLEST:g} to {largest:g}, for pixels in [0, 1] and {norm}"
+            f"--eps {eps:g}: give a number from {SMALLEST_EPS:g} to {largest:g}, for pixels in [0, 1] and {norm}"
         )
 
 

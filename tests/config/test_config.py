@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -284,7 +285,7 @@ WRONG = [
     ("experiment", "a/b", "experiment: ", True),
     ("experiment", "../up", "experiment: ", True),
     ("training.methods.1.name", "PGD at", "training.methods.1.name: ", True),
-    ("data.name", "letters", "data: ", True),
+    ("data.name", "letters", "data.name: ", True),
     ("data.name", "cifar10", "data.cache: missing key", True),
     ("data.cache", "cache", "data.cache: unknown key", True),
     ("data.train_samples", "all", "data.train_samples: ", True),
@@ -309,7 +310,7 @@ WRONG = [
     ("model", {"name": "resnet18", "depth": 3}, "model.depth: unknown key", True),
     ("threat.norm", "l1", "threat.norm: ", True),
     ("scores", "subsets", "scores: ", True),
-    ("scores.source", "web", "scores: ", True),
+    ("scores.source", "web", "scores.source: ", True),
     ("scores.path", "scores.npz", "scores.path: unknown key", True),
     ("scores", {"source": "file", "path": "scores.npz"}, "scores.format: missing key", True),
     ("scores", {"source": "file", "path": "", "format": "npz"}, "scores.path: ", True),
@@ -333,10 +334,10 @@ WRONG = [
     ("training.methods.2.score", "random", "training.methods.2.score: ", True),
     ("training.methods.2.threshold", 1, "training.methods.2.threshold: ", True),
     ("training.methods.1.score", "memorization", "training.methods.1.score: unknown key", True),
-    ("training.methods.1.objective", "freat", "training.methods.1: ", True),
-    ("training.methods.1.objective", DROP, "training.methods.1: ", True),
-    ("evaluation.ensemble.0.name", "circle", "evaluation.ensemble.0: ", True),
-    ("memorization.recipe.schedule.name", "cosine", "memorization.recipe.schedule: ", True),
+    ("training.methods.1.objective", "freat", "training.methods.1.objective: ", True),
+    ("training.methods.1.objective", DROP, "training.methods.1.objective: missing key", True),
+    ("evaluation.ensemble.0.name", "circle", "evaluation.ensemble.0.name: ", True),
+    ("memorization.recipe.schedule.name", "cosine", "memorization.recipe.schedule.name: ", True),
     ("memorization.subset_fraction", 0, "memorization.subset_fraction: ", True),
     ("memorization.subset_fraction", 1, "memorization.subset_fraction: ", True),
     ("memorization.subset_fraction", -0.1, "memorization.subset_fraction: ", True),
@@ -352,7 +353,7 @@ WRONG = [
     ("evaluation.bootstrap", 99, "evaluation.bootstrap: ", True),
     ("threat.eps", math.inf, "threat.eps: ", True),
     ("threat.eps", math.nan, "threat.eps: ", False),
-    ("memorization.recipe.learning_rate", math.inf, "memorization.recipe.learning_rate: ", False),
+    ("memorization.recipe.learning_rate", math.inf, "memorization.recipe.learning_rate: ", True),
     # what no single key shows
     ("memorization.subset_fraction", 0.0001, "memorization.subset_fraction is 0.0001", False),
     ("memorization.subset_fraction", 0.9999, "memorization.subset_fraction is 0.9999", False),
@@ -397,71 +398,79 @@ def test_a_wrong_configuration_is_refused_in_one_line_that_names_the_place(path,
 
 RECIPES = ("memorization.recipe", "training.recipe")
 ATTACKS = ("training.attack", "memorization.robust.attack", "evaluation.pgd")
-SEED, OPEN, HALF, COUNT, MANY = (0, 2**63 - 1), (1e-9, 1 - 1e-9), (0, 1 - 1e-9), (1, 100_000), (0, 10_000)
+BELOW_1 = math.nextafter(1, 0)
+SEED, PART, HALF, COUNT, MANY = (0, 2**63 - 1), (1e-6, 0.999999), (0, BELOW_1), (1, 100_000), (0, 10_000)
 # the least and the greatest that a key may be; the next number beyond is refused by the key's own range
 RANGES = {
     "data.train_samples": (2, 10**9),
     "data.validation_samples": (2, 10**9),
     "data.split_seed": SEED,
-    "subsample": (1e-9, 1),
+    "subsample": (1e-6, 1.0),
     "model.width": (1, 4096),
-    "threat.eps": (1e-9, 1000),
+    "threat.eps": (1e-6, 1000.0),
     "compute.micro_batch": (0, 10**6),
     "memorization.subset_models": (1, 10**6),
     "memorization.models_per_shard": (1, 10**6),
-    "memorization.subset_fraction": OPEN,
+    "memorization.subset_fraction": PART,
     "memorization.seed": SEED,
     "memorization.threshold": HALF,
-    "memorization.false_discovery_rate": OPEN,
-    "memorization.confidence": OPEN,
+    "memorization.false_discovery_rate": (1e-6, 0.5),
+    "memorization.confidence": (0.5, 0.9999),
     "memorization.shuffles": MANY,
     "memorization.robust.subset_models": (0, 10**6),
     "training.seeds.0": SEED,
     "training.measure_every": COUNT,
     "training.checkpoint_minutes": MANY,
     "training.early_stop": (0, 100_000),
-    "training.methods.1.eps_factor": (1e-9, 1000),
+    "training.methods.1.eps_factor": (0.001, 1000.0),
     "training.methods.1.awp": (0, 1),
     "training.methods.2.threshold": HALF,
     "training.methods.2.alpha": MANY,
     "training.methods.2.beta": MANY,
-    "training.methods.2.temperature": (1e-4, 10_000),
-    "removal.fractions.0": OPEN,
+    "training.methods.2.temperature": (0.001, 1000.0),
+    "removal.fractions.0": PART,
     "removal.harmful_threshold": HALF,
     "evaluation.seed": SEED,
     "evaluation.batch_size": (1, 10**6),
     "evaluation.pgd.restarts": (1, 1000),
     "evaluation.ensemble.0.steps": COUNT,
     "evaluation.ensemble.0.restarts": (1, 1000),
-    "evaluation.ensemble.0.rho": OPEN,
-    "evaluation.confidence": OPEN,
+    "evaluation.ensemble.0.rho": PART,
+    "evaluation.confidence": (0.5, 0.9999),
     "evaluation.bootstrap": (100, 100_000),
-    "evaluation.margin": OPEN,
+    "evaluation.margin": (1e-6, 0.5),
     **{f"{attack}.steps": COUNT for attack in ATTACKS},
-    **{f"{attack}.step_size": (1e-9, 2000) for attack in ATTACKS},
+    **{f"{attack}.step_size": (1e-7, 2000.0) for attack in ATTACKS},
     **{f"{recipe}.epochs": COUNT for recipe in RECIPES},
     **{f"{recipe}.batch_size": (2, 10**6) for recipe in RECIPES},
-    **{f"{recipe}.momentum": HALF for recipe in RECIPES},
-    **{f"{recipe}.weight_decay": (0, 100) for recipe in RECIPES},
+    **{f"{recipe}.learning_rate": (1e-8, 100.0) for recipe in RECIPES},
+    **{f"{recipe}.momentum": (0, 0.999) for recipe in RECIPES},
+    **{f"{recipe}.weight_decay": (0, 1.0) for recipe in RECIPES},
     **{f"{recipe}.crop_padding": (0, 4096) for recipe in RECIPES},
-    **{f"{recipe}.label_smoothing": HALF for recipe in RECIPES},
-    **{f"{recipe}.ema_decay": HALF for recipe in RECIPES},
-    "training.recipe.schedule.milestones.0": OPEN,
-    "training.recipe.schedule.factor": OPEN,
-    "memorization.recipe.schedule.warmup": OPEN,
+    **{f"{recipe}.label_smoothing": (0, 0.9) for recipe in RECIPES},
+    **{f"{recipe}.ema_decay": (0, 0.99999) for recipe in RECIPES},
+    "training.recipe.schedule.milestones.0": PART,
+    "training.recipe.schedule.factor": PART,
+    "training.recipe.schedule.warmup": (0, 0.9),
+    "memorization.recipe.schedule.warmup": PART,
 }
 
 
+OUTSIDE = re.compile(
+    r"here: (\S+): \S+ is (?:under \S+, the least: raise it|over \S+, the most: lower it|not under 1: lower it)"
+)
+
+
 def beyond(edge, way):
-    """Return the next whole number, or for one that is written as a float a number at the other side of 0 or 1."""
-    return edge + way if isinstance(edge, int) else round(edge)
+    """Return the next whole number, or for a float the next float."""
+    return edge + way if isinstance(edge, int) else math.nextafter(edge, way * math.inf)
 
 
 @pytest.mark.parametrize(("path", "edges"), RANGES.items())
 def test_both_sides_of_each_bound(path, edges):
     for edge, way in zip(edges, (-1, 1), strict=True):
-        wrong = edited(path, 0.99e-4 if edge == 1e-4 else beyond(edge, way))
-        assert refusal(parse, Config, wrong, "here").startswith(f"here: {path}: input should be ")
+        wrong = edited(path, beyond(edge, way))
+        assert OUTSIDE.fullmatch(refusal(parse, Config, wrong, "here")).group(1) == path
         # what it means beside other keys may be refused, in other words
         message = ""
         try:
@@ -482,10 +491,10 @@ OTHERS = {
     ("attack", "key", "least", "most"),
     [
         (OTHERS[0], "queries", 1, 10**6),
-        (OTHERS[0], "p_init", 1e-9, 1),
+        (OTHERS[0], "p_init", 1e-6, 1.0),
         (OTHERS[1], "targets", 1, 10_000),
-        (OTHERS[1], "alpha_max", *OPEN),
-        (OTHERS[1], "beta", *OPEN),
+        (OTHERS[1], "alpha_max", *PART),
+        (OTHERS[1], "beta", *PART),
         (OTHERS[1], "eta", 1, 10),
     ],
 )
@@ -493,7 +502,7 @@ def test_both_sides_of_each_bound_of_attacks(attack, key, least, most):
     for edge, way in ((least, -1), (most, 1)):
         parse(Config, edited("evaluation.ensemble", [attack | {key: edge}]), "here")
         wrong = edited("evaluation.ensemble", [attack | {key: beyond(edge, way)}])
-        assert refusal(parse, Config, wrong, "here").startswith(f"here: evaluation.ensemble.0.{key}: input should be ")
+        assert OUTSIDE.fullmatch(refusal(parse, Config, wrong, "here")).group(1) == f"evaluation.ensemble.0.{key}"
 
 
 GAIRAT = {"name": "a", "objective": "gairat", "eps_factor": 1.0, "awp": 0.0, "offset": 0.0, "burn_in": 0.5}
@@ -504,7 +513,7 @@ def test_both_sides_of_each_bound_of_gairat(key, least, most):
     for edge, way in ((least, -1), (most, 1)):
         parse(Config, edited("training.methods.0", GAIRAT | {key: edge}), "here")
         wrong = edited("training.methods.0", GAIRAT | {key: edge + way})
-        assert refusal(parse, Config, wrong, "here").startswith(f"here: training.methods.0.{key}: input should be ")
+        assert OUTSIDE.fullmatch(refusal(parse, Config, wrong, "here")).group(1) == f"training.methods.0.{key}"
 
 
 def with_all(**changes):
@@ -615,14 +624,38 @@ CASES = [
         "11,000 trained models, over 10,000",
     ),
     ({"experiment": "a" * 60}, {"experiment": "a" * 61}, "here: experiment: "),
+    *(
+        ({f"training__{key}": 40}, {f"training__{key}": 41}, f"training.{key} is 41, over the 40 epochs of training.")
+        for key in ("measure_every", "early_stop")
+    ),
+    *(
+        (
+            {f"{stage}__recipe__learning_rate": 2.5, f"{stage}__recipe__weight_decay": 0.399},
+            {f"{stage}__recipe__learning_rate": 2.5, f"{stage}__recipe__weight_decay": 0.4},
+            f"{stage}.recipe: learning_rate times weight_decay is 1, so that a step takes all of the weights away",
+        )
+        for stage in ("memorization", "training")
+    ),
     (
-        {"removal": REMOVAL | {"fractions": [0.1]}},
-        {"removal": REMOVAL | {"fractions": [1e-190]}, "data": NPZ},
-        "has a name of 211 letters, over 200: shorten",
+        {"evaluation__confidence": 0.98, "evaluation__bootstrap": 100},
+        {"evaluation__confidence": 0.98, "evaluation__bootstrap": 99},
+        "evaluation.bootstrap: ",
+    ),
+    (
+        {"evaluation__confidence": 0.999, "evaluation__bootstrap": 2000},
+        {"evaluation__confidence": 0.999, "evaluation__bootstrap": 1999},
+        "evaluation.bootstrap is 1999, too few resamples for evaluation.confidence (0.999): take at least 2,000",
+    ),
+    (
+        {"threat__eps": 0.001, "training__methods": [GAIRAT | {"eps_factor": 0.001}], "evaluation__baseline": None}
+        | dict.fromkeys(SMALL_STEPS, 0.002),
+        {"threat__eps": 0.0009, "training__methods": [GAIRAT | {"eps_factor": 0.001}], "evaluation__baseline": None}
+        | dict.fromkeys(SMALL_STEPS, 0.0018),
+        "method a: eps_factor times threat.eps is 9e-07, under 1e-06, which float32 pixels hardly show: raise it",
     ),
     ({"evaluation__pairs": []}, {"evaluation__pairs": [["bat"]]}, "here: evaluation.pairs.0.1: missing entry: add it"),
     ({}, {"evaluation__pairs": [["a", "b", "c"]]}, "here: evaluation.pairs.0: "),
-    ({}, {"training": None}, "here: training: give a map of keys, KEY: VALUE"),
+    ({}, {"training": None}, "here: training: null is wrong here: give a map of keys, KEY: VALUE"),
     ({"memorization__model": None}, {"model": None}, "here: model: "),
     *(
         ({}, {"data": NPZ | {"path": path}}, f"here: data.path: {message}")
@@ -635,7 +668,7 @@ CASES = [
             ("~nosuchuser/a", "~nosuchuser/a: no such user"),
             ("a" * 256, "a name in it has more than 255 bytes"),
             ("ü" * 128, "a name in it has more than 255 bytes"),
-            ("a/" * 2001, "string should have at most 4000 characters"),
+            ("a/" * 2001, '"' + "a/" * 39 + "a... is too long: give at most 4,000 characters"),
         )
     ),
     ({"data": NPZ | {"path": "ü" * 127 + "/~/ b-c.npz"}}, {"data": PUBLISHED | {"cache": "{a}"}}, "here: data.cache: "),

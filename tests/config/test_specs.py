@@ -34,23 +34,23 @@ SPECS = {
     specs.HarmfulSpec: {"threshold": 0.5},
     specs.ResultsSpec: RESULTS,
 }
-SEED, OPEN, HALF = (-1, 2**63), (0, 1), (-0.01, 1)
+SEED, PART, HALF = (-1, 2**63), (9e-7, 0.9999991), (-0.01, 1)
 # numbers just out of range, by key
 WRONG = {
-    "subsample": (0, 1.01),
-    "subset_fraction": OPEN,
+    "subsample": (9e-7, 1.01),
+    "subset_fraction": PART,
     "seed": SEED,
     "first_model": (-1, 10**6),
     "models": (0, 10**6 + 1),
     "threshold": HALF,
-    "false_discovery_rate": OPEN,
-    "confidence": (*OPEN, 2),
+    "false_discovery_rate": (9e-7, 0.51),
+    "confidence": (0.49, 0.99991, 2),
     "shuffles": (-1, 10_001),
-    "measure_every": (0, 100_001),
-    "early_stop": (-1, 100_001),
+    "measure_every": (0, RECIPE["epochs"] + 1, 100_001),
+    "early_stop": (-1, RECIPE["epochs"] + 1, 100_001),
     "batch_size": (0, 10**6 + 1),
     "bootstrap": (99, 100_001),
-    "margin": OPEN,
+    "margin": (9e-7, 0.51),
     "experiment": ("", "../up", "a" * 61),
     "methods": (["../up"], ["a" * 201]),
     "weighted": (["A"],),
@@ -61,16 +61,25 @@ WRONG = {
     "attack_bn": ("off",),
     "format": ("pickle",),
     "data": ({"name": "npz"}, "../up\n"),
-    "without": ({"what": "top", "fraction": 1.0, "random": False}, {"what": "top", "fraction": 0, "random": False}),
-    "threat": ({"norm": "linf", "eps": 1.01}, {"norm": "l2", "eps": 1001}, {"norm": "linf", "eps": 0}),
+    "without": (
+        {"what": "top", "fraction": PART[0], "random": False},
+        {"what": "top", "fraction": 1.0, "random": False},
+    ),
+    "threat": ({"norm": "linf", "eps": 1.01}, {"norm": "l2", "eps": 1001}, {"norm": "linf", "eps": 9e-7}),
     "pgd": (EVALUATE["pgd"] | {"steps": 0}, EVALUATE["pgd"] | {"restarts": 1001}),
-    "attack": ({"steps": 0, "step_size": 0.1}, {"steps": 100_001, "step_size": 0.1}, {"steps": 1, "step_size": 0}),
+    "attack": ({"steps": 0, "step_size": 0.1}, {"steps": 100_001, "step_size": 0.1}, {"steps": 1, "step_size": 9e-8}),
     "adversary": (ADVERSARY | {"threat": {"norm": "linf", "eps": 2}},),
     "ensemble": ([], "slow", [{"name": "square", "queries": 0, "restarts": 1, "p_init": 0.8}]),
     "model": ({"name": "mlp", "width": 0}, {"name": "mlp", "width": 4097}),
-    "recipe": (RECIPE | {"epochs": 0}, RECIPE | {"batch_size": 1}),
+    "recipe": (
+        *(RECIPE | {key: value} for key, value in (("epochs", 0), ("batch_size", 1), ("learning_rate", 1e300))),
+        *(
+            RECIPE | {key: value}
+            for key, value in (("momentum", 0.9991), ("weight_decay", 1.1), ("ema_decay", 1 - 1e-9))
+        ),
+    ),
     "compute": (SUBSETS["compute"] | {"micro_batch": -1},),
-    "method": (TRAIN["method"] | {"temperature": 0}, TRAIN["method"] | {"eps_factor": 0}),
+    "method": (TRAIN["method"] | {"temperature": 9e-4}, TRAIN["method"] | {"eps_factor": 9e-4}),
 }
 CASES = [
     (spec, field.name, value)
@@ -112,6 +121,8 @@ def test_a_spec_has_the_ranges_of_the_config(spec, key, value):
             {"adversary": ADVERSARY | {"attack": {"steps": 1, "step_size": 0.11}}},
             "adversary: attack.step_size is 0.11, over twice",
         ),
+        (specs.TrainSpec, {"measure_every": 13}, "measure_every is 13, over the 12 epochs of recipe: lower it"),
+        (specs.SummarySpec, {"confidence": 0.99}, "bootstrap is 100, too few resamples for confidence (0.99): take"),
     ],
 )
 def test_attacks_in_a_spec_make_sense(spec, changes, message):
@@ -129,5 +140,5 @@ def test_a_stage_refuses_a_spec_in_one_line_and_writes_nothing(tmp_path, monkeyp
         main(["summary", "--spec", spec, *arguments, *lists])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("summary: --spec: confidence: input should be less than 1")
+    assert line.endswith("summary: --spec: confidence: 2 is over 0.9999, the most: lower it")
     assert not list(tmp_path.iterdir())

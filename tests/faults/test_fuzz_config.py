@@ -29,7 +29,7 @@ from bat.errors import BatError
 ROOT = Path(__file__).parents[2]
 BASE = ROOT / "config/config.yaml"
 SHIPPED = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "config").glob("*.yaml"))]
-SECONDS = 2
+SECONDS = 2  # of CPU time: other work on the machine does not count
 
 
 def fuzz(examples: int) -> Any:
@@ -140,10 +140,23 @@ def numbers(value: Any, name: str = "") -> list[tuple[str, float]]:
 SMALL = {
     **dict.fromkeys(("steps", "epochs", "measure_every", "early_stop", "bootstrap"), 10**5),
     **dict.fromkeys(("batch_size", "micro_batch", "queries", "subset_models", "models_per_shard"), 10**6),
-    **dict.fromkeys(("restarts",), 1000),
-    **dict.fromkeys(("confidence", "margin", "threshold", "harmful_threshold", "subset_fraction", "awp", "rho"), 1),
+    **dict.fromkeys(("restarts", "eps_factor", "temperature"), 1000),
+    **dict.fromkeys(
+        ("threshold", "harmful_threshold", "subset_fraction", "awp", "rho", "weight_decay", "confidence"), 1
+    ),
     **dict.fromkeys(("subsample", "label_smoothing", "momentum", "ema_decay", "fractions", "milestones", "warmup"), 1),
+    "weight_decay": 1,
+    **dict.fromkeys(("margin", "false_discovery_rate"), 0.5),
     **dict.fromkeys(("width", "crop_padding", "size"), 4096),
+    "learning_rate": 100,
+}
+# a number so small that it is as good as 0, which is not allowed
+NOT_0 = {
+    **dict.fromkeys(
+        ("eps", "subsample", "subset_fraction", "fractions", "milestones", "margin", "rho", "p_init"), 1e-6
+    ),
+    **dict.fromkeys(("step_size", "learning_rate", "eps_factor", "temperature", "false_discovery_rate"), 1e-8),
+    "confidence": 0.5,
 }
 
 
@@ -152,11 +165,15 @@ def check_sense(value: dict[str, Any]) -> None:
     for name, number in numbers(value):
         assert math.isfinite(number)
         assert number <= SMALL.get(name, 2**63 - 1)
-        assert number >= (-100 if name == "offset" else 0) or name == "values"
+        assert number >= (-100 if name == "offset" else NOT_0.get(name, 0)) or name == "values"
     stage, plan, threat = value["training"], value["memorization"], value["threat"]
     assert 0 < threat["eps"] <= (1 if threat["norm"] == "linf" else 1000)
     for attack in (stage["attack"], plan["robust"]["attack"], value["evaluation"]["pgd"]):
         assert 0 < attack["step_size"] <= 2.001 * threat["eps"]
+    assert max(stage["measure_every"], stage["early_stop"]) <= stage["recipe"]["epochs"]
+    for recipe in (plan["recipe"], stage["recipe"]):
+        assert recipe["learning_rate"] * recipe["weight_decay"] < 1
+    assert value["evaluation"]["bootstrap"] * (1 - value["evaluation"]["confidence"]) >= 1.999
     assert len(set(stage["seeds"])) == len(stage["seeds"]) >= 1
     assert len(set(value["removal"]["fractions"])) == len(value["removal"]["fractions"])
     assert (plan["subset_models"] + plan["robust"]["subset_models"]) / plan["models_per_shard"] <= 10_000
@@ -179,7 +196,7 @@ def told(folder: Path, text: str | bytes, *changes: str) -> str | None:
     """Read a file as the Snakefile does, over the default; return why it is refused; None once it is checked."""
     file = folder / "made.yaml"
     file.write_bytes(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text)
-    start = time.monotonic()
+    start = time.process_time()
     try:
         config = load(str(BASE), str(file), settings=changes)
         check_files(config)
@@ -195,7 +212,7 @@ def told(folder: Path, text: str | bytes, *changes: str) -> str | None:
         event("refused")
         return line
     finally:
-        assert time.monotonic() - start < SECONDS
+        assert time.process_time() - start < SECONDS
     check_sense(value)
     assert runs * len(config.training.seeds) <= 10_000
     if not changes:  # another reader finds the same in the file
@@ -349,7 +366,7 @@ def test_specs(folder: Path, capsys: pytest.CaptureFixture[str], data: Any) -> N
             + data.draw(st.sampled_from(['"', "{", "}", ",", "NaN", "[" * 2000, '"seed": 1, ', "\n", "9" * 400]))
             + text[at:]
         )
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         with pytest.raises(SystemExit) as stopped:
@@ -357,5 +374,5 @@ def test_specs(folder: Path, capsys: pytest.CaptureFixture[str], data: Any) -> N
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.isprintable()
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     event("refused" if "--spec: " in line else "accepted")

@@ -372,7 +372,7 @@ def test_plan_of_retraining_and_of_robust_subset_models(folder, capsys):
         (["--config", "subsample=1e-1"], "--config subsample=1e-1: 1e-1 is text in YAML 1.1"),
         (["--config", "training={seeds: [0, 0]}"], "training.seeds: 0 stands there twice"),
         (["--config", "scores={source: file, path: none.npz, format: npz}"], "scores.path: none.npz: No such file"),
-        (["--config", "subsample=2"], "subsample: input should be less than or equal to 1"),
+        (["--config", "subsample=2"], "subsample: 2 is over 1, the most: lower it"),
         (["--device", "abacus"], "no such device"),
     ],
 )

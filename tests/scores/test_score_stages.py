@@ -486,9 +486,12 @@ def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: P
     assert not np.array_equal(found["train"][0], found["train"][1])
 
 
-def test_a_subset_model_that_diverges_is_named_by_its_number(tmp_path: Path, capsys: Any) -> None:
+def test_a_subset_model_that_diverges_is_named_by_its_number(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     World(tmp_path)
-    spec = SUBSETS | {"recipe": RECIPE | {"learning_rate": 1e30}, "first_model": 5, "models": 2, "seed": 3}
+    monkeypatch.setattr("bat.training.loop.learning_rate_factor", lambda *_: 1e31)
+    spec = SUBSETS | {"recipe": RECIPE, "first_model": 5, "models": 2, "seed": 3}
     with pytest.raises(SystemExit):
         call("subsets", tmp_path, spec=spec, data="data.safetensors", shard="out.parquet")
     assert "subset model 5 (seed 3): the loss is" in capsys.readouterr().err

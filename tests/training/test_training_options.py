@@ -146,7 +146,7 @@ def test_training_stops_after_so_many_epochs_without_a_better_one(
     assert stopped_after(accuracies, patience) == expected
 
 
-@given(accuracies=st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=1, max_size=6), patience=st.integers(1, 4))
+@given(accuracies=st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=4, max_size=7), patience=st.integers(1, 4))
 @settings(deadline=None, max_examples=25)
 def test_early_stop_equals_a_loop_by_hand(accuracies: list[float], patience: int) -> None:
     epochs = next(

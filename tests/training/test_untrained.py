@@ -93,9 +93,10 @@ def test_the_default_recipe_trains_small_cnn_on_colour_images(seed):
     assert failure(accuracy, losses, part.labels.numpy(), recipe="training.recipe") is None
 
 
-def test_an_absurd_learning_rate_ends_in_one_line():
+def test_an_absurd_learning_rate_ends_in_one_line(monkeypatch):
     part = colour(64)
-    recipe = replace(CONFIG.training.recipe, epochs=4, batch_size=32, learning_rate=1e4)
+    monkeypatch.setattr("bat.training.loop.learning_rate_factor", lambda *_: 1e5)
+    recipe = replace(CONFIG.training.recipe, epochs=4, batch_size=32)
     model = build(SizedModel(name="small_cnn", width=8), part, classes=4, seed=0)
     natural = objective(CONFIG.training.methods[0])
     try:
