@@ -23,7 +23,7 @@ def failures(histories: pd.DataFrame, *, chance: float, natural: Collection[str]
     way of the median, since more than half of the seeds may be those that failed. Samples that a run leaves out count
     too, since the history does not tell them apart.
     """
-    last = histories.sort_values("epoch", kind="stable").groupby(["method", "seed"], sort=False).tail(1)
+    last = histories.sort_values("epoch").groupby(["method", "seed"]).tail(1)
     found = {}
     for run in histories["method"].unique():
         seeds = last[last["method"] == run].set_index("seed").sort_index()

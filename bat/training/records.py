@@ -38,7 +38,7 @@ def unpacked(records: pd.DataFrame, name: str, samples: int, where: str) -> NDAr
         return unpack(column, samples, where)
     values = [np.frombuffer(each, kind) for each in column]
     if any(len(each) != samples for each in values):
-        raise BatError(f"{where}: {name} does not hold {samples} samples: it is of other data; train again")
+        raise BatError(f"{where}: {name} does not hold {samples} samples: it is of other data; remove it")
     return np.stack(values) if values else np.empty((0, samples), kind)
 
 
