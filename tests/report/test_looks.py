@@ -79,12 +79,19 @@ def overfitting() -> Figure:
     return figures.overfitting(summary().query("method != 'bat_2'"), tier="standard", threat="L2 1", failed=["bat"])
 
 
+def memorization(models: int) -> Figure:
+    table = pd.DataFrame({"memorization": [0.0, 0.02, 0.5], "atypical": [False, False, True]})
+    return figures.memorization(table, threshold=0.15, models=models)
+
+
 DRAWN = {
     "tradeoff": tradeoff,
     "tradeoff, one failed": lambda: tradeoff(("pgd_at",)),
     "overfitting": overfitting,
     "finding_a": finding_a,
     "finding_b": finding_b,
+    "memorization": lambda: memorization(200),
+    "memorization, from a file": lambda: memorization(0),
 }
 LOOKS = yaml.safe_load((Path(__file__).parent / "looks.yaml").read_text(encoding="utf-8"))
 

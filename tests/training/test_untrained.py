@@ -45,6 +45,10 @@ def test_an_accuracy_near_chance_is_a_failed_training(accuracy, failed):
     ("losses", "since"),
     [
         ([3.0, 2.31, 2.31, 2.31], 2),
+        ([3.0, 2.3151, 2.3151, 2.3149], 2),
+        ([3.0, 0.0, 0.0, 0.0], 2),
+        ([3.0, 2.312, 2.31, 2.308], None),  # each near the one before, and not near the last
+        ([3.0, 300.0, 2.32, 2.31, 2.31, 2.31], 4),
         ([3.0, 2.0, 2.31, 2.31], None),  # two epochs are too few
         ([3.0, 2.5, 2.4, 2.31, 2.31, 2.31], 4),
         ([3.0, 2.5, 2.4, 2.3, 2.31, 2.31, 2.31], None),  # less than half of the training
@@ -59,7 +63,7 @@ def test_a_loss_that_stands_still_is_told_unless_nothing_is_wrong_any_more(losse
     if since is None:
         assert found is None
     else:
-        what = f"the loss is 2.31 since epoch {since}, with clean training accuracy 90.0 %"
+        what = f"the loss is {losses[-1]:.3g} since epoch {since}, with clean training accuracy 90.0 %"
         assert found == f"{what}: training stood still; {REMEDY}"
     assert failure(1.0, losses, LABELS, recipe="training.recipe") is None
 
