@@ -65,6 +65,12 @@ def test_a_seed_far_from_the_median_of_all_failed(accuracies: list[float], seeds
         assert (f"seed {seed} " in found.get("a", "")) == (str(seed) in seeds.split())
 
 
+def test_how_far_a_seed_is_from_the_others_is_said_of_each_accuracy() -> None:
+    found = failures(histories({"a": [0.9, 0.9, 0.7], "b": [0.9, 0.9, 0.7]}), chance=0.1, natural=("b",))
+    clean = "seed 12 is far from the others (clean 70.0 %, median of the seeds 90.0 %)"
+    assert found == {"a": f"{clean}; {clean.replace('clean', 'under the training attack')}", "b": clean}
+
+
 def test_accuracy_under_the_training_attack_counts_for_those_that_train_on_it() -> None:
     table = histories({"a": 3 * [0.9], "b": 3 * [0.9]}, {"a": [0.6, 0.6, 0.0], "b": [0.6, 0.6, 0.0]})
     found = failures(table, chance=0.1, natural=["b"])
