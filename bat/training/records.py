@@ -69,7 +69,7 @@ def samples_table(records: pd.DataFrame, scores: pd.DataFrame, where: str) -> pd
     scores: a row a training sample, with train_index, label, memorization and atypical. To these come method, seed,
     epoch, wrong_probability and weight, as ``fitting.Samples`` has them.
     """
-    rare = scores["atypical"].to_numpy(bool)
+    rare = scores["atypical"].to_numpy()
     wrong, weight = (unpacked(records, name, len(rare), where)[:, rare] for name in ("wrong_probability", "weight"))
     row, column = np.nonzero(~np.isnan(wrong))
     chosen = scores.loc[rare, ["train_index", "label", "memorization"]].iloc[column].reset_index(drop=True)

@@ -67,6 +67,7 @@ def test_bytes_by_hand() -> None:
             "test_pgd_correct": np.array([True, False, False, False, False, False, False, True, True]),
             "test_pgd_loss": np.array([1.0, 1e9, np.inf, np.nan]),
             "wrong_probability": np.array([0.5, np.nan], np.float32),
+            "weight": np.array([1e6], np.float32),
         }
     )
     assert found["test_pgd_correct"] == bytes([0b10000001, 0b10000000])
@@ -74,6 +75,7 @@ def test_bytes_by_hand() -> None:
     assert found["test_pgd_loss"][:6] == bytes.fromhex("003c ff7b ff7b")
     assert math.isnan(np.frombuffer(found["test_pgd_loss"], "<f2")[3])
     assert found["wrong_probability"][:4] == bytes.fromhex("0000003f")
+    assert np.frombuffer(found["weight"], "<f4") == [1e6]  # 32 bits hold it
 
 
 @pytest.mark.parametrize("name", ["weight", "test_pgd_correct", "test_pgd_loss"])
