@@ -45,8 +45,9 @@ def finding_a(comparisons: pd.DataFrame, *, base: str, robust_accuracy: float, m
         return [Verdict(question, f"{NOTHING}: no atypical test sample", "") for question in questions]
     cases = [
         (loss, _cell(rows, loss["method"], loss["method"].replace("_without_", "_without_random_"), "clean"))
-        for _, loss in clean.sort_values("difference", kind="stable").iterrows()
+        for _, loss in clean.iterrows()
     ]
+    cases.sort(key=lambda case: float(case[0]["difference"]))
     loss, twin = next((case for case in cases if not _groundless(case)), cases[0])
     robust = _cell(rows, loss["method"], base, "robust")
     numbers = [

@@ -39,6 +39,10 @@ def answers_a(*rows: dict[str, Any]) -> list[str]:
 
 
 FAR = {"group": "atypical"}
+QUESTIONS = (
+    "(a) memorizing atypical samples raises clean accuracy on atypical test samples",
+    "(a) it raises their robust accuracy less",
+)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +112,11 @@ def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
     found = finding_a(pd.DataFrame([*weak, *strong]), base="m", robust_accuracy=0.4, margin=0.01)
     assert found == [
         (
-            "(a) memorizing atypical samples raises clean accuracy on atypical test samples",
+            QUESTIONS[0],
             "shown (clean)",
             "`m_without_top_0_1`: -30.0 [-30.2, -29.8] against all, -30.0 [-30.2, -29.8] against random",
         ),
-        ("(a) it raises their robust accuracy less", SHOWN, "robust 0.0 [-0.2, +0.2], clean -30.0 [-30.2, -29.8]"),
+        (QUESTIONS[1], SHOWN, "robust 0.0 [-0.2, +0.2], clean -30.0 [-30.2, -29.8]"),
     ]
     # of equal losses the first one is looked at
     tie = [removal(case, (-0.3, LOWER), (-0.3, LOWER), 0.0, **FAR) for case in ("top_0_2", "top_0_1", "atypical")]
@@ -124,7 +128,8 @@ def test_without_atypical_test_samples_finding_a_has_nothing_to_test() -> None:
     nothing = "nothing to test: no atypical test sample"
     assert answers_a(*removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0)) == [nothing, nothing]
     rows = pd.DataFrame(removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0))
-    assert [each.evidence for each in finding_a(rows, base="m", robust_accuracy=0.4, margin=0.01)] == ["", ""]
+    found = finding_a(rows, base="m", robust_accuracy=0.4, margin=0.01)
+    assert found == [(question, nothing, "") for question in QUESTIONS]
 
 
 @pytest.mark.parametrize("groundless", GROUNDLESS)
@@ -134,7 +139,12 @@ def test_finding_a_passes_over_removals_that_say_nothing(groundless: str) -> Non
     assert answers_a(*strong, *weak) == ["shown (clean)", SHOWN]
     assert answers_a(*strong) == [groundless, groundless]
     strong = removal("top_0_1", (-0.3, groundless), (-0.3, LOWER), -0.3, **FAR)
-    assert answers_a(*strong) == [groundless, groundless]
+    found = finding_a(pd.DataFrame(strong), base="m", robust_accuracy=0.4, margin=0.01)
+    thirty = "-30.0 [-30.2, -29.8]"
+    assert found == [
+        (QUESTIONS[0], groundless, f"`m_without_top_0_1`: {thirty} against all, {thirty} against random"),
+        (QUESTIONS[1], groundless, f"robust {thirty}, clean {thirty}"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +198,8 @@ def test_finding_b_names_what_gained_and_needs_the_other_not_to_lose(
 def test_without_typical_test_samples_finding_b_has_nothing_to_test() -> None:
     rows = removal("harmful", (0.9, HIGHER), (0.9, HIGHER), 0.9, **FAR)
     found = finding_b(pd.DataFrame(rows), base="m", margin=0.01)
-    assert found[1:] == ("nothing to test: no typical test sample", "")
+    hurts = "(b) fitting harmful atypical samples hurts typical ones"
+    assert found == (hurts, "nothing to test: no typical test sample", "")
 
 
 @pytest.mark.parametrize(
