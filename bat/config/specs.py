@@ -266,6 +266,7 @@ class SummarySpec:
     def _sensible(self) -> "SummarySpec":
         check_resamples(self.bootstrap, self.confidence, "")
         return self
+
     @classmethod
     def of(cls, config: Config) -> "SummarySpec":
         """Return that of an experiment."""
