@@ -935,8 +935,6 @@ def test_a_setting_is_a_key_and_a_value_in_yaml(setting, message):
 SAID = [
     ({"removal": REMOVAL | {"fractions": [0.0008]}}, "removal.fractions: 0.0008 of 600 training samples are 0, and at "
      "least 1 must be removed and 2 be left: change it"),
-    ({"removal": REMOVAL | {"fractions": [1e-190]}, "data": NPZ}, f"removal: the run pgd_at_without_top_0_{'0' * 189}1 "
-     "has a name of 211 letters, over 200: shorten the method's name, or round the fraction"),
     ({"removal": REMOVAL | {"method": "none"}}, "removal.method is none, which is no method: take one of natural, "
      "pgd_at, bat, or null"),
     ({"threat__eps": 1.01}, "threat: eps is 1.01, over 1, the largest linf norm: lower it"),
@@ -975,10 +973,10 @@ SAID = [
      "breaks, other control characters, and spaces at its ends"),
     ({"data": NPZ | {"path": "a" * 256}}, "data.path: a name in it has more than 255 bytes, which no file can have: "
      "mend it"),
-    ({"training": None}, "training: give a map of keys, KEY: VALUE"),
+    ({"training": None}, "training: null is wrong here: give a map of keys, KEY: VALUE"),
     ({"training__seeds": [0, 0]}, "training.seeds: 0 stands there twice: keep one"),
-    ({"experimnt": 1}, "experimnt: unknown key: remove it or mend its spelling"),
-    ({"experimnt": 1, "data__name": "letters"}, "experimnt: unknown key: remove it or mend its spelling (and 1 more)"),
+    ({"experimnt": 1}, "experimnt: unknown key: remove it or mend its spelling; did you mean experiment?"),
+    ({"experimnt": 1, "data__name": "letters"}, "experimnt: unknown key: remove it or mend its spelling; did you mean experiment? (and 1 more)"),
     ({"evaluation__pairs": [["bat"]]}, "evaluation.pairs.0.1: missing entry: add it"),
     ({"threat": {"norm": "l2"}}, "threat.eps: missing key: add it"),
 ]  # fmt: skip

@@ -11,14 +11,8 @@ from bat.report.page import page
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table, difference_table, training_table
 from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, finding_a, finding_b, points
 
-RUNS = runs_table(
-    "m",
-    *(
-        f"m_without_{random}{case}"
-        for random in ("", "random_")
-        for case in ("atypical", "top_0_1", "top_0_2", "harmful", "benign")
-    ),
-)
+CASES = ("atypical", "top_0_1", "top_0_2", "harmful", "benign")
+RUNS = runs_table("m", *(f"m_without_{random}{case}" for random in ("", "random_") for case in CASES))
 NARROW = 0.002
 EXCLUDED = "not shown: gains of 1 point or more excluded"
 
@@ -140,7 +134,7 @@ def test_without_atypical_test_samples_finding_a_has_nothing_to_test() -> None:
     nothing = "nothing to test: no atypical test sample"
     assert answers_a(*removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0)) == [nothing, nothing]
     rows = pd.DataFrame(removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0))
-    found = finding_a(rows, base="m", robust_accuracy=0.4, margin=0.01)
+    found = finding_a(rows, RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     assert found == [(question, nothing, "") for question in QUESTIONS]
 
 
@@ -151,7 +145,7 @@ def test_finding_a_passes_over_removals_that_say_nothing(groundless: str) -> Non
     assert answers_a(*strong, *weak) == ["shown (clean)", SHOWN]
     assert answers_a(*strong) == [groundless, groundless]
     strong = removal("top_0_1", (-0.3, groundless), (-0.3, LOWER), -0.3, **FAR)
-    found = finding_a(pd.DataFrame(strong), base="m", robust_accuracy=0.4, margin=0.01)
+    found = finding_a(pd.DataFrame(strong), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     thirty = "-30.0 [-30.2, -29.8]"
     assert found == [
         (QUESTIONS[0], groundless, f"`m_without_top_0_1`: {thirty} against all, {thirty} against random"),
