@@ -976,7 +976,10 @@ SAID = [
     ({"training": None}, "training: null is wrong here: give a map of keys, KEY: VALUE"),
     ({"training__seeds": [0, 0]}, "training.seeds: 0 stands there twice: keep one"),
     ({"experimnt": 1}, "experimnt: unknown key: remove it or mend its spelling; did you mean experiment?"),
-    ({"experimnt": 1, "data__name": "letters"}, "experimnt: unknown key: remove it or mend its spelling; did you mean experiment? (and 1 more)"),
+    (
+        {"experimnt": 1, "data__name": "letters"},
+        "experimnt: unknown key: remove it or mend its spelling; did you mean experiment? (and 1 more)",
+    ),
     ({"evaluation__pairs": [["bat"]]}, "evaluation.pairs.0.1: missing entry: add it"),
     ({"threat": {"norm": "l2"}}, "threat.eps: missing key: add it"),
 ]  # fmt: skip
