@@ -17,6 +17,10 @@ from bat.models import attackable
 MEMBERS = tuple(attack.name for attack in STANDARD)
 """The attacks that have a column of their own."""
 
+FORMAT = 1
+"""Of what ``evaluate`` returns, as an unfinished evaluation keeps it. Raise it when names, shapes or meaning change, or
+what an attack finds by the same spec: batches of another format are attacked anew."""
+
 
 def evaluate(
     model: nn.Module,

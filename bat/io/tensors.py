@@ -49,14 +49,17 @@ def kept(
 ) -> dict[str, Tensor]:
     """Return the tensors of a file that an earlier, unfinished run left, or make them and keep them there.
 
-    A file that is missing, damaged, or made from anything but ``about`` is made anew; ``tell`` is told why.
+    ``about`` has the number of the tensors' format. A file that is missing, damaged, or made from anything but
+    ``about`` is made anew; ``tell`` is told why.
     """
     if path.exists():
+        wanted = json.loads(about)
         try:
-            tensors, facts = read_tensors(path, json.loads(about)["kind"])
-            if facts == json.loads(about):
+            tensors, facts = read_tensors(path, wanted["kind"])
+            if facts == wanted:
                 return tensors
-            tell(f"{path}: of another spec, or from other inputs: made anew")
+            other = "format" if facts.get("format") != wanted["format"] else "spec, or from other inputs"
+            tell(f"{path}: of another {other}: made anew")
         except BatError:
             tell(f"{path}: damaged, or of another version: made anew")
     tensors = make()

@@ -25,6 +25,10 @@ NATURAL = Natural(name="natural", objective="natural")
 ROBUST = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)
 """How subset models are trained, without and with an adversary."""
 
+FORMAT = 1
+"""Of what ``answers`` returns, as an unfinished shard keeps it. Raise it when names, shapes or meaning change, or how a
+subset model is trained by the same spec: models of another format are trained anew."""
+
 
 def subset_masks(samples: int, size: int, *, design: str, seed: int, first: int, count: int) -> Bools:
     """Return the subsets of models first ... first + count - 1: (count, samples) bool, True where in the subset.

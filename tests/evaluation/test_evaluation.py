@@ -19,7 +19,7 @@ from bat.attacks.ensemble import check_allowed, run
 from bat.config import ApgdCe, Attack, EvaluationPgd, Pgd, Threat
 from bat.data.dataset import DataSet, Part
 from bat.evaluation.summary import METRICS, accuracies_by_seed, groups_of, summary_table
-from bat.evaluation.under_attack import evaluate, sample_table
+from bat.evaluation.under_attack import FORMAT, evaluate, sample_table
 from bat.models import attackable
 from bat.seeds import derive_seed
 from bat.statistics import bootstrap_interval
@@ -498,3 +498,14 @@ def test_methods_meet_the_same_resamples() -> None:
     found = summary_table(both, confidence=0.9, bootstrap=200, seed=0)
     a, b = (found[found["method"] == name].drop(columns="method").reset_index(drop=True) for name in "ab")
     pd.testing.assert_frame_equal(a, b)
+
+
+def test_other_tensors_of_a_batch_need_another_format() -> None:
+    """Where this fails, raise FORMAT beside ``evaluate``, and write the number here."""
+    part = ladder()
+    rows = torch.arange(len(part))
+    found = evaluate(Threshold(), part, rows, threat=THREAT, pgd_attack=WEAK, ensemble=[APGD], seed=0)
+    structure = {name: (str(tensor.dtype).removeprefix("torch."), tensor.ndim) for name, tensor in found.items()}
+    whole, truth = ("int64", 1), ("bool", 1)
+    expected = {"predicted": whole, "pgd_correct": truth, "broken_by": whole, "margin": ("float64", 1)}
+    assert (FORMAT, structure) == (1, expected | {"x_adv": ("float32", 4), "nonfinite": truth})

@@ -144,16 +144,21 @@ def test_kept_tensors_are_made_anew_unless_they_are_of_the_same(tmp_path, monkey
         assert torch.equal(tensors["weights"], TENSORS["weights"])
         return len(made), len(told)
 
-    about = provenance("part", spec={"seed": 1}, data="d", weights="w")
+    about = provenance("part", spec={"seed": 1}, data="d", weights="w", format=1)
     assert take(about) == (1, 0)
     assert take(about) == (1, 0)
     content = path.read_bytes()
     changes = {"spec": {"seed": 2}}, {"data": "e"}, {"weights": "v"}, {"more": 1}, {"spec": {"seed": 1, "x": 0}}
     for count, changed in enumerate(changes, start=1):
-        facts = {"spec": {"seed": 1}, "data": "d", "weights": "w"} | changed
+        facts = {"spec": {"seed": 1}, "data": "d", "weights": "w", "format": 1} | changed
         path.write_bytes(content)
         assert take(provenance("part", **facts)) == (1 + count, count)
         assert told[-1] == f"{path}: of another spec, or from other inputs: made anew"
+    path.write_bytes(content)
+    assert take(provenance("part", spec={"seed": 1}, data="d", weights="w", format=2)) == (len(made), len(told))
+    assert len(made) == len(told) + 1 == len(changes) + 2
+    assert told[-1] == f"{path}: of another format: made anew"
+    path.write_bytes(content)
     made.clear()
     told.clear()
     for byte in range(0, len(content), 7):
@@ -163,7 +168,7 @@ def test_kept_tensors_are_made_anew_unless_they_are_of_the_same(tmp_path, monkey
         assert path.read_bytes() == content
     assert len(made) == len(told)
     monkeypatch.setattr(files, "__version__", "0.0.1")
-    assert take(provenance("part", spec={"seed": 1}, data="d", weights="w")) == (len(told), len(told))
+    assert take(provenance("part", spec={"seed": 1}, data="d", weights="w", format=1)) == (len(told), len(told))
 
 
 @pytest.mark.parametrize("content", [b"text", b"\0" * 100, b"\xff" * 100, b"PK\x03\x04" * 10, b"\x80\x04" * 40])

@@ -1,5 +1,7 @@
 """Unfinished runs: what is kept and read again, and when it is not taken up."""
 
+import hashlib
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,8 @@ from methods import BAT
 from runs import RECIPE, SPEC, right, same, samples
 
 from bat.data.dataset import DataSet
-from bat.training.checkpoints import Checkpoint
+from bat.io.tensors import read_tensors
+from bat.training.checkpoints import FORMAT, Checkpoint
 from bat.training.run import Progress, Trained, train
 
 torch.set_num_threads(1)
@@ -93,6 +96,29 @@ def test_another_run_or_a_damaged_file_is_not_taken_up(tmp_path: Path, monkeypat
     path.write_bytes(content)
     assert Checkpoint(path, {"spec": 1}).read(CPU, told.append) is not None
     assert not told
+
+
+def test_a_file_of_another_format_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, told = tmp_path / "c", list[str]()
+    unfinished(Checkpoint(path, {"spec": 1}), 1)
+    monkeypatch.setattr("bat.training.checkpoints.FORMAT", FORMAT + 1)
+    assert Checkpoint(path, {"spec": 1}).read(CPU, told.append) is None
+    assert told == [f"{path}: of another format: training starts anew"]
+
+
+def test_another_structure_needs_another_format(tmp_path: Path) -> None:
+    """Where this fails, raise FORMAT beside the checkpoint, and write the number and the hash here."""
+    unfinished(Checkpoint(tmp_path / "c", {"spec": 1}), 2)
+    tensors, facts = read_tensors(tmp_path / "c", "checkpoint")
+    done = json.loads(facts.pop("done"))
+    structure = {
+        "tensors": {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()},
+        "done": {name: type(value).__name__ for name, value in done.items()},
+        "rows": [sorted(row) for row in done["rows"]],
+        "facts": sorted(facts),
+    }
+    found = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()
+    assert (FORMAT, found[:16]) == (1, "290c7353f865df16")
 
 
 def test_what_a_finished_run_removes(tmp_path: Path) -> None:
