@@ -12,6 +12,7 @@ import bat
 from bat.cli import main
 from bat.config import schema
 from bat.io.schemas import SCHEMAS
+from bat.report.drawing import FIGURES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -106,3 +107,9 @@ def test_one_version_of_snakemake_is_the_least_everywhere():
 def test_the_readme_describes_each_table(kind):
     file = {"subsets": "shard-NNN", "training_samples": "samples"}.get(kind, kind)
     assert re.search(rf"^(\| .*\W| +.*){file}\.parquet", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+def test_each_figure_has_a_caption_in_the_report():
+    """One job draws them all, so that a caption cannot look up which figure it is of."""
+    captions = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
+    assert captions == {*FIGURES, "flags", "workflow"}

@@ -27,10 +27,13 @@ rule figures:
     output:
         out=[
             *expand(f"{RESULTS}/figures/{{figure}}.pdf", figure=FIGURES),
-            *report(
-                expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
-                caption="../report/figure.rst",
-                category="Figures",
+            *(
+                report(
+                    f"{RESULTS}/figures/{figure}.svg",
+                    caption=f"../report/{figure}.rst",
+                    category="Figures",
+                )
+                for figure in FIGURES
             ),
         ],
     log:
