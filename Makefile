@@ -43,7 +43,7 @@ test: install
 test-faults: install
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile tests/faults
 
-# which changes of the package its tests do not see, `make test-mutants MODULE=losses`; no part of `make test`
+# which changes of the package its tests do not see, `make test-mutants MODULE=training.losses`; no part of `make test`
 test-mutants: install
 	$(BIN)/python -m pip install --quiet --editable '.[dev,mutants]'
 	OMP_NUM_THREADS=1 python tests/mutants/run.py $(MODULE)

@@ -2,7 +2,7 @@
 
     python benchmarks/autoattack.py [--images 500] [--attacks apgd_ce apgd_t fab_t square] [--methods natural bat]
 
-Trains one model a method on digits, then runs both on the same images in this process, on one thread. For each attack
+Trains one model per method on digits, then runs both on the same images in this process, on one thread. For each attack
 list: samples that stand after it, by either; share of images on which they differ; CPU seconds and their ratio.
 
 Either draws its own random starts, so that on a sample that some starts break and others do not they differ by chance.

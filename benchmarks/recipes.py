@@ -2,12 +2,12 @@
 
     python benchmarks/recipes.py CACHE [--data digits mnist ...] [--train 1000] [--epochs 20] [--seeds 5]
 
-Prints a row a data set and method: accuracies in percent of the seeds on their own training samples and on test
+Prints one row per data set and method: accuracies in percent of the seeds on their own training samples and on test
 samples after the last epoch, each with median and minimum, beside chance (the share of the most frequent class of the
 training samples) and the CPU time. An exit code of 1 says that a run ended near chance.
 
 CACHE holds MNIST and CIFAR-100 as data.cache does, and for tiny_imagenet a folder tiny_imagenet_20 with train/ and
-test/, a folder a class. Of CIFAR-100 and Tiny ImageNet the first ten classes are taken.
+test/, one folder per class. Of CIFAR-100 and Tiny ImageNet the first ten classes are taken.
 """
 
 import argparse

@@ -78,7 +78,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("file", pa.string()),
         ]
     ),
-    # a row a subset model; the bits are packed, first sample first (numpy.packbits)
+    # one row per subset model; the bits are packed, first sample first (numpy.packbits)
     "subsets": pa.schema(
         [
             ("model", pa.int64()),
@@ -179,7 +179,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("targets", pa.int64()),
         ]
     ),
-    # a row an epoch and atypical training sample
+    # one row per epoch and atypical training sample
     "training_samples": pa.schema(
         [
             ("method", pa.string()),
@@ -192,6 +192,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("weight", pa.float64()),
         ]
     ),
+    # one row per run, in the order of the config
     "runs": pa.schema(
         [
             ("method", pa.string()),
@@ -235,7 +236,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             )
         ]
     ),
-    # a row an epoch; values of samples are packed as bat.training.records says, those of epochs not measured missing
+    # one row per epoch; values of samples are packed as bat.training.records says, those of epochs not measured missing
     "records": pa.schema(
         [*_EPOCH, ("wrong_probability", pa.binary()), ("weight", pa.binary())]
         + [

@@ -1,6 +1,6 @@
 """Mutation tests: which changes of a module do its tests not see?
 
-`make test-mutants MODULE=losses`, or MODULE=losses.bat_weights for one function. mutmut makes the mutants once, imports
+`make test-mutants MODULE=training.losses`, or MODULE=training.losses.bat_weights for one function. mutmut makes the mutants once, imports
 torch once, and runs each mutant in a forked process by those tests of the module that call the mutated function.
 """
 
@@ -31,7 +31,7 @@ _COPIED = ("bat", "tests", "config", "workflow", "docs", "benchmarks", ".ci")
 def main() -> int:
     """Run the mutants of the named modules and print what survives; 1 if more than 5 % of a module do."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="modules (losses, attacks.pgd) or functions (losses.bat_weights)")
+    parser.add_argument("names", nargs="*", help="modules (training.losses) or functions (training.losses.bat_weights)")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     table = tomllib.loads((HERE / "modules.toml").read_text())["tests"]
