@@ -1,3 +1,3 @@
 """Memorization in adversarial training: scores, benign adversarial training, evaluation, figures."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
