@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install run report results test test-faults test-mutants test-slurm clean
+.PHONY: install run report results test test-faults test-mutants test-slurm lock clean
 
 install: $(VENV)/.installed
 
@@ -52,6 +52,11 @@ test-mutants: install
 test-slurm: install
 	$(BIN)/python -m pip install --quiet --editable '.[dev,slurm]'
 	python tests/slurm/check.py
+
+# the versions of this environment; its head says of what machine and Python
+lock: install
+	(grep '^#' requirements.lock; $(BIN)/python -m pip freeze --exclude-editable) > requirements.lock.new
+	mv requirements.lock.new requirements.lock
 
 clean:
 	rm -rf $(VENV)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import bat
 from bat.cli import main
@@ -113,3 +115,50 @@ def test_each_figure_has_a_caption_in_the_report():
     """One job draws them all, so that a caption cannot look up which figure it is of."""
     captions = {path.stem for path in (ROOT / "workflow/report").glob("*.rst")}
     assert captions == {*FIGURES, "flags", "workflow"}
+
+
+@pytest.mark.parametrize("text", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
+def test_the_lock_file_has_each_dependency_within_its_bounds(text):
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    locked = dict(line.split("==") for line in lines if not line.startswith("#"))
+    versions = {canonicalize_name(name): version for name, version in locked.items()}
+    required = Requirement(text)
+    assert versions[canonicalize_name(required.name)] in required.specifier
+
+
+def test_the_lock_file_names_no_place():
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.+!]+", line)] == []
+
+
+def test_hooks_run_the_checks_of_make_test():
+    (target,) = re.findall(r"^test: install\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    checks = [line.strip() for line in target.splitlines() if "pytest" not in line]
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["entry"] for hook in local["hooks"]] == checks
+
+
+def test_the_citation_is_of_this_version_and_of_the_papers_of_the_readme():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    readme = (ROOT / "README.md").read_text()
+    for paper in citation["references"]:
+        authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+        assert f"title={{{paper['title']}}}" in readme
+        assert f"author={{{authors}}}" in readme
+        assert paper["identifiers"][0]["value"].removeprefix("arXiv:") in readme
+
+
+def test_the_newest_entry_of_the_changelog_is_this_version():
+    entries = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert entries[:2] == [PROJECT["version"], "0.1.0"]
+
+
+def test_the_paths_that_contributing_names_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert len(text.splitlines()) <= 60
+    named = set(re.findall(r"`((?:bat|config|tests|workflow|docs)/[\w./-]*)`", text))
+    assert len(named) > 15
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    folders = {path.name for path in (ROOT / "bat").iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert folders == set(re.findall(r"^\| `bat/(\w+)/`", text, re.MULTILINE))

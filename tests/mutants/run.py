@@ -1,7 +1,8 @@
 """Mutation tests: which changes of a module do its tests not see?
 
-`make test-mutants MODULE=training.losses`, or MODULE=training.losses.bat_weights for one function. mutmut makes the mutants once, imports
-torch once, and runs each mutant in a forked process by those tests of the module that call the mutated function.
+`make test-mutants MODULE=training.losses`, or MODULE=training.losses.bat_weights for one function. mutmut makes the
+mutants once, imports torch once, and runs each mutant in a forked process by those tests of the module that call the
+mutated function.
 """
 
 import argparse
