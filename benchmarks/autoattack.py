@@ -19,12 +19,12 @@ import torch
 from pyautoattack import AutoAttack
 
 from bat.attacks.ensemble import STANDARD
-from bat.config import Attack, EvaluationPgd, Method, Threat, load
+from bat.config import Adversary, Attack, EvaluationPgd, Method, Threat, load
 from bat.data.dataset import DataSet, Part, load_source
 from bat.evaluation.under_attack import evaluate
 from bat.models import Network, build
 from bat.seeds import derive_seed
-from bat.training.loop import Inner, fit
+from bat.training.loop import fit
 from bat.training.losses import objective
 
 NAMES = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "square": "square"}
@@ -48,7 +48,7 @@ def trained(method: Method, data: DataSet, width: int, epochs: int) -> Network:
         seed=0,
         what=method.name,
         atypical=torch.arange(len(data.train)) % 10 == 0,
-        inner=Inner(config.threat, config.training.attack, config.training.attack_bn),
+        adversary=Adversary(threat=config.threat, attack=config.training.attack, attack_bn=config.training.attack_bn),
     ):
         pass
     return model.eval()

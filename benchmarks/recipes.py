@@ -21,15 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bat.config import Config, ImageFolder, Method, Natural, Packaged, Pgd, PgdAt, Published, Threat, load
+from bat.config import Adversary, Config, ImageFolder, Method, Natural, Packaged, Pgd, PgdAt, Published, Threat, load
 from bat.data.dataset import DataSet, split
 from bat.data.sources import Samples, Source, open_source
-from bat.evaluation.under_attack import correct
 from bat.models import build
 from bat.seeds import derive_seed, generator
 from bat.statistics import majority_share, near_chance
-from bat.training.loop import Inner, fit
+from bat.training.loop import fit
 from bat.training.losses import objective
+from bat.training.measure import correct
 
 EPS = {"digits": 0.15, "mnist": 0.1, "colour_mnist": 0.1, "cifar100": 8 / 255, "tiny_imagenet": 8 / 255}
 """Of adversarial training, for pixels in [0, 1], by data set."""
@@ -89,7 +89,7 @@ def accuracies(config: Config, data: DataSet, method: Method, *, eps: float, see
         recipe=config.training.recipe,
         seed=seed,
         what=f"{method.name}, seed {seed}",
-        inner=Inner(Threat(norm="linf", eps=eps), attack, config.training.attack_bn),
+        adversary=Adversary(threat=Threat(norm="linf", eps=eps), attack=attack, attack_bn=config.training.attack_bn),
     ):
         pass
     return float(correct(model, data.train).mean()), float(correct(model, data.test).mean())

@@ -4,6 +4,7 @@ Every accuracy is another one, so that no two can be exchanged unseen. Of each g
 right; seeds 0, 1 and 2 have one less, as many and one more than ``RIGHT`` says, so that means are what it says.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from stages import BAT, EVALUATE, MODEL, NATURAL, PGD_AT, RECIPE, SCORES, SUMMARY, TRAIN, call
+from stages import BAT, EVALUATE, NATURAL, PGD_AT, RESULTS, SCORES, SUMMARY, TRAIN, call, planned_run
 
+from bat.config import Run, parse
 from bat.data.dataset import DataSet, Part
+from bat.data.saved import write_data
+from bat.evaluation.summary import run_table
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
-from bat.io.tensors import write_data
 
 SEEDS = (0, 1, 2)
 TYPICAL, ATYPICAL = 60, 30
@@ -204,7 +207,7 @@ def make(folder: Path, *, atypical: int = ATYPICAL, runs: Any = tuple(RIGHT)) ->
     flags = pd.DataFrame({"method": ["bat", "bat", "pgd_at"], "raised": [True, True, False], "flag": "masked"})
     evaluated = {"spec": EVALUATE | {"threat": THREAT, "ensemble": "fast"}}
     write(folder, "flags", flags.assign(checkpoint="last", meaning="x"), **evaluated)
-    names: dict[str, list[str]] = {"evaluations": [], "histories": []}
+    names: dict[str, list[str]] = {"attacked": [], "histories": []}
     for run in runs:
         objective = {"natural": NATURAL, "bat": BAT}.get(run, PGD_AT)
         for seed in SEEDS:
@@ -212,14 +215,36 @@ def make(folder: Path, *, atypical: int = ATYPICAL, runs: Any = tuple(RIGHT)) ->
             table = history(run, seed)
             names["histories"].append(write(folder, "history", table, f"{run}-{seed}.history", **facts))
             table = per_sample(run, seed, atypical)
-            names["evaluations"].append(write(folder, "attacked", table, f"{run}-{seed}.parquet", **evaluated))
+            names["attacked"].append(write(folder, "attacked", table, f"{run}-{seed}.parquet", **evaluated))
     return names
 
 
+def planned(names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the runs as the config would have them."""
+    runs = []
+    for name in names:
+        method = {"natural": NATURAL, "bat": BAT}.get(name, PGD_AT) | {"name": name}
+        base, _, case = name.partition("_without_")
+        if not case:
+            runs.append(planned_run(method))
+            continue
+        random, what = case.startswith("random_"), case.removeprefix("random_")
+        fraction = 0.1 if what.startswith("top") else None
+        without = {"what": what.split("_")[0], "fraction": fraction, "random": random}
+        runs.append(planned_run(method, without, base=base, role="random" if random else "removal"))
+    return runs
+
+
+def runs_table(*names: str) -> pd.DataFrame:
+    """Return the table of runs of some names."""
+    return run_table([parse(Run, run, name) for name, run in zip(names, planned(names), strict=True)], {})
+
+
 def summarize(folder: Path, names: dict[str, list[str]], *, questions: Any = None) -> None:
-    outputs = {name: f"{name}.parquet" for name in ("per_sample", "by_seed", "summary", "comparisons")}
+    outputs = {name: f"{name}.parquet" for name in ("per_sample", "by_seed", "summary", "comparisons", "runs")}
     outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv"}
     spec = SUMMARY | {"bootstrap": 400, "questions": PAIRS if questions is None else questions}
+    spec |= {"runs": planned(dict.fromkeys(name.rpartition("-")[0] for name in names["attacked"]))}
     call(
         "summary",
         folder,
@@ -235,10 +260,18 @@ def summarize(folder: Path, names: dict[str, list[str]], *, questions: Any = Non
 
 def page(folder: Path, names: dict[str, list[str]], *, without: Any = (), **changed: Any) -> str:
     """Run stage results; without: names of tables that are not there. Return the page."""
-    spec = {"experiment": "by_hand", "data": "digits", "model": MODEL, "recipe": RECIPE, "methods": list(MAIN)}
-    spec |= {"weighted": ["bat"], "baseline": "pgd_at", "retrained": "pgd_at", "margin": 0.01} | changed
-    tables = ["summary", "comparisons", "memorization", "test_groups", "null_pairs", "harmful", "robust_effects"]
+    spec = RESULTS | {"experiment": "by_hand"} | changed
+    tables = [
+        "summary",
+        "comparisons",
+        "runs",
+        "memorization",
+        "test_groups",
+        "null_pairs",
+        "harmful",
+        "robust_effects",
+    ]
     inputs: dict[str, Any] = {name: f"{name}.parquet" for name in tables if name not in without}
     inputs |= {"flags": "all_flags.parquet", "benchmarks": "benchmarks", "histories": names["histories"]}
-    call("results", folder, spec=spec, **inputs, markdown="summary.md", latex="summary.tex", out="results.md")
+    call("results", folder, spec=spec, **inputs, markdown="summary.md", latex="summary.tex", page="results.md")
     return (folder / "results.md").read_text(encoding="utf-8")

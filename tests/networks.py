@@ -8,10 +8,10 @@ import torch
 from methods import BAT, NATURAL, PGD_AT
 from torch import nn
 
-from bat.config import OneCycle, Packaged, Pgd, Recipe, SizedModel, Threat
+from bat.config import Adversary, OneCycle, Packaged, Pgd, Recipe, SizedModel, Threat
 from bat.data.dataset import Part, load_source
 from bat.models import Network, build
-from bat.training.loop import Inner, fit
+from bat.training.loop import fit
 from bat.training.losses import objective
 
 METHODS = {"natural": NATURAL, "pgd_at": PGD_AT, "bat": BAT}
@@ -38,10 +38,12 @@ def trained(
         label_smoothing=0.0,
         ema_decay=0.0,
     )
-    inner = Inner(Threat(norm="linf", eps=0.1), Pgd(steps=3, step_size=0.05), "eval")
+    adversary = Adversary(threat=Threat(norm="linf", eps=0.1), attack=Pgd(steps=3, step_size=0.05), attack_bn="eval")
     goal = objective(METHODS[method])
     atypical = torch.arange(len(source.train)) % 10 == 0
-    for _ in fit(model, source.train, objective=goal, recipe=recipe, seed=0, what=data, atypical=atypical, inner=inner):
+    for _ in fit(
+        model, source.train, objective=goal, recipe=recipe, seed=0, what=data, atypical=atypical, adversary=adversary
+    ):
         pass
     return model, source.test
 

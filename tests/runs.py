@@ -9,12 +9,12 @@ import torch
 from methods import PGD_AT
 from torch import Tensor, nn
 
-from bat.config import Compute, Method, Pgd, Recipe, SizedModel, Steps, Threat
+from bat.config import Adversary, Compute, Method, Pgd, Recipe, SizedModel, Steps, Threat
 from bat.config.specs import TrainSpec
 from bat.data.dataset import Part
 from bat.io.schemas import SCHEMAS
 from bat.models import Network, build
-from bat.training.loop import Epoch, Inner, fit
+from bat.training.loop import Epoch, fit
 from bat.training.losses import Batch, Objective, objective
 from bat.training.records import history_table, samples_table
 from bat.training.run import Trained
@@ -88,8 +88,10 @@ def run(
 ) -> tuple[Network, list[Epoch]]:
     model = network(part, name) if model is None else model
     goal = method if isinstance(method, Objective) else objective(method)
-    inner = Inner(THREAT, attack, attack_bn)
-    epochs = fit(model, part, objective=goal, recipe=recipe, seed=seed, what="a run", atypical=atypical, inner=inner)
+    adversary = Adversary(threat=THREAT, attack=attack, attack_bn=attack_bn)
+    epochs = fit(
+        model, part, objective=goal, recipe=recipe, seed=seed, what="a run", atypical=atypical, adversary=adversary
+    )
     return model, list(epochs)
 
 

@@ -65,7 +65,16 @@ EVALUATE = {
     "pgd": {"name": "pgd", "steps": 3, "step_size": 0.05, "restarts": 2},
     "ensemble": [{"name": "apgd_ce", "steps": 5, "restarts": 1, "rho": 0.75}],
 }
+
+
+def planned_run(method, without=None, *, base=None, role="method"):
+    """Return a run as the summary is told of it; without: what it leaves out."""
+    return {"method": method, "without": without, "base": base or method["name"], "role": role}
+
+
 SUMMARY = {"seed": 0, "confidence": 0.95, "bootstrap": 100, "questions": {"methods": [], "removal": []}}
+SUMMARY |= {"runs": [planned_run(BAT)]}
+RESULTS = {"experiment": "trial", "data": "digits", "model": MODEL, "recipe": RECIPE, "margin": 0.01}
 
 
 def command(stage, folder, **flags):
@@ -83,7 +92,7 @@ def call(stage, folder, **flags):
 
 
 def shard(first):
-    return {"spec": SUBSETS | {"first_model": first}, "data": "data.safetensors", "out": f"shard-{first}.parquet"}
+    return {"spec": SUBSETS | {"first_model": first}, "data": "data.safetensors", "shard": f"shard-{first}.parquet"}
 
 
 def scores(*shards, **changed):
@@ -107,13 +116,14 @@ def grouped(**changed):
 def evaluation(**changed):
     models = {"best": "best.safetensors", "last": "last.safetensors"}
     flags = {"spec": EVALUATE, "data": "data.safetensors"}
-    return flags | models | {"out": "attacked.parquet", "flags": "flags.parquet"} | changed
+    return flags | models | {"attacked": "attacked.parquet", "flags": "flags.parquet"} | changed
 
 
 def summary(*evaluations):
     outputs = {"by_seed": "by_seed.parquet", "summary": "summary.parquet", "comparisons": "comparisons.parquet"}
+    outputs |= {"runs": "runs.parquet"}
     outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv", "per_sample": "per_sample.parquet"}
-    inputs = {"test_groups": "test_groups.parquet", "evaluations": list(evaluations), "flags": ["flags.parquet"]}
+    inputs = {"test_groups": "test_groups.parquet", "attacked": list(evaluations), "flags": ["flags.parquet"]}
     inputs |= {"files": "files.parquet", "histories": ["history.parquet"]}
     return {"spec": SUMMARY} | inputs | outputs
 

@@ -17,6 +17,7 @@ from stages import (
     MODEL,
     NATURAL,
     RECIPE,
+    RESULTS,
     SCORES,
     SUBSETS,
     SUMMARY,
@@ -38,27 +39,28 @@ import bat.evaluation.stage
 from bat.cli import main
 from bat.config import Model, parse
 from bat.data.dataset import Part
+from bat.data.saved import read_data
 from bat.evaluation.own_model import read_weights
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
-from bat.io.tensors import read_data, read_tensors, write_tensors
+from bat.io.tensors import read_tensors, write_tensors
 from bat.models import build
 
 HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet", "records": ["records.parquet"]}
-HARMFUL |= {"out": "harmful.parquet"}
+HARMFUL |= {"harmful": "harmful.parquet"}
 ATYPICAL = {"what": "atypical", "fraction": None, "random": False}
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment")
-    call("data", folder, **digits(), out="data.safetensors", log="logs/data.log")
+    call("data", folder, **digits(), data="data.safetensors", log="logs/data.log")
     call("subsets", folder, **shard(0), log="logs/subsets.log")
     call("subsets", folder, **shard(10))
     call("scores", folder, **scores("shard-0.parquet", "shard-10.parquet"))
     null = {"threshold": SCORES["threshold"], "false_discovery_rate": 0.2, "shuffles": 2, "seed": 0}
-    flags = {"data": "data.safetensors", "memorization": "memorization.parquet", "out": "null_pairs.parquet"}
+    flags = {"data": "data.safetensors", "memorization": "memorization.parquet", "null_pairs": "null_pairs.parquet"}
     shards = ["shard-0.parquet", "shard-10.parquet"]
     call("null-pairs", folder, spec=null, shards=shards, **flags, log="null.log")
     call("train", folder, **training())
@@ -200,12 +202,10 @@ def test_results_are_written_for_papers_and_readers(copy):
     (copy / "benchmarks" / "train").mkdir(parents=True)
     for name, seconds in (("train/a", 60), ("summary", 120)):
         (copy / "benchmarks" / f"{name}.tsv").write_text(f"s\tcpu_time\n{seconds}\t0\n")
-    spec = {"experiment": "trial", "data": "digits", "model": MODEL, "recipe": RECIPE, "methods": ["bat"]}
-    spec |= {"weighted": ["bat"], "baseline": None, "retrained": None, "margin": 0.01}
-    tables = ("summary", "comparisons", "memorization", "test_groups", "null_pairs")
+    tables = ("summary", "comparisons", "runs", "memorization", "test_groups", "null_pairs")
     inputs = {name: f"{name}.parquet" for name in tables} | {"flags": "all_flags.parquet", "benchmarks": "benchmarks"}
     inputs["histories"] = ["history.parquet"]
-    call("results", copy, spec=spec, **inputs, markdown="summary.md", latex="summary.tex", out="results.md")
+    call("results", copy, spec=RESULTS, **inputs, markdown="summary.md", latex="summary.tex", page="results.md")
     page, markdown = (copy / "results.md").read_text(), (copy / "summary.md").read_text()
     assert page.startswith("## trial\n")
     assert markdown in page
@@ -216,19 +216,22 @@ def test_results_are_written_for_papers_and_readers(copy):
 
 
 def test_figures_are_written(experiment):
-    call("figure memorization", experiment, memorization="memorization.parquet", out=["m.pdf", "m.svg"])
-    data = {"data": "data.safetensors", "memorization": "memorization.parquet"}
-    call("figure gallery", experiment, **data, train_influence="train_influence.parquet", out=["g.pdf", "g.svg"])
-    call("figure curves", experiment, histories=["history.parquet"], test_groups="test_groups.parquet", out=["c.svg"])
-    call("figure weights", experiment, samples=["training_samples.parquet"], out=["w.svg"])
-    flags = {"per-sample": experiment / "per_sample.parquet", "out": experiment / "i.svg"}
-    main(["figure", "influence", "--methods", "bat", *(f"--{flag}={path}" for flag, path in flags.items())])
-    for name in ("tradeoff", "overfitting"):
-        flags = {"summary": experiment / "summary.parquet", "out": experiment / f"{name}.svg"}
-        main(["figure", name, "--methods", "bat=bat", *(f"--{flag}={path}" for flag, path in flags.items())])
-    drawn = ["m.pdf", "m.svg", "g.pdf", "g.svg", "c.svg", "w.svg", "i.svg", "tradeoff.svg", "overfitting.svg"]
+    kinds = ("memorization", "train_influence", "test_groups", "per_sample", "summary", "runs")
+    inputs = {name: f"{name}.parquet" for name in kinds} | {"data": "data.safetensors"}
+    inputs |= {"histories": ["history.parquet"], "samples": ["training_samples.parquet"]}
+    names = ("memorization", "gallery", "curves", "weights", "influence", "tradeoff", "overfitting")
+    drawn = [f"{name}.{ending}" for name in names for ending in ("pdf", "svg")]
+    call("figures", experiment, **inputs, out=drawn)
     for name in drawn:
         assert (experiment / name).stat().st_size > 5000
+
+
+def test_a_figure_needs_its_own_tables_alone(experiment, copy, capsys):
+    call("figures", copy, memorization="memorization.parquet", out=["memorization.png"])
+    line = fails(capsys, "figures", copy, memorization="memorization.parquet", out=["memorization.svg", "tradeoff.svg"])
+    assert "--runs is needed to draw this" in line
+    line = fails(capsys, "figures", copy, memorization="memorization.parquet", out=["x.svg"])
+    assert "x.svg: no such figure: take of memorization, gallery" in line
 
 
 def test_unknown_key_in_a_spec(copy, capsys):
@@ -245,18 +248,18 @@ def test_truncated_shard(copy, capsys):
 
 def test_shards_of_two_specs(copy, capsys):
     other = SUBSETS | {"first_model": 10, "recipe": SUBSETS["recipe"] | {"learning_rate": 0.05}}
-    call("subsets", copy, spec=other, data="data.safetensors", out="other.parquet")
+    call("subsets", copy, spec=other, data="data.safetensors", shard="other.parquet")
     line = fails(capsys, "scores", copy, **scores("shard-0.parquet", "other.parquet"))
     assert "spec.recipe.learning_rate 0.1 and 0.05" in line
 
 
 def test_shards_of_other_data(copy, capsys):
-    call("data", copy, **digits(split_seed=1), out="data.safetensors")
+    call("data", copy, **digits(split_seed=1), data="data.safetensors")
     assert "other data" in fails(capsys, "scores", copy, **scores("shard-0.parquet", "shard-10.parquet"))
 
 
 def test_too_many_samples_asked_of_the_data(copy, capsys):
-    line = fails(capsys, "data", copy, **digits(train_samples=1797), out="data.safetensors")
+    line = fails(capsys, "data", copy, **digits(train_samples=1797), data="data.safetensors")
     assert "lower them" in line
 
 
@@ -362,9 +365,9 @@ def test_equal_weights_are_attacked_once_and_reported_twice(copy, monkeypatch):
     calls = []
     once = bat.evaluation.stage.attacked
     monkeypatch.setattr(bat.evaluation.stage, "attacked", lambda *given: calls.append(1) or once(*given))
-    call("evaluate", copy, **evaluation(out="two.parquet", images="two.safetensors"))
+    call("evaluate", copy, **evaluation(attacked="two.parquet", images="two.safetensors"))
     assert len(calls) == 2
-    call("evaluate", copy, **evaluation(last="best.safetensors", out="one.parquet", images="one.safetensors"))
+    call("evaluate", copy, **evaluation(last="best.safetensors", attacked="one.parquet", images="one.safetensors"))
     assert len(calls) == 3
     table, images = pd.read_parquet(copy / "one.parquet"), load_file(copy / "one.safetensors")
     best, last = (table[table["checkpoint"] == name].drop(columns="checkpoint") for name in ("best", "last"))
@@ -378,7 +381,7 @@ def test_equal_weights_are_attacked_once_and_reported_twice(copy, monkeypatch):
 def test_too_few_subset_models_are_refused_when_the_data_is_read(copy, capsys, models, refused):
     # 84 of 120 are in a subset: each sample can be left out once by 4 models, not by 3
     spec = SUBSETS | {"first_model": 0, "models": 1, "recipe": RECIPE | {"epochs": 1}}
-    arguments = command("subsets", copy, spec=spec, data="data.safetensors", out="new.parquet")
+    arguments = command("subsets", copy, spec=spec, data="data.safetensors", shard="new.parquet")
     if not refused:
         main([*arguments, "--all-models", str(models)])
         return
@@ -392,26 +395,26 @@ def test_too_few_subset_models_are_refused_when_the_data_is_read(copy, capsys, m
 
 
 def test_evaluations_of_two_specs(copy, capsys):
-    call("evaluate", copy, **evaluation(spec=EVALUATE | {"seed": 1}, out="other.parquet"))
+    call("evaluate", copy, **evaluation(spec=EVALUATE | {"seed": 1}, attacked="other.parquet"))
     line = fails(capsys, "summary", copy, **summary("attacked.parquet", "other.parquet"))
     assert "different specs" in line
 
 
 def test_output_that_cannot_be_written(copy, capsys):
     (copy / "file").write_text("not a folder")
-    line = fails(capsys, "data", copy, **digits(), out="file/data.safetensors")
+    line = fails(capsys, "data", copy, **digits(), data="file/data.safetensors")
     assert "cannot be written" in line
 
 
 def test_log_that_cannot_be_written(copy, capsys):
     (copy / "file").write_text("not a folder")
-    line = fails(capsys, "data", copy, **digits(), out="data.safetensors", log="file/data.log")
+    line = fails(capsys, "data", copy, **digits(), data="data.safetensors", log="file/data.log")
     assert "choose another log" in line
 
 
 def test_error_goes_to_the_log_and_to_the_terminal(copy, capsys):
     with pytest.raises(SystemExit):
-        call("data", copy, **digits(train_samples=1), out="data.safetensors", log="data.log")
+        call("data", copy, **digits(train_samples=1), data="data.safetensors", log="data.log")
     assert "train_samples" in capsys.readouterr().err
     assert "train_samples" in (copy / "data.log").read_text()
 
@@ -423,13 +426,13 @@ def test_no_atypical_test_sample_leaves_that_group_out(copy):
     call("summary", copy, **summary("attacked.parquet"), log="summary.log")
     assert set(pd.read_parquet(copy / "summary.parquet")["group"]) == {"all", "typical"}
     assert "no test sample is atypical" in (copy / "summary.log").read_text()
-    main(f"figure tradeoff --summary {copy}/summary.parquet --methods bat=bat --out {copy}/t.svg".split())
+    main(f"figures --summary {copy}/summary.parquet --runs {copy}/runs.parquet --out {copy}/tradeoff.svg".split())
 
 
 # -- verify
 
 
-IMAGES = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"samples": "attacked.parquet"}
+IMAGES = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"attacked": "attacked.parquet"}
 
 
 @pytest.fixture
@@ -477,7 +480,8 @@ import torch
 
 from bat.config import SizedModel
 from bat.models import build
-from bat.io.tensors import read_data, read_tensors
+from bat.io.tensors import read_tensors
+from bat.data.saved import read_data
 
 
 def model():

@@ -13,7 +13,7 @@ from methods import BAT, but
 from bat import statistics
 from bat.config import Steps, Without
 from bat.evaluation.comparison import HIGHER, comparison_table
-from bat.evaluation.under_attack import METRICS, summary
+from bat.evaluation.summary import METRICS, summary_table
 from bat.scores.estimators import Rates, effect_table, group_table, influence_table, memorization_table
 from bat.statistics import bootstrap_interval, holm, near_chance, paired_p_value
 from bat.training.awp import perturbed
@@ -219,7 +219,7 @@ def test_seeds_that_are_alike_do_not_deviate():
         for seed in range(3)
         for index in range(10)
     ]
-    table = summary(pd.DataFrame(rows), confidence=0.95, bootstrap=10, seed=0)
+    table = summary_table(pd.DataFrame(rows), confidence=0.95, bootstrap=10, seed=0)
     assert (table["seed_deviation"] == 0).all()
 
 

@@ -36,9 +36,10 @@ from stages import (
 
 import bat.io.files
 from bat.cli import main
+from bat.data.saved import read_data
 from bat.io.files import provenance
 from bat.io.tables import read_table_with_facts, write_table
-from bat.io.tensors import read_data, read_tensors, write_tensors
+from bat.io.tensors import read_tensors, write_tensors
 from bat.training.checkpoints import Checkpoint
 
 torch.set_num_threads(1)
@@ -60,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "data", folder, **digits(split_seed=seed) | {"out": f"{name}.safetensors", "files": f"{name}-files.parquet"}
         )
     (folder / "data-files.parquet").rename(folder / "files.parquet")
-    call("subsets", folder, spec=FEW, data="data.safetensors", out="shard.parquet")
+    call("subsets", folder, spec=FEW, data="data.safetensors", shard="shard.parquet")
     call("scores", folder, **scores("shard.parquet"))
     table, facts = read_table_with_facts(folder / "memorization.parquet", "memorization")
     about = provenance("robust_memorization", **without_kind(facts))
@@ -157,7 +158,7 @@ def test_parts_of_an_evaluation_by_another_spec_are_made_anew(folder: Path, unfi
     for spec in (EVALUATE | {"seed": 1}, EVALUATE | {"threat": THREAT | {"eps": 0.04}}):
         call("evaluate", folder, **evaluation(spec=spec, log="log"))
         assert (folder / "log").read_text().count(f"{OTHER}: made anew") >= 4
-        call("evaluate", folder, **evaluation(spec=spec, out="fresh.parquet"))
+        call("evaluate", folder, **evaluation(spec=spec, attacked="fresh.parquet"))
         assert (folder / "attacked.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
 
 
@@ -169,7 +170,7 @@ def test_parts_of_an_evaluation_of_other_weights_are_made_anew(folder: Path, unf
         write_tensors(folder / f"{name}.safetensors", weights, provenance("model", **without_kind(facts)))
     call("evaluate", folder, **evaluation(log="log"))
     assert (folder / "log").read_text().count(f"{OTHER}: made anew") >= 4
-    call("evaluate", folder, **evaluation(out="fresh.parquet"))
+    call("evaluate", folder, **evaluation(attacked="fresh.parquet"))
     assert (folder / "attacked.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
 
 
@@ -383,7 +384,7 @@ def test_score_tables_of_two_specs_are_refused(table: str, folder: Path, capsys:
 
 
 def test_scores_of_other_subset_models_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call("subsets", folder, spec=FEW | {"seed": 1}, data="data.safetensors", out="shard.parquet")
+    call("subsets", folder, spec=FEW | {"seed": 1}, data="data.safetensors", shard="shard.parquet")
     flags = {"data": "data.safetensors", "memorization": "memorization.parquet", "shards": ["shard.parquet"]}
     line = fails(capsys, "null-pairs", folder, spec=NULL, **flags, out="x.parquet")
     assert "memorization.parquet: of other subset models than" in line

@@ -4,7 +4,19 @@
 No key has a default here: an experimental choice lives in ``config/``.
 """
 
-from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, Pgd, Square, Threat, check_steps
+from bat.config.attacks import (
+    Adversary,
+    ApgdCe,
+    ApgdT,
+    Attack,
+    Ensemble,
+    EvaluationPgd,
+    FabT,
+    Pgd,
+    Square,
+    Threat,
+    check_steps,
+)
 from bat.config.compute import Compute
 from bat.config.data import SOURCES, Cached, Data, ImageFolder, Npz, Packaged, Published, share, split_sizes
 from bat.config.experiment import (
@@ -21,6 +33,7 @@ from bat.config.experiment import (
 from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
 from bat.config.reading import check_files, load, parse, schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
+from bat.config.runs import figures_of, is_weighted, questions, runs_of, shards_of
 from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
 from bat.config.sweeps import Sweep, expand
@@ -45,6 +58,7 @@ __all__ = [
     "NAME",
     "SOURCES",
     "STRICT",
+    "Adversary",
     "ApgdCe",
     "ApgdT",
     "Attack",
@@ -98,11 +112,16 @@ __all__ = [
     "check_steps",
     "compared",
     "expand",
+    "figures_of",
+    "is_weighted",
     "load",
     "parse",
+    "questions",
     "removal_pairs",
     "removal_runs",
+    "runs_of",
     "schema",
+    "shards_of",
     "share",
     "split_sizes",
     "subset_size",

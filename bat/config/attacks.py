@@ -132,3 +132,17 @@ Ensemble = Annotated[
     # so that an error speaks of the form that was meant
     Discriminator(lambda value: "tier" if isinstance(value, str) else "attacks"),
 ]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Adversary:
+    """What makes training adversarial, and what correctness is recorded under."""
+
+    threat: Threat
+    attack: Pgd
+    attack_bn: Literal["eval", "train"]
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "Adversary":
+        check_steps(self.threat, {"attack": self.attack})
+        return self

@@ -20,6 +20,7 @@ from bat.config.ranges import (
     EpochsOrNone,
     Fraction,
     Margin,
+    Minutes,
     Models,
     ModelsOrNone,
     Name,
@@ -92,9 +93,7 @@ class Training:
         description="Epochs from one measurement of accuracies to the next, at most all; the last epoch is always "
         "measured. Only a measured epoch can be the best.",
     )
-    checkpoint_minutes: int = Field(
-        ge=0,
-        le=10_000,
+    checkpoint_minutes: Minutes = Field(
         description="Minutes after which an epoch's end is kept on disk, so that a killed run goes on there; 0 for "
         "each epoch. Changes no result and reruns nothing.",
     )

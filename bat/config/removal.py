@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from bat.config.ranges import Fraction, Name, Threshold, distinct
+from bat.config.ranges import Fraction, Name, RunName, Threshold, distinct
 from bat.config.strict import STRICT
 from bat.config.training import Method
 from bat.config.words import meant
@@ -51,12 +51,22 @@ class Without:
         return f"{'random_' if self.random else ''}{self.what}{share}"
 
 
+Role = Literal["method", "variant", "control", "removal", "random"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Run:
-    """A method, trained with all samples or without some."""
+    """A method, trained with all samples or without some.
+
+    base: the method that it is a variant of, or whose samples are removed; its own name for neither.
+    role: method (of training.methods), variant (of training.sweeps), control (BAT with a score that is no
+    memorization), removal, or random (without as many random samples as its twin).
+    """
 
     method: Method
     without: Without | None
+    base: RunName
+    role: Role
 
     @property
     def name(self) -> str:
@@ -80,7 +90,15 @@ def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]
             f"{meant(removal.method, names)}"
         )
     runs = {f"{base.name}_without_{without.name}": without for without in _cases(removal)}
-    return tuple(Run(method=replace(base, name=name), without=without) for name, without in runs.items())
+    return tuple(
+        Run(
+            method=replace(base, name=name),
+            without=without,
+            base=base.name,
+            role="random" if without.random else "removal",
+        )
+        for name, without in runs.items()
+    )
 
 
 def check_fractions(fractions: Sequence[float], samples: int) -> None:

@@ -1,20 +1,28 @@
 """What each stage depends on besides its input files, as the workflow hands it over (--spec)."""
 
-from typing import Literal
+import json
+from dataclasses import asdict
+from typing import Any, Literal
 
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config import (
     STRICT,
+    Adversary,
+    Cached,
     Compute,
+    Config,
     Data,
     Ensemble,
     EvaluationPgd,
+    FileScores,
     Method,
     Model,
     Pgd,
+    Published,
     Recipe,
+    Run,
     ScoresFormat,
     Threat,
     Without,
@@ -22,6 +30,8 @@ from bat.config import (
     check_measured,
     check_resamples,
     check_steps,
+    questions,
+    runs_of,
 )
 from bat.config.ranges import (
     BatchSize,
@@ -43,6 +53,23 @@ from bat.config.ranges import (
 )
 
 
+def as_json(spec: Any) -> str:
+    """Return a spec as the command line takes it; the order of keys in a file makes no difference."""
+    return json.dumps(asdict(spec), sort_keys=True)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DownloadSpec(Cached):
+    """What a download depends on."""
+
+    @classmethod
+    def of(cls, config: Config) -> "DownloadSpec":
+        """Return that of an experiment on a published data set."""
+        if not isinstance(config.data, Published):
+            raise ValueError(f"data set {config.data.name} is not downloaded")
+        return cls(name=config.data.name, cache=config.data.cache)
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataSpec:
     """What the data set depends on, besides its source."""
@@ -50,19 +77,10 @@ class DataSpec:
     data: Data
     subsample: Subsample
 
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Adversary:
-    """What makes training adversarial, and what correctness is recorded under."""
-
-    threat: Threat
-    attack: Pgd
-    attack_bn: Literal["eval", "train"]
-
-    @model_validator(mode="after")
-    def _sensible(self) -> "Adversary":
-        check_steps(self.threat, {"attack": self.attack})
-        return self
+    @classmethod
+    def of(cls, config: Config) -> "DataSpec":
+        """Return that of an experiment."""
+        return cls(data=config.data, subsample=config.subsample)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -79,6 +97,24 @@ class SubsetsSpec:
     models: Models
     adversary: Adversary | None
 
+    @classmethod
+    def of(cls, config: Config, *, first_model: int, robust: bool = False) -> "SubsetsSpec":
+        """Return that of the shard that starts with a model; robust: of those trained adversarially."""
+        stage, training = config.memorization, config.training
+        return cls(
+            model=stage.model or config.model,
+            subset_fraction=stage.subset_fraction,
+            design=stage.design,
+            seed=stage.seed,
+            recipe=stage.recipe,
+            compute=config.compute,
+            first_model=first_model,
+            models=stage.models_per_shard,
+            adversary=Adversary(threat=config.threat, attack=stage.robust.attack, attack_bn=training.attack_bn)
+            if robust
+            else None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScoresSpec:
@@ -87,6 +123,16 @@ class ScoresSpec:
     threshold: Threshold
     false_discovery_rate: DiscoveryRate
     confidence: Confidence
+
+    @classmethod
+    def of(cls, config: Config) -> "ScoresSpec":
+        """Return that of an experiment."""
+        stage = config.memorization
+        return cls(
+            threshold=stage.threshold,
+            false_discovery_rate=stage.false_discovery_rate,
+            confidence=stage.confidence,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -98,6 +144,17 @@ class NullPairsSpec:
     shuffles: Shuffles
     seed: Seed
 
+    @classmethod
+    def of(cls, config: Config) -> "NullPairsSpec":
+        """Return that of an experiment."""
+        stage = config.memorization
+        return cls(
+            threshold=stage.threshold,
+            false_discovery_rate=stage.false_discovery_rate,
+            shuffles=stage.shuffles,
+            seed=stage.seed,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImportScoresSpec:
@@ -105,6 +162,13 @@ class ImportScoresSpec:
 
     format: ScoresFormat
     threshold: Threshold
+
+    @classmethod
+    def of(cls, config: Config) -> "ImportScoresSpec":
+        """Return that of an experiment whose scores come from a file."""
+        if not isinstance(config.scores, FileScores):
+            raise ValueError("the scores of this experiment come from subset models")
+        return cls(format=config.scores.format, threshold=config.memorization.threshold)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -130,6 +194,24 @@ class TrainSpec:
         check_measured(self.recipe, self.measure_every, self.early_stop, "")
         return self
 
+    @classmethod
+    def of(cls, config: Config, run: Run, seed: int) -> "TrainSpec":
+        """Return that of one run with one seed."""
+        stage = config.training
+        return cls(
+            model=config.model,
+            threat=config.threat,
+            recipe=stage.recipe,
+            compute=config.compute,
+            attack=stage.attack,
+            attack_bn=stage.attack_bn,
+            measure_every=stage.measure_every,
+            early_stop=stage.early_stop,
+            method=run.method,
+            without=run.without,
+            seed=seed,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AttackSpec:
@@ -153,20 +235,50 @@ class EvaluateSpec(AttackSpec):
 
     model: Model
 
+    @classmethod
+    def of(cls, config: Config) -> "EvaluateSpec":
+        """Return that of an experiment, the same for all runs."""
+        stage = config.evaluation
+        return cls(
+            model=config.model,
+            threat=config.threat,
+            seed=stage.seed,
+            batch_size=stage.batch_size,
+            pgd=stage.pgd,
+            ensemble=stage.ensemble,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SummarySpec:
-    """What the summary depends on, besides its tables. questions: by name, pairs of runs that are compared."""
+    """What the summary depends on, besides its tables.
+
+    runs: what was trained; questions: by name, pairs of runs that are compared.
+    """
 
     seed: Seed
     confidence: Confidence
     bootstrap: Bootstrap
+    runs: tuple[Run, ...]
     questions: dict[str, tuple[tuple[RunName, RunName], ...]]
 
     @model_validator(mode="after")
     def _sensible(self) -> "SummarySpec":
         check_resamples(self.bootstrap, self.confidence, "")
         return self
+
+    @classmethod
+    def of(cls, config: Config) -> "SummarySpec":
+        """Return that of an experiment."""
+        stage = config.evaluation
+        asked = {name: tuple(pairs) for name, pairs in questions(config).items()}
+        return cls(
+            seed=stage.seed,
+            confidence=stage.confidence,
+            bootstrap=stage.bootstrap,
+            runs=runs_of(config),
+            questions=asked,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -175,21 +287,29 @@ class HarmfulSpec:
 
     threshold: Threshold
 
+    @classmethod
+    def of(cls, config: Config) -> "HarmfulSpec":
+        """Return that of an experiment."""
+        return cls(threshold=config.removal.harmful_threshold)
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ResultsSpec:
-    """What the page of results depends on, besides the tables.
-
-    methods, weighted: names of all methods, and of those with BAT's weights; retrained: the method trained without
-    some samples, None for none.
-    """
+    """What the page of results depends on, besides the tables."""
 
     experiment: Name
     data: str
     model: Model
     recipe: Recipe
-    methods: tuple[RunName, ...]
-    weighted: tuple[RunName, ...]
-    baseline: RunName | None
-    retrained: RunName | None
     margin: Margin
+
+    @classmethod
+    def of(cls, config: Config) -> "ResultsSpec":
+        """Return that of an experiment."""
+        return cls(
+            experiment=config.experiment,
+            data=config.data.name,
+            model=config.model,
+            recipe=config.training.recipe,
+            margin=config.evaluation.margin,
+        )

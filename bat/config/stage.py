@@ -5,9 +5,13 @@ import yaml
 from bat import config
 from bat.io.files import replacing
 from bat.io.journal import Journal
+from bat.io.outputs import Yaml
 
 
-def schema(journal: Journal, *, out: str) -> None:
-    """Write the JSON schema of configuration files as YAML."""
+def schema(journal: Journal, *, out: Yaml) -> None:
+    """Write the JSON schema of configuration files as YAML.
+
+    out: the schema
+    """
     with replacing(out) as temporary:
         temporary.write_text(yaml.safe_dump(config.schema(), sort_keys=False, allow_unicode=True, width=110))

@@ -38,7 +38,7 @@ def expand(methods: Sequence[Method], sweeps: Sequence[Sweep]) -> tuple[Method, 
     Raises:
         ValueError: a method or key does not exist, a value is wrong for the key, or two methods have one name.
     """
-    expanded = [*methods, *(method for sweep in sweeps for method in _swept(methods, sweep))]
+    expanded = [*methods, *(method for sweep in sweeps for method in swept(methods, sweep))]
     seen: set[str] = set()
     for method in expanded:
         if method.name in seen:
@@ -47,7 +47,8 @@ def expand(methods: Sequence[Method], sweeps: Sequence[Sweep]) -> tuple[Method, 
     return tuple(expanded)
 
 
-def _swept(methods: Sequence[Method], sweep: Sweep) -> Iterator[Method]:
+def swept(methods: Sequence[Method], sweep: Sweep) -> Iterator[Method]:
+    """Yield the methods of one sweep. Raises as ``expand``."""
     where = f"training.sweeps: method {sweep.method}, key {sweep.key}"
     base = next((method for method in methods if method.name == sweep.method), None)
     if base is None:

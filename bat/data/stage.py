@@ -1,46 +1,51 @@
 """Data sets: downloaded once, read once, split and written as one file that all other stages map into memory."""
 
-import json
 import os
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
-from bat.config import Cached, parse
-from bat.config.specs import DataSpec
+from bat.config.specs import DataSpec, DownloadSpec
 from bat.data.dataset import DataSet, split
+from bat.data.saved import write_data
 from bat.data.sources import Source, open_source
 from bat.io.files import provenance, replacing
 from bat.io.journal import Journal
+from bat.io.outputs import Json, Parquet, Safetensors
 from bat.io.tables import write_table
-from bat.io.tensors import write_data
 
 
-def download(journal: Journal, *, spec: str, out: str) -> None:
-    """Download a published data set to its cache, unless it is there, and write a receipt."""
+def download(journal: Journal, *, spec: DownloadSpec, receipt: Json) -> None:
+    """Download a published data set to its cache, unless it is there, and write a receipt.
+
+    receipt: says that a whole copy is there
+    """
     from bat.data import downloading
 
-    plan = parse(Cached, spec, "--spec")
-    downloading.download(plan)
-    journal.line(f"a whole copy of {plan.name} is in {plan.cache}")
-    with replacing(out) as temporary:
-        temporary.write_text(provenance("download", name=plan.name) + "\n", encoding="utf-8")
+    downloading.download(spec)
+    journal.line(f"a whole copy of {spec.name} is in {spec.cache}")
+    with replacing(receipt) as temporary:
+        temporary.write_text(provenance("download", name=spec.name) + "\n", encoding="utf-8")
 
 
-def data(journal: Journal, *, spec: str, out: str, files: str) -> None:
-    """Read a data set from its source, split it, and write it as one file, with a table of its samples and files."""
-    plan = parse(DataSpec, spec, "--spec")
-    source = open_source(plan.data, threads=int(os.environ["OMP_NUM_THREADS"]))
+def data(journal: Journal, *, spec: DataSpec, data: Safetensors, files: Parquet) -> None:
+    """Read a data set from its source, split it, and write it as one file, with a table of its samples and files.
+
+    data: the data set
+    files: one row per sample: split, index, class, file
+    """
+    source = open_source(spec.data, threads=int(os.environ["OMP_NUM_THREADS"]))
     for note in source.notes:
         journal.line(note)
-    data = split(source, plan.data, subsample=plan.subsample)
-    counts = ", ".join(f"{len(part)} {name}" for name, part in data.parts().items())
-    journal.line(f"{counts} samples of {data.classes} classes")
-    digest = data.digest()
+    found = split(source, spec.data, subsample=spec.subsample)
+    counts = ", ".join(f"{len(part)} {name}" for name, part in found.parts().items())
+    journal.line(f"{counts} samples of {found.classes} classes")
+    digest = found.digest()
     # a pool has no test part of its own
     sizes = {"train": len(source.train.labels), "test": len((source.test or source.train).labels)}
-    write_data(out, data, provenance("data", spec=json.loads(spec), digest=digest, source=sizes))
-    write_table(files, "files", file_table(data, source), provenance("files", spec=json.loads(spec), data=digest))
+    write_data(data, found, provenance("data", spec=asdict(spec), digest=digest, source=sizes))
+    write_table(files, "files", file_table(found, source), provenance("files", spec=asdict(spec), data=digest))
 
 
 def file_table(data: DataSet, source: Source) -> pd.DataFrame:

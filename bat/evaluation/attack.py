@@ -15,45 +15,60 @@ from torch import Tensor, nn
 from bat.attacks.ball import random_start
 from bat.attacks.gradient import ascent, cross_entropy
 from bat.config import parse
-from bat.config.ranges import SMALLEST_EPS
+from bat.config.ranges import SMALLEST_EPS, BatchSize, Seed
 from bat.config.specs import AttackSpec
 from bat.data.dataset import Part
+from bat.data.saved import device_named
 from bat.errors import BatError
 from bat.evaluation.flags import is_random, probe
 from bat.evaluation.own_model import check_outputs, read_model, weights_digest
-from bat.evaluation.stage import attacked
-from bat.evaluation.under_attack import attackable
+from bat.evaluation.stage import attack_all
 from bat.io.files import provenance
 from bat.io.journal import Journal
 from bat.io.npz import as_labels, open_npz, read_array
+from bat.io.outputs import Parquet, Safetensors
 from bat.io.tables import write_table
 from bat.io.tensors import read_tensors, write_tensors
-from bat.models.inputs import device_named
+from bat.models import attackable
 from bat.seeds import derive_seed, uniform
 
 
 def attack(
     journal: Journal,
     *,
-    model: str,
-    architecture: str | None,
-    data: str,
+    model: Path | str,
+    architecture: str | None = None,
+    data: Path,
     norm: str,
     eps: float,
-    ensemble: str,
-    batch_size: int,
-    seed: int,
-    out: str,
-    flags: str,
-    images: str | None,
-    device: str,
+    ensemble: str = "standard",
+    batch_size: BatchSize = 256,
+    seed: Seed = 0,
+    out: Parquet,
+    flags: Parquet,
+    images: Safetensors | None = None,
+    device: str = "auto",
 ) -> None:
-    """Attack a model of the user's on the images of an npz file; write per-sample results and flags."""
+    """Attack a model of the user's on the images of an npz file; write per-sample results and flags.
+
+    model: module:function, a function that returns a torch.nn.Module from images in [0, 1] to logits; or a TorchScript
+        file; both are programs: run only what you trust. Or, with --architecture, a safetensors file of weights
+    architecture: a network of the config, as in resnet18 or small_cnn:16 (a width after the colon)
+    data: npz file: x (n, c, h, w), uint8 or floats in [0, 1]; y (n,) integers
+    norm: linf or l2
+    eps: largest perturbation, for pixels in [0, 1]
+    ensemble: fast or standard (default: AutoAttack's standard)
+    batch_size: images in one forward pass (default: 256)
+    seed: seed of the attacks' random numbers (default: 0)
+    out: results, one row per image
+    flags: signs that the result may be too high
+    images: also write the strongest adversarial images found
+    """
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     where = device_named(device)
     # the user's code may change the folder
-    out, flags = os.path.abspath(out), os.path.abspath(flags)  # noqa: PTH100
-    images = images and os.path.abspath(images)  # noqa: PTH100
+    out, flags, images = out.absolute(), flags.absolute(), images and images.absolute()
+    model = str(model)
     # PGD-20 stands beside the ensemble, so that the gap between them is seen
     pgd = {"name": "pgd", "steps": 20, "step_size": eps / 8, "restarts": 1}
     threat = {"norm": norm, "eps": eps}
@@ -79,7 +94,7 @@ def attack(
             journal.line(f"{folder}: left by another model, or by a random one: starts anew")
             shutil.rmtree(folder)
         write_tensors(folder / _SAID, said, provenance("said", **about))
-        table, flagged, strongest = attacked(journal, network, part, plan, folder, about, before)
+        table, flagged, strongest = attack_all(journal, network, part, plan, folder, about, before)
     finally:
         if here in sys.path:
             sys.path.remove(here)
@@ -155,7 +170,7 @@ def _check_folder(folder: Path) -> None:
             raise BatError(f"{path}: not of an unfinished attack: choose another --out, or remove it")
 
 
-def _read_images(path: str) -> Part:
+def _read_images(path: Path) -> Part:
     """Read x (n, c, h, w), uint8 or floating in [0, 1], and y (n,) from an npz file."""
     with open_npz(path) as arrays:
         x, y = (read_array(arrays, name) for name in ("x", "y"))

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from bat.evaluation.under_attack import METRICS, groups_of
+from bat.evaluation.summary import METRICS, groups_of
 from bat.seeds import derive_seed
 from bat.statistics import ROUNDING, Floats, bootstrap_interval, holm, paired_p_value
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from bat.attacks.gradient import ascent, cross_entropy
 from bat.data.dataset import Part
-from bat.evaluation.under_attack import attackable, clean_logits
+from bat.models import attackable
+from bat.training.measure import clean_logits
 
 _LOOKED_AT = 512
 """Samples behind the flags that need forward passes of their own."""

@@ -1,10 +1,9 @@
-"""What statements stand on: trainings that worked, and models enough. Rules that are fixed before the numbers."""
+"""Trainings that failed, with which nothing is compared. Rules that are fixed before the numbers."""
 
 from collections.abc import Collection
 
 import pandas as pd
 
-from bat.planning.cost import models_to_find
 from bat.statistics import ROUNDING, near_chance
 
 FAR = 0.1
@@ -44,42 +43,6 @@ def failures(histories: pd.DataFrame, *, chance: float, natural: Collection[str]
         if reasons:
             found[str(run)] = "; ".join(reasons)
     return found
-
-
-def none_atypical(
-    scores: pd.DataFrame,
-    groups: pd.DataFrame,
-    *,
-    models: int,
-    fraction: float | None,
-    threshold: float,
-    false_discovery_rate: float | None,
-) -> str:
-    """Say why no sample of ``groups`` is atypical, and what would help.
-
-    scores, groups: as in scores/memorization.parquet and scores/test_groups.parquet; models: K, 0 for scores from a
-    file, for which fraction and false_discovery_rate are None.
-    """
-    rare = scores.loc[scores["atypical"], "label"].value_counts()
-    pairs = int(groups["label"].map(rare).sum())
-    if not pairs:
-        return (
-            "there is no atypical training sample of the same class to influence it: lower memorization.threshold "
-            f"({threshold:g})"
-        )
-    if fraction is None or false_discovery_rate is None:
-        return f"the scores' file holds no influence over memorization.threshold ({threshold:g})"
-    needed = models_to_find(threshold, fraction, pairs=pairs, false_discovery_rate=false_discovery_rate)
-    over = f"none of {pairs} pairs has an influence over memorization.threshold ({threshold:g})"
-    if needed is None:
-        return f"{over} that is significant with {models} models: raise memorization.subset_models or the threshold"
-    if models >= needed:
-        return f"{over}, and {models} models are enough to find one: lower memorization.threshold"
-    return (
-        f"{over} that is significant with {models} models: raise memorization.subset_models to {needed} or more, with "
-        f"which any influence over the threshold is significant at a false discovery rate of {false_discovery_rate:g} "
-        "(a strong one also with fewer), or lower memorization.threshold"
-    )
 
 
 def _percent(accuracy: float) -> str:

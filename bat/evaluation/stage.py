@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,51 +15,59 @@ from bat.attacks.ensemble import members, tier
 from bat.config import parse
 from bat.config.specs import AttackSpec, EvaluateSpec, SummarySpec
 from bat.data.dataset import Part
+from bat.data.saved import load_data
 from bat.errors import BatError
-from bat.evaluation import under_attack as evaluation
 from bat.evaluation.comparison import comparison_table
 from bat.evaluation.flags import Probe, find_flags, probe
 from bat.evaluation.grounds import failures
+from bat.evaluation.summary import accuracies_by_seed, run_table, summary_table
+from bat.evaluation.under_attack import evaluate as evaluated
+from bat.evaluation.under_attack import sample_table
 from bat.io.files import provenance, replacing
 from bat.io.journal import Journal
+from bat.io.outputs import Csv, Parquet, Safetensors
 from bat.io.tables import check_labels, check_one_data_set, read_table, read_table_with_facts, write_table
 from bat.io.tensors import kept, write_tensors
-from bat.models.inputs import check_one_training, read_data, read_model
+from bat.models.saved import check_one_training, read_model
 from bat.statistics import majority_share
 
 
 def evaluate(
     journal: Journal,
     *,
-    spec: str,
-    data: str,
-    best: str,
-    last: str,
-    out: str,
-    flags: str,
-    images: str | None,
-    device: str,
+    spec: EvaluateSpec,
+    data: Path,
+    best: Path,
+    last: Path,
+    attacked: Parquet,
+    flags: Parquet,
+    images: Safetensors | None = None,
+    device: str = "auto",
 ) -> None:
-    """Attack the best and last weights of one model; write per-sample results and flags."""
-    plan = parse(EvaluateSpec, spec, "--spec")
-    samples, digest = read_data(data, device)
-    parts = Path(f"{out}.parts")
+    """Attack the best and last weights of one model; write per-sample results and flags.
+
+    attacked: one row per checkpoint and test sample
+    flags: signs that the robust accuracy may be too high
+    images: also keep the strongest adversarial images found, which bat verify can check
+    """
+    samples, digest = load_data(data, device)
+    parts = Path(f"{attacked}.parts")
     tables, found_flags, strongest = [], [], {}
     before: dict[str, Tensor] = {}
-    models = {path: read_model(path, plan.model, samples, (data, digest)) for path in (best, last)}
+    models = {path: read_model(path, spec.model, samples, (data, digest)) for path in (best, last)}
     check_one_training((best, models[best][1]), (last, models[last][1]))
     for checkpoint, path in (("best", best), ("last", last)):
         model, facts = models[path]
-        about = {"spec": json.loads(spec), "training": facts["spec"], "data": digest}
+        about = {"spec": asdict(spec), "training": facts["spec"], "data": digest}
         weights = model.state_dict()
         # often the last epoch is the best: the same weights are not attacked again
         if not before or not all(torch.equal(weights[name], tensor) for name, tensor in before.items()):
             try:
-                said = probe(model, samples.test, plan.batch_size)
+                said = probe(model, samples.test, spec.batch_size)
             except BatError as error:
                 raise BatError(f"{path}: {error}") from error
-            table, flagged, x_adv = attacked(
-                journal, model, samples.test, plan, parts / checkpoint, about | {"weights": facts["digest"]}, said
+            table, flagged, x_adv = attack_all(
+                journal, model, samples.test, spec, parts / checkpoint, about | {"weights": facts["digest"]}, said
             )
         before, strongest[checkpoint] = weights, x_adv.clone()
         this = {"method": facts["spec"]["method"]["name"], "seed": facts["spec"]["seed"], "checkpoint": checkpoint}
@@ -68,15 +77,15 @@ def evaluate(
     if images:
         write_tensors(images, strongest, provenance("images", **about))
     write_table(flags, "flags", pd.concat(found_flags, ignore_index=True), provenance("flags", **about))
-    write_table(out, "attacked", result, provenance("attacked", **about))
+    write_table(attacked, "attacked", result, provenance("attacked", **about))
     shutil.rmtree(parts)
 
 
-def attacked(
+def attack_all(
     journal: Journal,
     model: nn.Module,
     part: Part,
-    plan: EvaluateSpec | AttackSpec,
+    spec: EvaluateSpec | AttackSpec,
     folder: Path,
     about: dict[str, Any],
     before: Probe,
@@ -87,77 +96,86 @@ def attacked(
     outputs are written. A batch is taken up again only if all of ``about`` is the same. before: what
     ``probe`` found of the model.
     """
-    ensemble = members(plan.ensemble)
-    batches = torch.split(torch.arange(len(part), device=part.labels.device), plan.batch_size)
+    ensemble = members(spec.ensemble)
+    batches = torch.split(torch.arange(len(part), device=part.labels.device), spec.batch_size)
     with journal.work():
         found = [
             kept(
                 folder / f"{number:04d}.safetensors",
                 provenance("part", **about),
                 partial(
-                    evaluation.evaluate,
+                    evaluated,
                     model,
                     part,
                     rows,
-                    threat=plan.threat,
-                    pgd_attack=plan.pgd,
+                    threat=spec.threat,
+                    pgd_attack=spec.pgd,
                     ensemble=ensemble,
-                    seed=plan.seed,
+                    seed=spec.seed,
                 ),
                 journal.line,
             )
             for number, rows in enumerate(journal.bar(batches, len(batches), "batches"))
         ]
         joined = {name: torch.cat([tensors[name].cpu() for tensors in found]) for name in found[0]}
-        table = evaluation.sample_table(part, joined, ensemble)
+        table = sample_table(part, joined, ensemble)
         nonfinite = int(joined["nonfinite"].sum())
-        flagged = find_flags(model, part, table, batch_size=plan.batch_size, before=before, nonfinite=nonfinite)
+        flagged = find_flags(model, part, table, batch_size=spec.batch_size, before=before, nonfinite=nonfinite)
     for row in flagged[flagged["raised"]].itertuples():
         journal.line(f"flag {row.flag}: {row.value:g} is over {row.limit:g}: {row.meaning}")
-    return table.assign(tier=tier(plan.ensemble)), flagged, joined["x_adv"]
+    return table.assign(tier=tier(spec.ensemble)), flagged, joined["x_adv"]
 
 
 def summary(
     journal: Journal,
     *,
-    spec: str,
-    test_groups: str,
-    evaluations: list[str],
-    flags: list[str],
-    files: str,
-    histories: list[str],
-    per_sample: str,
-    by_seed: str,
-    summary: str,
-    comparisons: str,
-    all_flags: str,
-    raised: str,
+    spec: SummarySpec,
+    test_groups: Path,
+    attacked: list[Path],
+    flags: list[Path],
+    files: Path,
+    histories: list[Path],
+    per_sample: Parquet,
+    by_seed: Parquet,
+    summary: Parquet,
+    comparisons: Parquet,
+    runs: Parquet,
+    all_flags: Parquet,
+    raised: Csv,
 ) -> None:
     """Join the evaluations of all models and the groups of test samples.
 
     Writes all per-sample results, accuracies of groups, runs against one another, and the flags. What no comparison can
     stand on is found in the histories of training, and kept with the tables.
+
+    flags: flags.parquet of each run, from stage evaluate
+    per_sample: one row per run, checkpoint and test sample
+    by_seed: one row per run and group
+    summary: one row per method and group, over seeds
+    comparisons: one row per pair of runs and group, paired by seed and sample
+    runs: one row per run: what it is for, and what it is compared with
+    all_flags: the flags of all runs
+    raised: those that are raised
     """
-    plan = parse(SummarySpec, spec, "--spec")
     groups = read_table(test_groups, "test_groups")
     tables, specs = [], []
-    for path in evaluations:
+    for path in attacked:
         table, facts = read_table_with_facts(path, "attacked")
         for _, rows in table.groupby("checkpoint"):
             check_labels(test_groups, groups, "test_index", rows["test_index"].to_numpy(), rows["label"].to_numpy())
         tables.append(table)
         specs.append(facts["spec"])
         if facts["spec"] != specs[0]:
-            raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
+            raise BatError(f"{attacked[0]} and {path} were evaluated by different specs: evaluate both again")
     flagged = [read_table_with_facts(path, "flags") for path in flags]
     for path, (_, about) in zip(flags, flagged, strict=True):
         if about["spec"] != specs[0]:
-            raise BatError(f"{evaluations[0]} and {path} were evaluated by different specs: evaluate both again")
-    check_one_data_set(test_groups, files, *evaluations, *flags, *histories)
+            raise BatError(f"{attacked[0]} and {path} were evaluated by different specs: evaluate both again")
+    check_one_data_set(test_groups, files, *attacked, *flags, *histories)
     columns = ["test_index", "atypical", "max_influence", "memorization"]
     samples = pd.concat(tables, ignore_index=True).merge(groups[columns], on="test_index", how="left")
     found = pd.concat([table for table, _ in flagged], ignore_index=True)
-    name = tier(parse(EvaluateSpec, json.dumps(specs[0]), evaluations[0]).ensemble)
+    name = tier(parse(EvaluateSpec, json.dumps(specs[0]), str(attacked[0])).ensemble)
     trained, natural = _histories(histories)
     labels = read_table(files, "files").query("split == 'train'")["label"]
     chance = majority_share(labels.to_numpy())
@@ -170,23 +188,24 @@ def summary(
     counts = trained.groupby("method")["trained_samples"].min()
     left_out = {str(run): int(len(labels) - count) for run, count in counts.items()}
     with journal.work():
-        seeds = evaluation.accuracies_by_seed(samples, confidence=plan.confidence)
-        drawn: Any = {"confidence": plan.confidence, "bootstrap": plan.bootstrap, "seed": plan.seed}
-        means = evaluation.summary(samples, **drawn)
-        compared = comparison_table(samples, plan.questions, failed=failed, left_out=left_out, **drawn)
+        seeds = accuracies_by_seed(samples, confidence=spec.confidence)
+        drawn: Any = {"confidence": spec.confidence, "bootstrap": spec.bootstrap, "seed": spec.seed}
+        means = summary_table(samples, **drawn)
+        compared = comparison_table(samples, spec.questions, failed=failed, left_out=left_out, **drawn)
     if not (means["group"] == "atypical").any():
         journal.line("no test sample is atypical: the summary has no rate of that group")
     write_table(per_sample, "per_sample", samples, provenance("per_sample", spec=specs[0], data=facts["data"]))
-    about = {"spec": json.loads(spec), "evaluation": specs[0], "tier": name, "failed": failed, "data": facts["data"]}
+    about = {"spec": asdict(spec), "evaluation": specs[0], "tier": name, "failed": failed, "data": facts["data"]}
     write_table(by_seed, "by_seed", seeds.assign(tier=name), provenance("by_seed", **about))
     write_table(summary, "summary", means.assign(tier=name), provenance("summary", **about))
     write_table(comparisons, "comparisons", compared.assign(tier=name), provenance("comparisons", **about))
+    write_table(runs, "runs", run_table(spec.runs, spec.questions), provenance("runs", **about))
     write_table(all_flags, "flags", found, provenance("flags", **about))
     with replacing(raised) as temporary:
         found[found["raised"]].drop(columns="raised").to_csv(temporary, index=False)
 
 
-def _histories(paths: list[str]) -> tuple[pd.DataFrame, set[str]]:
+def _histories(paths: list[Path]) -> tuple[pd.DataFrame, set[str]]:
     """Read the histories of all runs and seeds; return them with the names of those trained on clean images alone."""
     tables, natural = [], set()
     for path in paths:

@@ -1,5 +1,7 @@
 """Check stored results: reload model and adversarial images, and recompute every flag of correctness."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
@@ -8,28 +10,34 @@ from bat.attacks.ensemble import check_allowed, margins
 from bat.attacks.gradient import predictions
 from bat.config import parse
 from bat.config.specs import EvaluateSpec
+from bat.data.saved import load_data
 from bat.errors import BatError
-from bat.evaluation.under_attack import attackable
 from bat.io.journal import Journal
 from bat.io.tables import read_table_with_facts
 from bat.io.tensors import read_tensors
-from bat.models.inputs import read_data, read_model
+from bat.models import attackable
+from bat.models.saved import read_model
 
 
-def verify(journal: Journal, *, data: str, best: str, last: str, images: str, samples: str, device: str) -> None:
+def verify(
+    journal: Journal, *, data: Path, best: Path, last: Path, images: Path, attacked: Path, device: str = "auto"
+) -> None:
     """Recompute what attacked.parquet says of the clean images and of the strongest adversarial ones.
+
+    images: the adversarial images, from stage evaluate
+    attacked: attacked.parquet, from stage evaluate
 
     Raises:
         BatError: an image lies outside the threat model, or a sample's result differs; names the first.
     """
-    table, facts = read_table_with_facts(samples, "attacked")
-    plan = parse(EvaluateSpec, facts["spec"], samples)
-    dataset, digest = read_data(data, device)
+    table, facts = read_table_with_facts(attacked, "attacked")
+    plan = parse(EvaluateSpec, facts["spec"], str(attacked))
+    dataset, digest = load_data(data, device)
     if facts["data"] != digest:
-        raise BatError(f"{samples}: made from other data than {data}: give the data set that it was made from")
+        raise BatError(f"{attacked}: made from other data than {data}: give the data set that it was made from")
     stored, of_images = read_tensors(images, "images")
     if of_images | {"kind": "attacked"} != facts:
-        raise BatError(f"{images} and {samples} are not of one evaluation: evaluate again")
+        raise BatError(f"{images} and {attacked} are not of one evaluation: evaluate again")
     test = dataset.test
     for checkpoint, path in (("best", best), ("last", last)):
         model, _ = read_model(path, plan.model, dataset, (data, digest))
@@ -60,7 +68,7 @@ def verify(journal: Journal, *, data: str, best: str, last: str, images: str, sa
             if len(differs):
                 first = rows["test_index"].iloc[differs[0]]
                 raise BatError(
-                    f"{samples}, checkpoint {checkpoint}: {column} of {len(differs)} samples differs from what model "
+                    f"{attacked}, checkpoint {checkpoint}: {column} of {len(differs)} samples differs from what model "
                     f"and images give, first of sample {first}: model, images and table are not of one run"
                 )
         broken = int((clean > 0).sum() - (again["robust_correct"]).sum())

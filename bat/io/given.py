@@ -17,7 +17,7 @@ _KINDS = (
 )
 
 
-def located(path: str) -> Path:
+def located(path: str | Path) -> Path:
     """Return a path with ``~`` expanded.
 
     Raises:
@@ -48,8 +48,10 @@ def open_file(path: Path) -> BufferedReader:
     return path.open("rb")
 
 
-def watched(path: str) -> list[str]:
+def watched(path: str | None) -> list[str]:
     """Return what is there of a data set's path: its folders train and test, or the file. Stage data tells the rest."""
+    if path is None:
+        return []
     try:
         root = located(path)
         return [

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from struct import error as StructError
 from typing import IO, Any
 
@@ -43,7 +44,7 @@ _DAMAGE = (
 class Arrays:
     """An open npz file: ``members`` are its arrays by name."""
 
-    path: str
+    path: str | Path
     archive: zipfile.ZipFile
     members: dict[str, zipfile.ZipInfo]
 
@@ -57,7 +58,7 @@ class Arrays:
 
 
 @contextmanager
-def open_npz(path: str) -> Iterator[Arrays]:
+def open_npz(path: str | Path) -> Iterator[Arrays]:
     """Open an npz file; a leading ``~`` is the user's home.
 
     Raises:
@@ -112,6 +113,17 @@ def read_array(arrays: Arrays, name: str) -> NDArray[Any]:
     if not dtype.isnative:
         array = array.byteswap(inplace=True).view(dtype.newbyteorder("="))
     return array.reshape(shape[::-1]).T if fortran else array.reshape(shape)
+
+
+def array_shape(arrays: Arrays, name: str) -> tuple[int, ...]:
+    """Return the shape of an array, from its header alone. Raises BatError: there is none, or it is damaged."""
+    if name not in arrays:
+        raise BatError(f"{arrays.path}: has no array {name} (it has {arrays.listed() or 'none'}): add it")
+    try:
+        with arrays.archive.open(arrays.members[name]) as stream:
+            return _header(stream)[0]
+    except _DAMAGE as error:
+        raise BatError(f"{arrays.path}: array {name} cannot be read as npz ({reason(error)}): {_DO}") from error
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:

@@ -192,6 +192,19 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("weight", pa.float64()),
         ]
     ),
+    "runs": pa.schema(
+        [
+            ("method", pa.string()),
+            ("base", pa.string()),
+            ("role", pa.string()),
+            ("objective", pa.string()),
+            ("weighted", pa.bool_()),
+            ("removed", pa.string()),
+            ("fraction", pa.float64()),
+            ("twin", pa.string()),
+            ("compared_with", pa.list_(pa.string())),
+        ]
+    ),
     "harmful": pa.schema(
         [
             ("train_index", pa.int64()),

@@ -50,14 +50,16 @@ def read_table_with_facts(path: str | Path, name: str) -> tuple[pd.DataFrame, di
     return table.to_pandas(), facts
 
 
-def check_one_data_set(*paths: str | None, data: tuple[str, str] | None = None) -> None:
+def check_one_data_set(*paths: str | Path | None, data: tuple[str | Path, str] | None = None) -> None:
     """Compare the digests of the data that tables were made from. data: path and digest of the data set itself.
 
     Raises:
         BatError: a table is of another data set than the first, or than ``data``; names both files.
     """
     first = data
-    for path in filter(None, paths):
+    for path in paths:
+        if path is None:
+            continue
         digest = json.loads(_read(path, pq.read_metadata)[1] or "{}").get("data")
         if first is None:
             first = path, digest
@@ -68,7 +70,7 @@ def check_one_data_set(*paths: str | None, data: tuple[str, str] | None = None) 
             )
 
 
-def check_one_run(*paths: str) -> None:
+def check_one_run(*paths: str | Path) -> None:
     """Compare the provenance of tables that one run of a stage writes together.
 
     Raises:
@@ -103,7 +105,7 @@ def pack(bits: NDArray[np.bool_]) -> list[bytes]:
     return [row.tobytes() for row in np.packbits(bits, axis=1)]
 
 
-def unpack(column: "pd.Series[Any]", samples: int, where: str) -> NDArray[np.bool_]:
+def unpack(column: "pd.Series[Any]", samples: int, where: str | Path) -> NDArray[np.bool_]:
     """Unpack a column of ``pack`` to (models, samples) bool.
 
     Raises:

@@ -5,12 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
 from bat.io.files import KEY, check_kind, check_seal, replacing, seal, unsealed
 
@@ -64,32 +62,3 @@ def kept(
     tensors = make()
     write_tensors(path, tensors, about)
     return tensors
-
-
-def write_data(path: str | Path, data: DataSet, about: str) -> None:
-    """Write a data set as one safetensors file."""
-    tensors = {
-        "classes": torch.tensor(data.classes),
-        "pixel_max": torch.tensor(data.train.pixel_max),
-    }
-    for name, part in data.parts().items():
-        tensors |= {f"{name}_pixels": part.pixels, f"{name}_labels": part.labels, f"{name}_index": part.index}
-    write_tensors(path, tensors, json.dumps(json.loads(about) | {"class_names": data.class_names}, sort_keys=True))
-
-
-def read_data(path: str | Path) -> DataSet:
-    """Read a data set that ``write_data`` wrote: its tensors are the file, mapped into memory, not a copy.
-
-    Raises:
-        BatError: the file is missing, damaged, or of another kind.
-    """
-    tensors, facts = read_tensors(path, "data")
-    pixel_max = int(tensors["pixel_max"])
-    train, validation, test = (
-        Part(tensors[f"{name}_pixels"], tensors[f"{name}_labels"], tensors[f"{name}_index"], pixel_max)
-        for name in ("train", "validation", "test")
-    )
-    classes = int(tensors["classes"])
-    # without names, a class is named by its number
-    names = facts.get("class_names") or map(str, range(classes))
-    return DataSet(train, validation, test, classes, tuple(names))

@@ -159,3 +159,17 @@ _FIXED: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
     "wrn_28_10": partial(wide_resnet, 28, 10),
     "wrn_34_10": partial(wide_resnet, 34, 10),
 }
+
+
+@contextmanager
+def attackable(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` in evaluation mode with its parameters out of the graph, and restore both."""
+    found = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    with mode(model, training=False):
+        for parameter, _ in found:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter, required in found:
+                parameter.requires_grad_(required)

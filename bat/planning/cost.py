@@ -1,11 +1,9 @@
 """What an experiment will cost and what precision it will buy, before it is run: jobs, hours, disk, standard errors."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.special import ndtri
 
 from bat.config import SOURCES, Config, share, split_sizes
 from bat.data.dataset import DataSet, Part
@@ -25,40 +23,6 @@ class Stage:
     def hours(self) -> float:
         """Hours of all jobs, one after the other."""
         return self.jobs * self.seconds / 3600
-
-
-def worst_standard_error(models: int, fraction: float) -> float:
-    """Return the largest standard error that memorization and influence can have with so many subset models.
-
-    Both are differences of two means of 0 or 1, one over fraction * models models and one over the others; the variance
-    of a mean is at most 1/4 over their number. With fraction = 0.7 this is 1.09 / sqrt(models).
-    """
-    return math.sqrt(_worst_variance_of_one(fraction) / models)
-
-
-def models_for(standard_error: float, fraction: float) -> int:
-    """Return the least number of subset models whose worst standard error is at most ``standard_error``."""
-    # 1e-9: a whole number must not become the next one by rounding
-    return math.ceil(_worst_variance_of_one(fraction) / standard_error**2 * (1 - 1e-9))
-
-
-def models_to_find(influence: float, fraction: float, *, pairs: int, false_discovery_rate: float) -> int | None:
-    """Return the least number K of subset models with which an influence this large is significant; None if it is 0.
-
-    The z-test's standard error is at most sqrt(v / K) with v = 0.25 / fraction + 0.25 / (1 - fraction), and a pair that
-    is the only one found among ``pairs`` needs a p-value of at most q = false_discovery_rate / pairs (Benjamini and
-    Hochberg's first step), so K = v (z / influence)^2 with z the normal quantile of 1 - q. Where many pairs have an
-    influence, or a sample is nearly always or never right, fewer models do. This is of the influence that is measured:
-    a true one of that size is measured at or over it in half of all cases.
-    """
-    if influence <= 0:
-        return None
-    z = max(float(-ndtri(false_discovery_rate / pairs)), 0.0)
-    return max(math.ceil(_worst_variance_of_one(fraction) * (z / influence) ** 2 * (1 - 1e-9)), 1)
-
-
-def _worst_variance_of_one(fraction: float) -> float:
-    return 0.25 / fraction + 0.25 / (1 - fraction)
 
 
 def random_data(config: Config) -> DataSet:

@@ -11,27 +11,40 @@ import torch
 from bat.config import Config, FileScores, Model, check_files, expand, load, removal_runs
 from bat.config.specs import DataSpec
 from bat.data.dataset import DataSet
+from bat.data.saved import device_named, read_data
 from bat.errors import BatError
 from bat.io.journal import Journal
-from bat.io.tensors import read_data, read_tensors
+from bat.io.tensors import read_tensors
 from bat.models import build
-from bat.models.inputs import device_named
-from bat.planning.cost import Stage, data_path, disk, models_for, random_data, size, table, worst_standard_error
+from bat.planning.cost import Stage, data_path, disk, random_data, size, table
 from bat.planning.timing import STANDING, evaluation_seconds, first_step, method_seconds, subset_seconds
+from bat.scores.precision import models_for, worst_standard_error
 
 FIGURES = 4
 """Jobs of the workflow that draw."""
 
 
 def plan(
-    journal: Journal, *, base: str, configfile: list[str], config: list[str], standard_error: float | None, device: str
+    journal: Journal,
+    *,
+    base: str = "config/config.yaml",
+    configfile: list[str] | None = None,
+    config: list[str] | None = None,
+    standard_error: float | None = None,
+    device: str = "auto",
 ) -> None:
-    """Print the jobs, hours, memory and disk of an experiment, and the standard error that its subset models give."""
+    """Print the jobs, hours, memory and disk of an experiment, and the standard error that its subset models give.
+
+    base: a complete configuration
+    configfile: files that change it, as for snakemake
+    config: further changes, KEY=VALUE, as for snakemake
+    standard_error: also say how many subset models this one takes
+    """
     if standard_error is not None and not 1e-6 <= standard_error < 1:
         raise BatError(f"--standard-error is {standard_error}: give a number from 0.000001 to below 1")
     threads = int(os.environ["OMP_NUM_THREADS"])
     torch.set_num_threads(threads)
-    experiment, where = load(base, *configfile, settings=config), device_named(device)
+    experiment, where = load(base, *(configfile or ()), settings=config or ()), device_named(device)
     check_files(experiment)
     data, origin = _data(experiment)
     data = data.to(where)

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from bat.attacks.ensemble import members
-from bat.config import Attack, Config, Method, Natural, Pgd, PgdAt, Recipe, subset_size
-from bat.config.specs import TrainSpec
+from bat.config import Adversary, Attack, Config, Method, Pgd, Recipe, subset_size
+from bat.config.specs import SubsetsSpec, TrainSpec
 from bat.data.dataset import DataSet, Part
-from bat.evaluation.under_attack import correct, evaluate, robustly_correct
+from bat.evaluation.under_attack import evaluate
 from bat.models import Network, build
+from bat.scores.subsets import NATURAL, answers, epochs_on
 from bat.training import run as training
-from bat.training.loop import Epoch, Inner, fit
+from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
 
 T = TypeVar("T")
@@ -39,10 +40,6 @@ _SMALLEST = 8
 _GENTLE = 1e-6
 """A learning rate under which random labels do no harm."""
 
-_NATURAL = Natural(name="natural", objective="natural")
-_ROBUST = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)
-"""How subset models are trained."""
-
 _LOOSE = 1e-6
 """An eps under which every sample stands, so that an attack works on all."""
 
@@ -51,30 +48,28 @@ def first_step(config: Config, data: DataSet) -> None:
     """Train one step, so that what happens once in a process has happened."""
     model = build(config.subset_model, data.train, classes=data.classes, seed=0)
     part = _first(data.train, min(_SMALLEST, len(data.train)))
-    next(_gentle_epochs(config, model, part, _NATURAL, config.memorization.recipe, config.training.attack))
+    next(_gentle_epochs(config, model, part, NATURAL, config.memorization.recipe, config.training.attack))
 
 
 def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
     """Return the seconds that training and recording one subset model take; robust: adversarially, and under attack."""
-    plan = config.memorization
-    attack, method = plan.robust.attack, _ROBUST if robust else _NATURAL
-    size = subset_size(len(data.train), plan.subset_fraction)
+    spec = SubsetsSpec.of(config, first_model=0, robust=robust)
+    gentle = replace(spec, recipe=replace(spec.recipe, learning_rate=_GENTLE))
+    size = subset_size(len(data.train), spec.subset_fraction)
     start = now()
-    model = build(config.subset_model, _first(data.train, size), classes=data.classes, seed=0)
+    model = build(spec.model, _first(data.train, size), classes=data.classes, seed=0)
     building = now() - start
 
     def epoch(count: int) -> float:
-        return typical_epoch(_gentle_epochs(config, model, _first(data.train, count), method, plan.recipe, attack))
+        return typical_epoch(epochs_on(model, _first(data.train, count), gentle, seed=0, what="plan"))
 
     def record(count: int) -> float:
-        part = _first(data.train, count)
-        if robust:
-            return repeated(lambda: robustly_correct(model, part, threat=config.threat, attack=attack, seed=0))
-        return repeated(lambda: correct(model, part))
+        share = count / len(data.train)
+        parts = {name: _first(part, max(1, round(share * len(part)))) for name, part in data.parts().items()}
+        few = DataSet(parts["train"], parts["validation"], parts["test"], data.classes)
+        return repeated(lambda: answers(model, few, spec, seed=0))
 
-    everything = sum(len(part) for part in data.parts().values())
-    recording = seconds_for(len(data.train), record) * everything / len(data.train)
-    return building + plan.recipe.epochs * seconds_for(size, epoch) + recording
+    return building + spec.recipe.epochs * seconds_for(size, epoch) + seconds_for(len(data.train), record)
 
 
 def method_seconds(config: Config, data: DataSet, method: Method) -> float:
@@ -226,7 +221,7 @@ def _gentle_epochs(
         seed=0,
         what="plan",
         atypical=torch.arange(len(part), device=part.labels.device) % 20 == 0,
-        inner=Inner(config.threat, attack, config.training.attack_bn),
+        adversary=Adversary(threat=config.threat, attack=attack, attack_bn=config.training.attack_bn),
         compute=config.compute,
     )
 

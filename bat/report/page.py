@@ -1,93 +1,116 @@
-"""Tables for papers, and the page of results: text from tables alone."""
+"""The page of results: what the tables say, in words."""
 
-import math
+import os
+import platform
 from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
+import torch
 from tabulate import tabulate
 
-from bat.evaluation.comparison import GROUNDLESS, HIGHER, LOWER
-from bat.evaluation.under_attack import METRICS
-from bat.report.verdicts import Verdict, points
+from bat.config.specs import ResultsSpec
+from bat.evaluation.comparison import HIGHER, LOWER
+from bat.report.tables import MARKDOWN, accuracy_table, difference_table, training_table
+from bat.report.verdicts import Verdict, better, finding_a, finding_b
+from bat.scores.precision import none_atypical
 
-MARKDOWN, LATEX = "github", "latex_booktabs"
+_CHECKPOINTS = ("last", "best")
+_QUESTIONS = {
+    "methods": "Methods minus the baseline",
+    "pairs": "Further pairs",
+    "removal": "Training without some samples",
+}
 
 
-def accuracy_table(summary: pd.DataFrame, runs: Sequence[str], *, form: str) -> str:
-    """Return accuracies in percent with intervals, after the last epoch: a row a run and group of test samples.
+class Tables(NamedTuple):
+    """What the page is made from: tables of an experiment, as files of these names hold them. None: not there.
 
-    summary: as in evaluation/summary.parquet; form: ``MARKDOWN`` or ``LATEX``.
+    about, scored: the facts of summary and memorization.
     """
-    last = summary[summary["checkpoint"] == "last"]
-    rows = []
-    for run in runs:
-        for group, cells in last[last["method"] == run].groupby("group", sort=False):
-            by_metric = cells.set_index("metric")[["accuracy", "ci_low", "ci_high"]]
-            found = [by_metric.loc[metric].to_numpy(dtype=float) for metric in METRICS]
-            percent = [f"{mean:z.1f} [{low:z.1f}, {high:z.1f}]" for mean, low, high in (100 * cell for cell in found)]
-            rows.append([run, f"{group} ({cells['samples'].iloc[0]})", *percent])
-    headers = ["method", "test samples", "clean", "PGD", last["tier"].iloc[0]]
-    return tabulate(rows, headers, tablefmt=form, disable_numparse=True)
+
+    summary: pd.DataFrame
+    about: dict[str, Any]
+    comparisons: pd.DataFrame
+    runs: pd.DataFrame
+    flags: pd.DataFrame
+    memorization: pd.DataFrame
+    scored: dict[str, Any]
+    test_groups: pd.DataFrame
+    histories: pd.DataFrame
+    null_pairs: pd.DataFrame | None
+    harmful: pd.DataFrame | None
+    robust_effects: pd.DataFrame | None
 
 
-def difference_table(comparisons: pd.DataFrame, question: str, checkpoint: str) -> str:
-    """Return paired differences in points with intervals, at the best or last epoch, as Markdown: a row a pair of runs.
-
-    A star marks those that comparisons (as in evaluation/comparisons.parquet) call higher or lower; where there is
-    nothing to compare, the cell says so in place of a difference.
-    """
-    chosen = (comparisons["question"] == question) & (comparisons["checkpoint"] == checkpoint)
-    columns = [(group, metric) for group in ("typical", "atypical") for metric in ("clean", "robust")]
-    rows = []
-    for (method, baseline), cells in comparisons[chosen].groupby(["method", "baseline"], sort=False):
-        by_column = {(cell["group"], cell["metric"]): cell for _, cell in cells.iterrows()}
-        row = [f"{method} - {baseline}"]
-        for column in columns:
-            cell = by_column.get(column)
-            if cell is None:
-                row.append("no sample")
-            elif cell["verdict"] in GROUNDLESS:
-                row.append(cell["verdict"])
-            else:
-                star = "*" if cell["verdict"] in (HIGHER, LOWER) else ""
-                row.append(points(cell["difference"], cell["ci_low"], cell["ci_high"]) + star)
-        rows.append(row)
-    headers = ["compared", *(f"{group}, {metric}" for group, metric in columns)]
-    return tabulate(rows, headers, tablefmt=MARKDOWN, disable_numparse=True)
+def methods_of(runs: pd.DataFrame) -> list[str]:
+    """Return the names of the runs with all samples."""
+    return list(runs.loc[runs["removed"].isna(), "method"])
 
 
-def training_table(histories: pd.DataFrame) -> str:
-    """Return what runs were trained on and how well they fit it, in percent, as Markdown: a row a run.
-
-    histories: rows of models/{run}/seed-{s}/history.parquet. Means over seeds; robust: under the attack of training.
-    A group without samples has no accuracy.
-    """
-    rows = []
-    for run, epochs in histories.groupby("method", sort=False):
-        best, last = epochs[epochs["best"]], epochs.groupby("seed").tail(1)
-        rows.append(
-            [
-                run,
-                f"{epochs['trained_samples'].mean():.0f}",
-                f"{best['epoch'].mean():.0f} of {last['epoch'].mean():.0f}",
-                *(
-                    ", ".join(_percent(each, f"{split}_all_pgd") for each in (best, last))
-                    for split in ("train", "validation")
-                ),
-                *(
-                    " / ".join(_percent(last, f"train_{group}_{metric}") for metric in ("clean", "pgd"))
-                    for group in ("typical", "atypical")
-                ),
-            ]
-        )
-    headers = ["run", "trained on", "best epoch", "robust, training: best, last", "robust, validation: best, last"]
-    headers += ["typical training, clean / robust", "atypical training, clean / robust"]
-    return tabulate(rows, headers, tablefmt=MARKDOWN, disable_numparse=True)
+def warnings_of(tables: Tables) -> list[str]:
+    """Return what no answer can stand on: trainings that failed, groups without a sample."""
+    failed = [
+        f"The training of `{run}` failed, so that no comparison with it counts: {reason}."
+        for run, reason in tables.about["failed"].items()
+    ]
+    return failed + _empty(tables.memorization, tables.test_groups, tables.scored)
 
 
-def _percent(rows: pd.DataFrame, name: str) -> str:
-    accuracy = rows[f"{name}_accuracy"].mean()
-    return "no sample" if math.isnan(accuracy) else f"{100 * accuracy:z.1f}"
+def verdicts_of(tables: Tables, margin: float) -> list[Verdict]:
+    """Return the answers to the paper's questions, findings first."""
+    runs, compared = tables.runs, tables.comparisons
+    verdicts: list[Verdict] = []
+    for base in runs.loc[runs["removed"].notna(), "base"].unique():
+        means = tables.summary
+        row = (means["method"] == base) & (means["group"] == "atypical") & (means["metric"] == "robust")
+        accuracy = float(means.loc[row & (means["checkpoint"] == "last"), "accuracy"].mean())
+        verdicts += finding_a(compared, runs, base=base, robust_accuracy=accuracy, margin=margin)
+        verdicts.append(finding_b(compared, runs, base=base, margin=margin))
+    weighted = set(runs.loc[runs["weighted"], "method"])
+    for question in ("methods", "pairs"):
+        pairs = compared.loc[compared["question"] == question, ["method", "baseline"]].drop_duplicates()
+        verdicts += [
+            better(compared, question, method, baseline, checkpoint=checkpoint, margin=margin)
+            for checkpoint in _CHECKPOINTS
+            for method, baseline in pairs.itertuples(index=False)
+            if method in weighted and baseline not in weighted
+        ]
+    return verdicts
+
+
+def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], benchmarks: Path) -> str:
+    """Return the page as Markdown. benchmarks: the folder of Snakemake's records of jobs."""
+    means, about, scored, groups = tables.summary, tables.about, tables.scored, tables.test_groups
+    threat, models, percent = about["evaluation"]["threat"], scored["models"], f"{about['spec']['confidence']:.0%}"
+    facts = [
+        f"{len(tables.memorization)} training and {len(groups)} test samples of {spec.data}; {spec.model.name}"
+        + (f", width {spec.model.width}" if hasattr(spec.model, "width") else "")
+        + f"; {spec.recipe.epochs} epochs; {means['seeds'].max()} seeds a method, paired",
+        f"threat: {threat['norm']} {threat['eps']:g}; robust accuracy (tier): {about['tier']}",
+        f"{tables.memorization['atypical'].sum()} training and {groups['atypical'].sum()} test samples are atypical ("
+        + (f"{models} subset models" if models else "scores from a file")
+        + ")",
+        *_chance(tables.null_pairs),
+        *_harm(tables.harmful, tables.robust_effects),
+        _raised(tables.flags),
+        _cost(benchmarks),
+        f"intervals: {percent}, bootstrap over seeds and test samples, paired; a star marks differences whose "
+        "interval excludes 0 and whose paired permutation test passes Holm's correction over the rows of its "
+        "table that are compared; where no epoch is named, figures are of the last one; the best is chosen on "
+        "validation samples",
+    ]
+    accuracies = accuracy_table(means, methods_of(tables.runs), form=MARKDOWN)
+    parts = {f"Accuracy in percent, {percent} intervals": accuracies}
+    for question, checkpoint in product(_QUESTIONS, _CHECKPOINTS):
+        if (tables.comparisons["question"] == question).any():
+            heading = f"{_QUESTIONS[question]}, {checkpoint} epoch: differences in points"
+            parts[heading] = difference_table(tables.comparisons, question, checkpoint)
+    parts["Training, accuracies in percent, robust under the attack of training"] = training_table(tables.histories)
+    figures = ["tradeoff", "overfitting"] + ["finding_a", "finding_b"] * bool(tables.runs["removed"].notna().any())
+    return page(spec.experiment, facts, warnings, verdicts_of(tables, spec.margin), figures, parts)
 
 
 def page(
@@ -110,3 +133,76 @@ def page(
     sections += [f"![{name.replace('_', ' ')}](figures/{name}.svg)" for name in figures]
     sections += [f"### {heading}\n\n{text}" for heading, text in parts.items()]
     return "\n\n".join(sections) + "\n"
+
+
+def _empty(scores: pd.DataFrame, groups: pd.DataFrame, about: dict[str, Any]) -> list[str]:
+    """Say which group has no test sample, and what would help. about: the facts of the scores."""
+    if not groups["atypical"].any():
+        spec = about["spec"]
+        reason = none_atypical(
+            scores,
+            groups,
+            models=about["models"],
+            fraction=spec.get("shards", {}).get("spec.subset_fraction"),
+            threshold=spec["threshold"],
+            false_discovery_rate=spec.get("false_discovery_rate"),
+        )
+        return [f"No test sample is atypical, so nothing is said of such samples: {reason}."]
+    if groups["atypical"].all():
+        return ["No test sample is typical, so nothing is said of such samples: raise memorization.threshold."]
+    return []
+
+
+def _chance(table: pd.DataFrame | None) -> list[str]:
+    """Say how many influence pairs were found, and how many by chance."""
+    if table is None:
+        return []
+    shuffled = table.iloc[1:]
+    if shuffled.empty:
+        return []
+    return [
+        f"influence pairs on test samples that are significant and over the threshold: {table['found'].iloc[0]} of "
+        f"{table['pairs'].iloc[0]}; with the models' results shuffled {shuffled['found'].mean():.2f} (mean of "
+        f"{len(shuffled)} shuffles), where the threshold alone would take {shuffled['over_threshold'].mean():.0f}"
+    ]
+
+
+def _harm(divided: pd.DataFrame | None, effects: pd.DataFrame | None) -> list[str]:
+    """Say how many atypical samples are harmful, and how many lower the robust accuracy of typical samples."""
+    lines = []
+    if divided is not None:
+        lines.append(f"{divided['harmful'].sum()} of {len(divided)} atypical training samples are harmful")
+    if effects is not None:
+        counts = {
+            name: int((effects["robust_significant"] & (sign * effects["robust_effect"] > 0)).sum())
+            for name, sign in ((LOWER, -1), (HIGHER, 1))
+        }
+        models = effects["models"].max() if len(effects) else 0
+        lines.append(
+            f"robust subset models ({models}): of {len(effects)} atypical training samples {counts[LOWER]} lower and "
+            f"{counts[HIGHER]} raise the robust accuracy of typical test samples significantly"
+        )
+    return lines
+
+
+def _raised(table: pd.DataFrame) -> str:
+    """Say which signs of overestimated robustness were found."""
+    raised = table[table["raised"]].groupby("flag")["method"]
+    found = "; ".join(f"{flag} on {len(names)} models ({', '.join(sorted(set(names)))})" for flag, names in raised)
+    return f"signs of overestimated robustness: {found or 'none'}"
+
+
+def _cost(folder: Path) -> str:
+    """Say what the jobs took, by Snakemake's own records, and on what."""
+    records = [pd.read_csv(path, sep="\t") for path in sorted(folder.rglob("*.tsv"))]
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        processor = named[0].partition(":")[2].strip() if named else processor
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    taken = sum(record["s"].sum() for record in records) / 60
+    return (
+        f"{sum(map(len, records))} jobs of one thread, {taken:.0f} minutes one after the other; "
+        f"{os.cpu_count()} cores of {processor}, {device}; Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )

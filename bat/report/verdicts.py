@@ -22,11 +22,14 @@ class Verdict(NamedTuple):
     evidence: str
 
 
-def finding_a(comparisons: pd.DataFrame, *, base: str, robust_accuracy: float, margin: float) -> list[Verdict]:
+def finding_a(
+    comparisons: pd.DataFrame, runs: pd.DataFrame, *, base: str, robust_accuracy: float, margin: float
+) -> list[Verdict]:
     """Say whether memorizing atypical samples raises accuracy on atypical test samples, clean and robust.
 
-    comparisons: as in evaluation/comparisons.parquet; base: the method retrained; robust_accuracy: of it on atypical
-    test samples: where that is less than the clean loss, the answer says that robustness had no more to lose.
+    comparisons, runs: as in evaluation/comparisons.parquet and runs.parquet; base: the method retrained;
+    robust_accuracy: of it on atypical test samples: where that is less than the clean loss, the
+    answer says that robustness had no more to lose.
 
     Of the runs without atypical or the most memorized samples, the one with the largest loss of clean accuracy is
     looked at: shown, if the loss is, both against training with all samples and against training without as many
@@ -36,7 +39,10 @@ def finding_a(comparisons: pd.DataFrame, *, base: str, robust_accuracy: float, m
     """
     rows = _rows(comparisons, "removal", "last", "atypical")
     clean = rows[(rows["metric"] == "clean") & (rows["baseline"] == base)]
-    clean = clean[clean["method"].str.match(f"{base}_without_(?:atypical|top_)")]
+    memorized = runs[(runs["role"] == "removal") & runs["removed"].isin(["atypical", "top"])].set_index("method")[
+        "twin"
+    ]
+    clean = clean[clean["method"].isin(memorized.index)]
     questions = (
         "(a) memorizing atypical samples raises clean accuracy on atypical test samples",
         "(a) it raises their robust accuracy less",
@@ -44,7 +50,7 @@ def finding_a(comparisons: pd.DataFrame, *, base: str, robust_accuracy: float, m
     if clean.empty:
         return [Verdict(question, f"{NOTHING}: no atypical test sample", "") for question in questions]
     cases = [
-        (loss, _cell(rows, loss["method"], loss["method"].replace("_without_", "_without_random_"), "clean"))
+        (loss, _cell(rows, loss["method"], memorized[loss["method"]], "clean"))
         for _, loss in clean.sort_values("difference", kind="stable").iterrows()
     ]
     loss, twin = next((case for case in cases if not _groundless(case)), cases[0])
@@ -71,7 +77,7 @@ def finding_a(comparisons: pd.DataFrame, *, base: str, robust_accuracy: float, m
     ]
 
 
-def finding_b(comparisons: pd.DataFrame, *, base: str, margin: float) -> Verdict:
+def finding_b(comparisons: pd.DataFrame, runs: pd.DataFrame, *, base: str, margin: float) -> Verdict:
     """Say whether leaving out the harmful samples raises accuracy on typical test samples, clean or robust.
 
     Shown, if one of the two is higher against training with all samples and against training without as many random
@@ -79,13 +85,14 @@ def finding_b(comparisons: pd.DataFrame, *, base: str, margin: float) -> Verdict
     intervals.
     """
     question = "(b) fitting harmful atypical samples hurts typical ones"
-    name = f"{base}_without_harmful"
+    case = runs[(runs["role"] == "removal") & (runs["removed"] == "harmful") & (runs["base"] == base)].iloc[0]
+    name, twin = case["method"], case["twin"]
     rows = _rows(comparisons, "removal", "last", "typical")
     rows = rows[rows["method"] == name]
     if rows.empty:
         return Verdict(question, f"{NOTHING}: no typical test sample", "")
     both = {metric: _cell(rows, name, base, metric) for metric in ("clean", "robust")}
-    twins = {metric: _cell(rows, name, f"{base}_without_random_harmful", metric) for metric in both}
+    twins = {metric: _cell(rows, name, twin, metric) for metric in both}
     numbers = "; ".join(
         f"{metric} {_difference(cell)} against all, {_difference(twins[metric])} against random"
         for metric, cell in both.items()

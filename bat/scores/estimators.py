@@ -1,4 +1,4 @@
-"""Memorization and influence (Feldman and Zhang 2020, arXiv 2008.03703): subsets, estimators, tests. Pure arrays.
+"""Memorization and influence (Feldman and Zhang 2020, arXiv 2008.03703): estimators and tests. Pure arrays.
 
 Model k is trained on the samples of row k of a mask M (models x training samples); C says which samples model k
 classifies correctly. Then, for a training sample i and any sample j,
@@ -41,38 +41,6 @@ class Rates(NamedTuple):
                 self.n_in * self.n_out
             )
         return difference
-
-
-def subset_masks(samples: int, size: int, *, design: str, seed: int, first: int, count: int) -> Bools:
-    """Return the subsets of models first ... first + count - 1: (count, samples) bool, True where in the subset.
-
-    Row k depends on (seed, k) alone, with exactly ``size`` samples. ``independent`` draws each row on its own.
-    ``balanced`` cuts the left-out samples of models 0, 1, 2, ... one after the other from a sequence of random
-    orders of all samples, so that after any number of models each sample has been left out equally often, give or
-    take one.
-    """
-    out = samples - size
-    masks = np.ones((count, samples), dtype=bool)
-    if design == "independent":
-        for row in range(count):
-            random = np.random.default_rng(derive_seed(seed, "subset", first + row))
-            masks[row, random.permutation(samples)[:out]] = False
-        return masks
-    order = np.empty(0, dtype=np.int64)
-    number = 0
-    for model in range(first + count):
-        if len(order) < out:
-            random = np.random.default_rng(derive_seed(seed, "order", number))
-            fresh = random.permutation(samples)
-            # a model that takes the end of one order and the start of the next must not meet a sample twice
-            taken = np.isin(fresh, order)
-            head = fresh[~taken][: out - len(order)]
-            order = np.concatenate([order, head, fresh[~np.isin(fresh, head)]])
-            number += 1
-        if model >= first:
-            masks[model - first, order[:out]] = False
-        order = order[out:]
-    return masks
 
 
 def memorization_rates(mask: Bools, correct: Bools) -> Rates:

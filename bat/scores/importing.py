@@ -1,20 +1,20 @@
 """Stage 1 without subset models: scores from a file."""
 
 import hashlib
-import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from bat.config import parse
 from bat.config.specs import ImportScoresSpec
+from bat.data.saved import load_data, tensor
 from bat.errors import BatError
 from bat.io.files import provenance
 from bat.io.given import located, open_file
 from bat.io.journal import Journal
+from bat.io.outputs import Parquet
 from bat.io.tables import write_table
 from bat.io.tensors import read_tensors
-from bat.models.inputs import read_data, tensor
 from bat.scores.estimators import group_table
 from bat.scores.released import check_labels, influence_table, memorization_table, read_released
 
@@ -22,19 +22,22 @@ from bat.scores.released import check_labels, influence_table, memorization_tabl
 def import_scores(
     journal: Journal,
     *,
-    spec: str,
-    data: str,
-    file: str,
-    memorization: str,
-    influence: str,
-    train_influence: str,
-    test_groups: str,
-    validation_groups: str,
+    spec: ImportScoresSpec,
+    data: Path,
+    scores: Path,
+    memorization: Parquet,
+    influence: Parquet,
+    train_influence: Parquet,
+    test_groups: Parquet,
+    validation_groups: Parquet,
 ) -> None:
-    """Write the tables of stage scores from a file of released scores; what it does not hold is NaN or empty."""
-    plan = parse(ImportScoresSpec, spec, "--spec")
-    samples, digest = read_data(data, "cpu")
-    released = read_released(file, plan.format)
+    """Write the tables of stage scores from a file of released scores; what it does not hold is NaN or empty.
+
+    scores: npz, Parquet or CSV; see docs
+    """
+    file = str(scores)
+    samples, digest = load_data(data, "cpu")
+    released = read_released(file, spec.format)
     # samples in the source's parts, of which the data set may be a draw
     sizes = read_tensors(data, "data")[1].get("source")
     for kind in check_labels(file, released, samples, sizes):
@@ -42,26 +45,26 @@ def import_scores(
     with open_file(located(file)) as opened:
         source = {"name": Path(file).name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
     # no models: what figures and readers take for the number of subset models
-    about = {"spec": json.loads(spec), "file": source, "data": digest, "models": 0}
+    about = {"spec": asdict(spec), "file": source, "data": digest, "models": 0}
     with journal.work():
-        scores = memorization_table(file, released, samples.train, threshold=plan.threshold)
-        if scores["memorization"].isna().all():
+        found = memorization_table(file, released, samples.train, threshold=spec.threshold)
+        if found["memorization"].isna().all():
             raise BatError(f"{file}: has a score of other samples, but of no training sample: give another file")
-        if scores["memorization"].nunique() == 1:
-            journal.line(f"all scores are {scores['memorization'].min():g}: they tell no sample from another")
-        atypical = samples.train.take(tensor(np.flatnonzero(scores["atypical"]), samples))
+        if found["memorization"].nunique() == 1:
+            journal.line(f"all scores are {found['memorization'].min():g}: they tell no sample from another")
+        atypical = samples.train.take(tensor(np.flatnonzero(found["atypical"]), samples))
         journal.line(
-            f"{len(atypical)} of {len(scores)} training samples are atypical (memorization over {plan.threshold}); "
-            f"{int(scores['memorization'].isna().sum())} have no score"
+            f"{len(atypical)} of {len(found)} training samples are atypical (memorization over {spec.threshold}); "
+            f"{int(found['memorization'].isna().sum())} have no score"
         )
-        write_table(memorization, "memorization", scores, provenance("memorization", **about))
-        pairs = influence_table(released, atypical, samples.test, threshold=plan.threshold)
+        write_table(memorization, "memorization", found, provenance("memorization", **about))
+        pairs = influence_table(released, atypical, samples.test, threshold=spec.threshold)
         nothing = pairs.iloc[:0]
-        for name, path, found in (("test", test_groups, pairs), ("validation", validation_groups, nothing)):
+        for name, path, over in (("test", test_groups, pairs), ("validation", validation_groups, nothing)):
             part, column, kind = samples.parts()[name], f"{name}_index", f"{name}_groups"
             unknown = np.zeros((1, len(part)), dtype=bool)
             index, labels = part.index.numpy(), part.labels.numpy()
-            groups = group_table(unknown, index, labels, found, scores, threshold=plan.threshold)
+            groups = group_table(unknown, index, labels, over, found, threshold=spec.threshold)
             groups = groups.assign(accuracy=np.nan, models=0).rename(columns={"target_index": column})
             write_table(path, kind, groups, provenance(kind, **about))
             journal.line(f"{int(groups['atypical'].sum())} of {len(groups)} {name} samples are atypical")

@@ -11,7 +11,7 @@ from torch import Tensor
 from bat.attacks.ball import near_start, random_start
 from bat.attacks.gradient import predictions
 from bat.attacks.pgd import pgd
-from bat.config import Compute, OneCycle, Pgd, Recipe, Steps, Threat
+from bat.config import Adversary, Compute, OneCycle, Recipe, Steps
 from bat.data.dataset import Part, augment
 from bat.errors import BatError
 from bat.models import Network, for_attacks, lowered, mode, seeded
@@ -52,15 +52,6 @@ class Epoch:
     state: Callable[[], dict[str, Tensor]] = field(repr=False)
 
 
-@dataclass(frozen=True)
-class Inner:
-    """The inner problem of adversarial training: threat, attack, and the mode of batch normalisation under it."""
-
-    threat: Threat
-    attack: Pgd
-    attack_bn: str
-
-
 def fit(
     model: Network,
     train: Part,
@@ -70,7 +61,7 @@ def fit(
     seed: int,
     what: str,
     atypical: Tensor | None = None,
-    inner: Inner | None = None,
+    adversary: Adversary | None = None,
     compute: Compute | None = None,
     first: int = 1,
     state: Mapping[str, Tensor] | None = None,
@@ -78,17 +69,17 @@ def fit(
     """Train ``model`` in place and yield after each epoch.
 
     All randomness of epoch e (order, augmentation, random starts) depends on (seed, e) alone, and is the same for
-    every objective. ``what`` names the run in errors. atypical: (n,) bool, none by default. ``inner`` is needed
+    every objective. ``what`` names the run in errors. atypical: (n,) bool, none by default. ``adversary`` is needed
     where the objective has an inner loss. compute: float32 and whole batches by default. To go on with an unfinished
     run, give its next epoch as ``first`` and ``state`` as ``Epoch.state`` gave it: the rest is the same to the bit.
 
     Raises:
         BatError: the loss was not finite; names ``what``, epoch and batch. Or the weights are not after an epoch, as
             its last step can leave them.
-        ValueError: the objective has an inner loss and ``inner`` is None.
+        ValueError: the objective has an inner loss and ``adversary`` is None.
     """
-    if objective.inner and inner is None:
-        raise ValueError("this objective trains on adversarial examples: give inner")
+    if objective.inner and adversary is None:
+        raise ValueError("this objective trains on adversarial examples: give adversary")
     device = train.labels.device
     if atypical is None:
         atypical = torch.zeros(len(train), dtype=torch.bool, device=device)
@@ -130,8 +121,8 @@ def fit(
                         progress=(done + number) / total,
                         label_smoothing=recipe.label_smoothing,
                     )
-                    if objective.inner and inner:
-                        batch = _attacked(learner.network, batch, objective, inner, start_random)
+                    if objective.inner and adversary:
+                        batch = _attacked(learner.network, batch, objective, adversary, start_random)
                     share = len(some) / len(rows)
                     terms = backward(learner.network, batch, objective, scale=partial(_scaled, learner, share))
                     loss, discrimination, *counted = (term.detach().float() for term in terms[:4])
@@ -168,16 +159,18 @@ def learning_rate_factor(schedule: Steps | OneCycle, done: int, total: int) -> f
     return rise if done < peak else (total - done) / (total - peak)
 
 
-def _attacked(model: Network, batch: Batch, objective: Objective, inner: Inner, random: torch.Generator) -> Batch:
+def _attacked(
+    model: Network, batch: Batch, objective: Objective, adversary: Adversary, random: torch.Generator
+) -> Batch:
     """Return the batch with adversarial examples of its images, and the share of steps at which each was right."""
     if objective.inner is None:
         raise ValueError("this objective has no inner loss: there is nothing to attack")
-    threat, attack, x = inner.threat, inner.attack, batch.clean
+    threat, attack, x = adversary.threat, adversary.attack, batch.clean
     eps = objective.eps_factor * threat.eps
     # drawn alike for all objectives, so that their starts go together
     uniform = torch.rand(x.shape, generator=random, device=x.device)
     right = torch.zeros(len(x), device=x.device)
-    with mode(model, training=inner.attack_bn == "train"):
+    with mode(model, training=adversary.attack_bn == "train"):
         fast = for_attacks(model)
         if objective.from_clean:
             start = near_start(x, uniform)

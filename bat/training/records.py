@@ -4,6 +4,7 @@ Groups are formed afterwards, so that other groups need no training. No torch he
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def packed(values: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
     return {name: _packed(name, each) for name, each in values.items()}
 
 
-def unpacked(records: pd.DataFrame, name: str, samples: int, where: str) -> NDArray[Any]:
+def unpacked(records: pd.DataFrame, name: str, samples: int, where: str | Path) -> NDArray[Any]:
     """Return the values of a column in the epochs that have them: (epochs, samples), float or bool.
 
     Raises:
@@ -42,7 +43,7 @@ def unpacked(records: pd.DataFrame, name: str, samples: int, where: str) -> NDAr
     return np.stack(values) if values else np.empty((0, samples), kind)
 
 
-def history_table(records: pd.DataFrame, atypical: Mapping[str, NDArray[np.bool_]], where: str) -> pd.DataFrame:
+def history_table(records: pd.DataFrame, atypical: Mapping[str, NDArray[np.bool_]], where: str | Path) -> pd.DataFrame:
     """Return the rows of ``records`` with losses and accuracies of groups beside each sample's values.
 
     atypical: for each split (n,) bool. Columns are {split}_{all|typical|atypical}_{clean|pgd}_{loss|accuracy}, NaN for
@@ -63,7 +64,7 @@ def history_table(records: pd.DataFrame, atypical: Mapping[str, NDArray[np.bool_
     return records.assign(**means)
 
 
-def samples_table(records: pd.DataFrame, scores: pd.DataFrame, where: str) -> pd.DataFrame:
+def samples_table(records: pd.DataFrame, scores: pd.DataFrame, where: str | Path) -> pd.DataFrame:
     """Return a row an epoch and atypical training sample, those that were left out of training apart.
 
     scores: a row a training sample, with train_index, label, memorization and atypical. To these come method, seed,

@@ -7,13 +7,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bat.config import Adversary
 from bat.config.specs import TrainSpec
 from bat.data.dataset import DataSet, Part
-from bat.evaluation.under_attack import measure
 from bat.models import Network, build
 from bat.seeds import derive_seed
-from bat.training.loop import Epoch, Inner, fit
+from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
+from bat.training.measure import measure
 from bat.training.records import packed
 
 
@@ -82,7 +83,7 @@ def train(
         seed=spec.seed,
         what=f"method {spec.method.name}, seed {spec.seed}",
         atypical=None if chosen is None else chosen[left],
-        inner=Inner(spec.threat, spec.attack, spec.attack_bn),
+        adversary=Adversary(threat=spec.threat, attack=spec.attack, attack_bn=spec.attack_bn),
         compute=spec.compute,
         first=progress.epoch + 1 if progress else 1,
         state=progress.state if progress else None,

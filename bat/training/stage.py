@@ -1,85 +1,99 @@
 """Stage 2: one method with one seed."""
 
 import hashlib
-import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from bat.config import parse
-from bat.config.specs import TrainSpec
+from bat.config.ranges import Minutes
+from bat.config.specs import HarmfulSpec, TrainSpec
 from bat.data.dataset import Part
+from bat.data.saved import load_data, tensor
 from bat.errors import BatError
 from bat.io.files import provenance
 from bat.io.journal import Journal
-from bat.io.tables import check_labels, check_one_data_set, read_table, write_table
+from bat.io.outputs import Parquet, Safetensors
+from bat.io.tables import (
+    check_labels,
+    check_one_data_set,
+    check_one_run,
+    read_table,
+    read_table_with_facts,
+    write_table,
+)
 from bat.io.tensors import write_tensors
-from bat.models.inputs import read_data, tensor
 from bat.training import run as training
 from bat.training.checkpoints import Checkpoint
-from bat.training.records import unpacked
-from bat.training.selection import atypical_for, removed
+from bat.training.records import history_table, samples_table, unpacked
+from bat.training.selection import atypical_for, harmful_table, removed
 from bat.training.untrained import failure
 
 
 def train(
     journal: Journal,
     *,
-    spec: str,
-    data: str,
-    memorization: str | None,
-    harmful: str | None,
-    robust_memorization: str | None,
-    best: str,
-    last: str,
-    records: str,
-    checkpoint_minutes: int,
-    device: str,
+    spec: TrainSpec,
+    data: Path,
+    memorization: Path | None = None,
+    harmful: Path | None = None,
+    robust_memorization: Path | None = None,
+    best: Safetensors,
+    last: Safetensors,
+    records: Parquet,
+    checkpoint_minutes: Minutes = 10,
+    device: str = "auto",
 ) -> None:
     """Train one method with one seed; write the weights of best and last epoch, and the records of all epochs.
 
     Groups of samples are formed by stage groups, so that only methods that read a score, and runs without some samples,
     depend on scores. A run that was killed goes on from its checkpoint, a file beside ``last``, that is written after
     an epoch when ``checkpoint_minutes`` have passed since the one before, and at SIGTERM.
+
+    memorization: memorization.parquet, for methods that read a score, and runs without some samples
+    harmful: harmful.parquet, for runs without harmful or benign samples
+    robust_memorization: robust_memorization.parquet, for methods that score by it
+    best: weights of the best epoch
+    last: weights of the last epoch
+    records: one row per epoch, with packed values of each sample
+    checkpoint_minutes: minutes after which an epoch's end is kept, for a killed run to resume there
     """
-    plan = parse(TrainSpec, spec, "--spec")
-    dataset, digest = read_data(data, device)
+    dataset, digest = load_data(data, device)
     check_one_data_set(memorization, harmful, robust_memorization, data=(data, digest))
     scores = _scores(memorization, "memorization", dataset.train)
     robust = _scores(robust_memorization, "robust_memorization", dataset.train)
-    chosen = atypical_for(scores, robust, plan.method, seed=plan.seed)
+    chosen = atypical_for(scores, robust, spec.method, seed=spec.seed)
     left_out = np.zeros(len(dataset.train), dtype=bool)
-    if plan.without:
+    if spec.without:
         if scores is None:
-            raise BatError(f"trained without {plan.without.name} samples: give --memorization, of stage scores")
+            raise BatError(f"trained without {spec.without.name} samples: give --memorization, of stage scores")
         divided = read_table(harmful, "harmful") if harmful else None
-        left_out = removed(scores, plan.without, divided, seed=plan.seed)
+        left_out = removed(scores, spec.without, divided, seed=spec.seed)
         if len(left_out) - left_out.sum() < 2:
             raise BatError(
-                f"removal: without {plan.without.name}, {left_out.sum()} of {len(left_out)} training samples would be "
+                f"removal: without {spec.without.name}, {left_out.sum()} of {len(left_out)} training samples would be "
                 "left out, which leaves too few: lower removal.fractions, raise memorization.threshold, or set "
                 "removal.method to null"
             )
-        journal.line(f"trained without {left_out.sum()} of {len(left_out)} samples: {plan.without.name}")
-        wanted = removed(scores, replace(plan.without, random=False), divided, seed=plan.seed).sum()
+        journal.line(f"trained without {left_out.sum()} of {len(left_out)} samples: {spec.without.name}")
+        wanted = removed(scores, replace(spec.without, random=False), divided, seed=spec.seed).sum()
         if left_out.sum() < wanted:
             journal.line(
                 f"{wanted} samples are named, so that there are not as many others: this run is no fair control; "
                 "lower removal.fractions, or raise memorization.threshold"
             )
-    facts: dict[str, Any] = {"spec": json.loads(spec), "data": digest}
+    facts: dict[str, Any] = {"spec": asdict(spec), "data": digest}
     marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out) if each is not None))
     checkpoint = Checkpoint(Path(f"{last}.checkpoint"), facts | {"samples": marks.hexdigest()})
     with journal.work(), checkpoint.guarding():
         progress = checkpoint.read(dataset.train.labels.device, journal.line)
-        epochs = plan.recipe.epochs - (progress.epoch if progress else 0)
+        epochs = spec.recipe.epochs - (progress.epoch if progress else 0)
         if progress:
             journal.line(f"goes on after epoch {progress.epoch}, from {checkpoint.path}")
         trained = training.train(
-            plan,
+            spec,
             dataset,
             lambda each: journal.bar(each, epochs, "epochs"),
             chosen=None if chosen is None else tensor(chosen, dataset),
@@ -87,9 +101,9 @@ def train(
             progress=progress,
             keep=lambda done: checkpoint.keep(done, checkpoint_minutes),
         )
-    this: dict[str, Any] = {"method": plan.method.name, "seed": plan.seed}
+    this: dict[str, Any] = {"method": spec.method.name, "seed": spec.seed}
     epochs = len(trained.records)
-    journal.line(f"best epoch {trained.best_epoch} of {epochs}" + (": stopped early" * (epochs < plan.recipe.epochs)))
+    journal.line(f"best epoch {trained.best_epoch} of {epochs}" + (": stopped early" * (epochs < spec.recipe.epochs)))
     right = unpacked(trained.records, "train_clean_correct", len(dataset.train), records)[-1]
     problem = failure(
         right[~left_out].mean(),
@@ -105,7 +119,57 @@ def train(
     checkpoint.remove()
 
 
-def _scores(path: str | None, kind: str, train: Part) -> pd.DataFrame | None:
+def groups(
+    journal: Journal,
+    *,
+    memorization: Path,
+    validation_groups: Path,
+    test_groups: Path,
+    records: list[Path],
+    histories: list[Parquet],
+    samples: list[Parquet],
+) -> None:
+    """Write the history of each run, and the record of its atypical training samples, from its records of all samples.
+
+    histories: one row per epoch, of the same runs in the same order
+    samples: one row per epoch and atypical training sample, of the same runs in the same order
+    """
+    if not len(records) == len(histories) == len(samples):
+        raise BatError(
+            f"--records names {len(records)} files, --histories {len(histories)}, --samples {len(samples)}: "
+            "give one of each a run"
+        )
+    check_one_data_set(memorization, validation_groups, test_groups, *records)
+    check_one_run(memorization, validation_groups, test_groups)
+    scores = read_table(memorization, "memorization")
+    atypical = {"train": scores["atypical"].to_numpy(bool)}
+    for split, path in (("validation", validation_groups), ("test", test_groups)):
+        atypical[split] = read_table(path, f"{split}_groups")["atypical"].to_numpy(bool)
+    with journal.work():
+        for path, history, rows in journal.bar(zip(records, histories, samples, strict=True), len(records), "runs"):
+            table, about = read_table_with_facts(path, "records")
+            this = {"spec": about["spec"], "data": about["data"]}
+            write_table(history, "history", history_table(table, atypical, path), provenance("history", **this))
+            rare = samples_table(table, scores, path)
+            write_table(rows, "training_samples", rare, provenance("training_samples", **this))
+
+
+def harmful(journal: Journal, *, spec: HarmfulSpec, memorization: Path, records: list[Path], harmful: Parquet) -> None:
+    """Divide the atypical training samples into harmful and benign ones, by one method's records of all seeds."""
+    scores = read_table(memorization, "memorization")
+    check_one_data_set(memorization, *records)
+    read = {path: read_table_with_facts(path, "records") for path in records}
+    specs = [facts["spec"] | {"seed": None} for _, facts in read.values()]
+    for path, other in zip(records, specs, strict=True):
+        if other != specs[0]:
+            raise BatError(f"{records[0]} and {path} were trained by different specs: train both again")
+    samples = [samples_table(table, scores, path) for path, (table, _) in read.items()]
+    table = harmful_table(samples, threshold=spec.threshold)
+    journal.line(f"{table['harmful'].sum()} of {len(table)} atypical training samples are harmful")
+    write_table(harmful, "harmful", table, provenance("harmful", spec=asdict(spec), data=read[records[0]][1]["data"]))
+
+
+def _scores(path: Path | None, kind: str, train: Part) -> pd.DataFrame | None:
     """Read a table of scores of the training samples, None where there is none."""
     if path is None:
         return None

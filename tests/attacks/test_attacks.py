@@ -18,8 +18,8 @@ from bat.attacks.ball import project, random_start, size, step
 from bat.attacks.gradient import cross_entropy, targeted_dlr
 from bat.attacks.pgd import pgd
 from bat.data.dataset import Part
-from bat.evaluation.under_attack import attackable, correct
-from bat.models import Network, for_attacks
+from bat.models import Network, attackable, for_attacks
+from bat.training.measure import correct
 
 torch.set_num_threads(1)
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from bat.attacks.fab import fab, to_plane
 from bat.data.dataset import Part
-from bat.evaluation.under_attack import attackable, correct
-from bat.models import Network
+from bat.models import Network, attackable
+from bat.training.measure import correct
 
 torch.set_num_threads(1)
 

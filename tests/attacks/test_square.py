@@ -17,9 +17,9 @@ from bat.attacks.ball import size
 from bat.attacks.square import bumps, share, square
 from bat.config import SizedModel
 from bat.data.dataset import Part
-from bat.evaluation.under_attack import attackable, correct
-from bat.models import Network, build
+from bat.models import Network, attackable, build
 from bat.seeds import derive_seed, uniform
+from bat.training.measure import correct
 
 torch.set_num_threads(1)
 

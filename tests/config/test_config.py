@@ -39,7 +39,7 @@ from bat.data.dataset import split
 from bat.data.sources import Samples, Source
 from bat.errors import BatError
 from bat.planning.cost import SOURCES
-from bat.scores.estimators import subset_masks
+from bat.scores.subsets import subset_masks
 
 ROOT = Path(__file__).parents[2]
 SCHEMA_FILE = ROOT / "workflow" / "schemas" / "config.schema.yaml"

@@ -135,7 +135,7 @@ def test_a_stage_refuses_a_spec_in_one_line_and_writes_nothing(tmp_path, monkeyp
     flags = ("test-groups", "per-sample", "by-seed", "summary", "comparisons", "all-flags", "raised", "files")
     arguments = [each for flag in flags for each in (f"--{flag}", f"{flag}.parquet")]
     arguments[arguments.index("raised.parquet")] = "raised.csv"
-    lists = ["--evaluations", "a.parquet", "--flags", "b.parquet", "--histories", "c.parquet"]
+    lists = ["--attacked", "a.parquet", "--flags", "b.parquet", "--histories", "c.parquet"]
     with pytest.raises(SystemExit) as stopped:
         main(["summary", "--spec", spec, *arguments, *lists])
     assert stopped.value.code == 2

@@ -23,8 +23,9 @@ from torchvision.datasets import ImageFolder as Torchvision
 from bat.cli import main
 from bat.config import ImageFolder
 from bat.data.dataset import load_source
+from bat.data.saved import read_data
 from bat.data.sources import open_source
-from bat.io.tensors import read_data, read_tensors
+from bat.io.tensors import read_tensors
 
 
 def plan(path, *, size=None, colour="rgb", train="all", validation=2):

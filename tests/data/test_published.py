@@ -29,8 +29,8 @@ from bat.config import Cached, Published
 from bat.data import downloading, tiny_imagenet
 from bat.data import published as source_module
 from bat.data.dataset import load_source
+from bat.data.saved import read_data
 from bat.data.sources import open_source
-from bat.io.tensors import read_data
 
 
 def published(name, cache, train="all", validation=4):

@@ -22,7 +22,7 @@ from bat.evaluation.comparison import (
     UNFAIR,
     comparison_table,
 )
-from bat.evaluation.under_attack import METRICS
+from bat.evaluation.summary import METRICS
 from bat.io.files import provenance
 from bat.io.tables import read_table, write_table
 

@@ -18,19 +18,12 @@ import bat.attacks.ensemble
 from bat.attacks.ensemble import check_allowed, run
 from bat.config import ApgdCe, Attack, EvaluationPgd, Pgd, Threat
 from bat.data.dataset import DataSet, Part
-from bat.evaluation.under_attack import (
-    METRICS,
-    accuracies_by_seed,
-    attackable,
-    correct,
-    evaluate,
-    groups_of,
-    measure,
-    sample_table,
-    summary,
-)
+from bat.evaluation.summary import METRICS, accuracies_by_seed, groups_of, summary_table
+from bat.evaluation.under_attack import evaluate, sample_table
+from bat.models import attackable
 from bat.seeds import derive_seed
 from bat.statistics import bootstrap_interval
+from bat.training.measure import correct, measure
 
 torch.set_num_threads(1)
 
@@ -458,7 +451,7 @@ def test_accuracies_by_seed_equal_a_loop(samples: pd.DataFrame, confidence: floa
 @settings(deadline=None, max_examples=25)
 def test_summary_equals_a_loop(samples: pd.DataFrame, confidence: float, seed: int) -> None:
     keys = ["method", "checkpoint"]
-    found = summary(samples, confidence=confidence, bootstrap=100, seed=seed)
+    found = summary_table(samples, confidence=confidence, bootstrap=100, seed=seed)
     cells = list(found[[*keys, "group", "metric"]].itertuples(index=False, name=None))
     assert len(cells) == len(set(cells))
     assert set(cells) == expected_cells(samples, keys)
@@ -486,7 +479,7 @@ def test_summary_interval_holds_what_a_plain_bootstrap_finds() -> None:
         for s in range(3)
         for j in range(40)
     ]
-    found = summary(pd.DataFrame(rows), confidence=0.9, bootstrap=4000, seed=1).iloc[0]
+    found = summary_table(pd.DataFrame(rows), confidence=0.9, bootstrap=4000, seed=1).iloc[0]
     means = [correct[np.ix_(random.integers(3, size=3), random.integers(40, size=40))].mean() for _ in range(4000)]
     # 4,000 resamples place a 5 % quantile to about 0.004
     assert (found["ci_low"], found["ci_high"]) == pytest.approx(np.quantile(means, [0.05, 0.95]), abs=0.02)
@@ -502,6 +495,6 @@ def test_methods_meet_the_same_resamples() -> None:
         ]
     )
     both = pd.concat([one, one.assign(method="b")], ignore_index=True)
-    found = summary(both, confidence=0.9, bootstrap=200, seed=0)
+    found = summary_table(both, confidence=0.9, bootstrap=200, seed=0)
     a, b = (found[found["method"] == name].drop(columns="method").reset_index(drop=True) for name in "ab")
     pd.testing.assert_frame_equal(a, b)

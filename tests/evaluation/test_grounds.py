@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control, norm
 
-from bat.evaluation.grounds import failures, none_atypical
-from bat.planning.cost import models_to_find
+from bat.evaluation.grounds import failures
+from bat.scores.precision import models_to_find, none_atypical
 from bat.statistics import greater_p_value
 
 

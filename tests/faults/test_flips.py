@@ -12,8 +12,8 @@ import pytest
 import torch
 from stages import (
     EVALUATE,
-    MODEL,
     RECIPE,
+    RESULTS,
     SCORES,
     SUBSETS,
     TRAIN,
@@ -38,10 +38,8 @@ RM = "robust_memorization.parquet"
 SHORT = RECIPE | {"epochs": 2}
 WITHOUT = {"what": "harmful", "fraction": None, "random": False}
 PLAN = TRAIN | {"recipe": SHORT, "without": WITHOUT, "method": TRAIN["method"] | {"score": "robust_memorization"}}
-SHARD = {"spec": SUBSETS | {"first_model": 0, "recipe": SHORT}, "data": "data.safetensors", "out": "shard.parquet"}
+SHARD = {"spec": SUBSETS | {"first_model": 0, "recipe": SHORT}, "data": "data.safetensors", "shard": "shard.parquet"}
 NULL = {"threshold": SCORES["threshold"], "false_discovery_rate": 0.2, "shuffles": 1, "seed": 0}
-RESULTS = {"experiment": "trial", "data": "digits", "model": MODEL, "recipe": SHORT, "methods": ["bat"]}
-RESULTS |= {"weighted": ["bat"], "baseline": None, "retrained": None, "margin": 0.01}
 TRAINING = training_flags(spec=PLAN) | {
     "harmful": "harmful.parquet",
     "robust_memorization": "robust_memorization.parquet",
@@ -52,34 +50,37 @@ NULL_PAIRS = {
     "data": "data.safetensors",
     "memorization": "memorization.parquet",
     "shards": ["shard.parquet"],
-    "out": "null_pairs.parquet",
+    "null_pairs": "null_pairs.parquet",
 }
 PAGE: dict[str, Any] = {
     "spec": RESULTS,
-    **{name: f"{name}.parquet" for name in ("summary", "comparisons", "memorization", "test_groups", "null_pairs")},
+    **{
+        name: f"{name}.parquet"
+        for name in ("summary", "comparisons", "runs", "memorization", "test_groups", "null_pairs")
+    },
     "flags": "all_flags.parquet",
     "histories": ["history.parquet"],
     "harmful": "harmful.parquet",
     "benchmarks": "benchmarks",
     "markdown": "summary.md",
     "latex": "summary.tex",
-    "out": "results.md",
+    "page": "results.md",
 }
-VERIFY = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"samples": "attacked.parquet"}
+VERIFY = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"attacked": "attacked.parquet"}
 HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet", "records": ["records.parquet"]}
-HARMFUL |= {"out": "harmful.parquet"}
+HARMFUL |= {"harmful": "harmful.parquet"}
 GALLERY = {
     "data": "data.safetensors",
     "memorization": "memorization.parquet",
     "train_influence": "train_influence.parquet",
-    "out": ["x.svg"],
+    "out": ["gallery.svg"],
 }
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    call("data", folder, **digits(), out="data.safetensors")
+    call("data", folder, **digits(), data="data.safetensors")
     call("subsets", folder, **SHARD)
     call("scores", folder, **scores("shard.parquet"))
     call("null-pairs", folder, **NULL_PAIRS)
@@ -122,9 +123,9 @@ READ = [
     ("flags.parquet", "summary", summary("attacked.parquet")),
     *[
         (f"{name}.parquet", "results", PAGE)
-        for name in ("summary", "comparisons", "all_flags", "history", "null_pairs")
+        for name in ("summary", "comparisons", "runs", "all_flags", "history", "null_pairs")
     ],
-    ("train_influence.parquet", "figure gallery", GALLERY),
+    ("train_influence.parquet", "figures", GALLERY),
     *[(name, "verify", VERIFY) for name in ("images.safetensors", "attacked.parquet", "best.safetensors")],
 ]
 

@@ -19,14 +19,14 @@ from stages import training as training_flags
 SHORT = RECIPE | {"epochs": 3}
 PLAN = TRAIN | {"recipe": SHORT}
 STAGES: list[tuple[str, dict[str, Any]]] = [
-    ("data", digits() | {"out": "data.safetensors"}),
+    ("data", digits() | {"data": "data.safetensors"}),
     ("subsets", shard(0) | {"spec": SUBSETS | {"first_model": 0, "recipe": SHORT}}),
     ("scores", scores("shard-0.parquet")),
     ("train", training_flags(spec=PLAN)),
     ("evaluate", evaluation(images="images.safetensors")),
     ("groups", grouped()),
     ("summary", summary("attacked.parquet")),
-    ("figure memorization", {"memorization": "memorization.parquet", "out": ["m.svg", "m.pdf"]}),
+    ("figures", {"memorization": "memorization.parquet", "out": ["memorization.svg", "memorization.pdf"]}),
 ]
 # the stages in turn in one process, a JSON line each: status and what went to standard error
 DRIVER = """

@@ -311,9 +311,18 @@ def test_through_snakemake(folder: Path) -> None:
 SPECS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "null-pairs": (
         {"threshold": 0.15, "false_discovery_rate": 0.05, "shuffles": 20, "seed": 0},
-        ["--data", "none.safetensors", "--shards", "s.parquet", "--memorization", "m.parquet", "--out", "o.parquet"],
+        [
+            "--data",
+            "none.safetensors",
+            "--shards",
+            "s.parquet",
+            "--memorization",
+            "m.parquet",
+            "--null-pairs",
+            "o.parquet",
+        ],
     ),
-    "subsets": (SUBSETS | {"first_model": 0}, ["--data", "none.safetensors", "--out", "o.parquet"]),
+    "subsets": (SUBSETS | {"first_model": 0}, ["--data", "none.safetensors", "--shard", "o.parquet"]),
     "scores": (
         SCORES,
         ["--data", "none.safetensors", "--shards", "none.parquet"]
@@ -327,16 +336,19 @@ SPECS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "evaluate": (
         EVALUATE,
         ["--data", "none.safetensors", "--best", "b.safetensors", "--last", "l.safetensors"]
-        + [f"--{name}={name}.parquet" for name in ("out", "flags")],
+        + [f"--{name}={name}.parquet" for name in ("attacked", "flags")],
     ),
-    "harmful": ({"threshold": 0.5}, ["--memorization", "m.parquet", "--records", "r.parquet", "--out", "o.parquet"]),
+    "harmful": (
+        {"threshold": 0.5},
+        ["--memorization", "m.parquet", "--records", "r.parquet", "--harmful", "o.parquet"],
+    ),
 }
 
 
 @pytest.fixture(scope="module")
 def _imported() -> None:
     """Import the stages before the time of a case is taken."""
-    for module in ("scores.stage", "training.stage", "evaluation.stage", "scores.findings"):
+    for module in ("scores.stage", "training.stage", "evaluation.stage"):
         importlib.import_module(f"bat.{module}")
 
 

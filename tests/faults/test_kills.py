@@ -31,7 +31,7 @@ KILLS = {
     "harmful": 1,
     "evaluate": 6,
     "summary": 2,
-    "figure": 2,
+    "figures": 2,
     "results": 1,
 }
 # seconds that a stage runs before the kill: it needs about 2 of these to start

@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 import bat
 from bat.data.dataset import DataSet, Part
+from bat.data.saved import read_data, write_data
 from bat.io import files, tensors
 from bat.io.files import KEY, provenance
-from bat.io.tensors import kept, read_data, read_tensors, write_data, write_tensors
+from bat.io.tensors import kept, read_tensors, write_tensors
 
 TENSORS = {"weights": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7), "mask": torch.tensor([True, False])}
 

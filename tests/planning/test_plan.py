@@ -20,7 +20,7 @@ from bat.config import EvaluationPgd, Packaged, SizedModel, load
 from bat.config.reading import merged
 from bat.config.specs import TrainSpec
 from bat.data.dataset import load_source
-from bat.io.tensors import write_data
+from bat.data.saved import write_data
 from bat.models import build
 from bat.planning import cost as plan
 from bat.planning import timing

@@ -11,14 +11,12 @@ from artists import bars, texts
 from by_hand import ATYPICAL, EPOCHS, HARMFUL, MAIN, RARE, SEEDS, TYPICAL, accuracy, learned, make, write
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from stages import PGD_AT, SCORES, TRAIN
+from stages import PGD_AT, SCORES, TRAIN, call
 
-from bat.cli import main
-from bat.report import figures
+import bat.report.stage
 
 Made = tuple[Path, dict[str, list[str]]]
 GROUPS = {"all": TYPICAL + ATYPICAL, "typical": TYPICAL, "atypical": ATYPICAL}
-METHODS = {"methods": [f"{run}={run}" for run in MAIN]}
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +31,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def draw(made: Made, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a stage of a figure, and return the figure that it would write."""
     drawn: list[Figure] = []
-    monkeypatch.setattr(figures, "save", lambda figure, paths: drawn.append(figure))
+    monkeypatch.setattr(bat.report.stage, "save", lambda figure, paths: drawn.append(figure))
 
     def one(name: str, folder: Path = made[0], **flags: Any) -> Figure:
-        line = ["figure", name]
-        for flag, value in flags.items():
-            given = value if isinstance(value, list) else [value]
-            line += [
-                f"--{flag.replace('_', '-')}",
-                *(text if flag == "methods" else str(folder / text) for text in given),
-            ]
-        main([*line, "--out", str(folder / "figure.svg")])
+        call("figures", folder, runs="runs.parquet", **flags, out=[f"{name}.svg"])
         return drawn.pop()
 
     return one
@@ -142,7 +133,7 @@ def test_curves(made: Made, draw: Any) -> None:
 
 
 def test_weights(made: Made, draw: Any) -> None:
-    runs = ("bat", "bat_other")
+    runs = ("bat", "pgd_at")  # the second gives no weights
     names = [
         write(made[0], "training_samples", by_hand.training_samples(run, seed), f"{run}-{seed}.samples")
         for run in runs
@@ -150,7 +141,8 @@ def test_weights(made: Made, draw: Any) -> None:
     ]
     figure = draw("weights", samples=names)
     left, right = figure.axes
-    for run in runs:
+    assert set(lines(left)) == set(lines(right)) == {"bat"}
+    for run in runs[:1]:
         mean = [(10 + 2 * (0.9 - 0.1 * epoch - 0.05 - 0.01 * len(run))) / 12 for epoch in range(1, 5)]
         assert lines(left)[run] == [pytest.approx(point) for point in zip(range(1, 5), mean, strict=True)]
         assert lines(right)[run] == [(epoch, pytest.approx(2 / 12)) for epoch in range(1, 5)]
@@ -159,7 +151,7 @@ def test_weights(made: Made, draw: Any) -> None:
 
 
 def test_tradeoff(made: Made, draw: Any) -> None:
-    figure = draw("tradeoff", summary="summary.parquet", **METHODS)
+    figure = draw("tradeoff", summary="summary.parquet")
     assert len(figure.axes) == 6  # natural is hardly robust, and left out below
     for axes, group in zip(figure.axes, [*GROUPS, *GROUPS], strict=True):
         found = bars(axes)
@@ -184,7 +176,7 @@ def test_tradeoff(made: Made, draw: Any) -> None:
 
 
 def test_overfitting(made: Made, draw: Any) -> None:
-    figure = draw("overfitting", summary="summary.parquet", **METHODS)
+    figure = draw("overfitting", summary="summary.parquet")
     for axes, metric in zip(figure.axes, ("clean", "robust"), strict=True):
         assert axes.get_xlabel() == f"{metric} accuracy"
         drawn = iter(bars(axes))
@@ -202,7 +194,7 @@ def test_overfitting(made: Made, draw: Any) -> None:
 
 
 def test_influence(made: Made, draw: Any) -> None:
-    figure = draw("influence", per_sample="per_sample.parquet", methods=list(MAIN))
+    figure = draw("influence", per_sample="per_sample.parquet")
     for axes, metric in zip(figure.axes, ("clean", "robust"), strict=True):
         assert axes.get_title() == f"{metric} accuracy"
         assert [run for run, _ in bars(axes)] == list(MAIN)
@@ -251,7 +243,7 @@ def test_finding_b(made: Made, draw: Any) -> None:
     figure = draw("finding_b", **tables)
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == [
-        f"{one} less {other}"
+        f"{one} − {other}"
         for case in ("harmful", "benign")
         for one, other in ((case, "all"), (case, f"random {case}"), (f"random {case}", "all"))
     ]
@@ -261,8 +253,7 @@ def test_finding_b(made: Made, draw: Any) -> None:
         assert axes.get_title() == f"{metric} accuracy,\ntypical test samples"
         for place, ((_, points), name) in enumerate(zip(bars(axes), names, strict=True)):
             runs = [
-                "pgd_at" if case == "all" else f"pgd_at_without_{case.replace(' ', '_')}"
-                for case in name.split(" less ")
+                "pgd_at" if case == "all" else f"pgd_at_without_{case.replace(' ', '_')}" for case in name.split(" − ")
             ]
             value = 100 * (accuracy(runs[0], "last", "typical", metric) - accuracy(runs[1], "last", "typical", metric))
             ends = 100 * comparisons.loc[(*runs, metric), ["ci_low", "ci_high"]].to_numpy(float)
@@ -310,14 +301,14 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_figures_name_a_training_that_failed(failed: Made, draw: Any) -> None:
     said = "The training of pgd_at failed: no comparison."
-    figure = draw("tradeoff", failed[0], summary="summary.parquet", **METHODS)
+    figure = draw("tradeoff", failed[0], summary="summary.parquet")
     assert said in figure.get_suptitle()
-    assert said in draw("overfitting", failed[0], summary="summary.parquet", **METHODS).get_suptitle()
+    assert said in draw("overfitting", failed[0], summary="summary.parquet").get_suptitle()
     histories = [f"{run}-{seed}.history" for run in ("pgd_at", "pgd_at_without_atypical") for seed in SEEDS]
     histories += [f"pgd_at_without_random_atypical-{seed}.history" for seed in SEEDS]
     assert said in draw("finding_a", failed[0], summary="summary.parquet", histories=histories).get_suptitle()
     figure = draw("finding_b", failed[0], comparisons="comparisons.parquet", harmful="harmful.parquet")
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert names[0] == "harmful less all\nno comparison: a training failed"
-    assert names[1] == "harmful less random harmful"
+    assert names[0] == "harmful − all\nno comparison: a training failed"
+    assert names[1] == "harmful − random harmful"
     assert [points[0, 1] for _, points in bars(figure.axes[0])] == [1, 4]  # the twins alone

@@ -9,6 +9,7 @@ import artists
 import numpy as np
 import pandas as pd
 import pytest
+from by_hand import runs_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
@@ -24,6 +25,12 @@ BASES = {"natural": "natural", "pgd_at": "pgd_at", "bat": "bat", "bat_alpha_2": 
 RUNS = [*METHODS, "pgd_at_without_atypical", "pgd_at_without_random_atypical"]
 RUNS += ["pgd_at_without_top_0_2", "pgd_at_without_random_top_0_2"]
 ABOUT = {"tier": "fast", "threat": "L-inf 0.1", "confidence": 0.95}
+
+
+PLANNED = runs_table(
+    "pgd_at",
+    *(f"pgd_at_without_{random}{case}" for random in ("", "random_") for case in ("atypical", "top_0_2", "harmful")),
+)
 
 
 def summary(groups: tuple[str, ...] = ("all", "typical", "atypical")) -> pd.DataFrame:
@@ -172,7 +179,7 @@ def test_weights_are_means_over_samples_then_seeds() -> None:
 
 def test_finding_a_draws_each_case_at_the_share_it_leaves_out() -> None:
     table = summary()
-    figure = figures.finding_a(table, histories(), base="pgd_at", **ABOUT)
+    figure = figures.finding_a(table, histories(), PLANNED, **ABOUT)
     drawn = bars(figure.axes[2])  # robust, last epoch
     memorized = next(points for label, points in drawn.items() if "20 atypical" in label and "memorized" in label)
     assert memorized[:, 0] == pytest.approx([0, 0.1, 0.2])
@@ -218,9 +225,9 @@ def effects(count: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_finding_b_draws_differences_of_harmful_and_benign_cases_in_points() -> None:
     table, (found, harmful) = comparisons(), effects()
-    figure = figures.finding_b(table, found, harmful, confidence=0.95)
+    figure = figures.finding_b(table, PLANNED, found, harmful, confidence=0.95)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["harmful less all", "harmful less random harmful", "random harmful less all"]
+    assert names == ["harmful − all", "harmful − random harmful", "random harmful − all"]
     drawn = [container.lines[0].get_xdata()[0] for container in figure.axes[1].containers]
     rows = table.query("checkpoint == 'last' and group == 'typical' and metric == 'robust'")
     assert drawn == pytest.approx(100 * rows["difference"].to_numpy()[:3])
@@ -371,7 +378,9 @@ def no_weights() -> Figure:
 
 def unknown_effects() -> Figure:
     found, harmful = effects()
-    return figures.finding_b(comparisons(), found.assign(robust_standard_error=np.nan), harmful, confidence=0.95)
+    return figures.finding_b(
+        comparisons(), PLANNED, found.assign(robust_standard_error=np.nan), harmful, confidence=0.95
+    )
 
 
 def one_of_all() -> Figure:
@@ -388,17 +397,19 @@ EDGES: dict[str, Callable[[], Figure]] = {
         {f"m{i}": f"m{i}" for i in range(30)},
         **ABOUT,
     ),
-    "finding_a": lambda: figures.finding_a(NONE_ATYPICAL, histories(missing=True), base="pgd_at", **ABOUT),
-    "finding_b": lambda: figures.finding_b(comparisons(("all",)), None, effects()[1], confidence=0.95),
-    "finding_b without effects": lambda: figures.finding_b(comparisons(), *(t[:0] for t in effects()), confidence=0.95),
+    "finding_a": lambda: figures.finding_a(NONE_ATYPICAL, histories(missing=True), PLANNED, **ABOUT),
+    "finding_b": lambda: figures.finding_b(comparisons(("all",)), PLANNED, None, effects()[1], confidence=0.95),
+    "finding_b without effects": lambda: figures.finding_b(
+        comparisons(), PLANNED, *(t[:0] for t in effects()), confidence=0.95
+    ),
     "no harmful": lambda: sheet(0, 3),
     "nothing atypical": lambda: sheet(0, 0),
     "tradeoff, one method, seed and sample": one_of_all,
     "tradeoff, all failed": lambda: figures.tradeoff(summary(), BASES, **ABOUT, failed=METHODS),
     "overfitting": lambda: figures.overfitting(summary().query("method == 'bat'"), tier="fast", threat="L2 1"),
-    "finding_a, one seed": lambda: figures.finding_a(summary(), ONE_SEED, base="pgd_at", **ABOUT),
+    "finding_a, one seed": lambda: figures.finding_a(summary(), ONE_SEED, PLANNED, **ABOUT),
     "finding_b, groundless": lambda: figures.finding_b(
-        comparisons().assign(verdict=FAILED, difference=np.nan), None, effects()[1][:0], confidence=0.95
+        comparisons().assign(verdict=FAILED, difference=np.nan), PLANNED, None, effects()[1][:0], confidence=0.95
     ),
     "finding_b, no error": unknown_effects,
     "influence, one sample": lambda: figures.influence(by_seed(1, 1, 1), tier="fast", threat="L2 1"),
@@ -424,7 +435,7 @@ EDGES: dict[str, Callable[[], Figure]] = {
 @pytest.mark.parametrize("edge", EDGES)
 def test_what_is_missing_stops_no_figure_and_the_bytes_are_the_same_again(edge: str, tmp_path: Path) -> None:
     for name in ("first", "again"):
-        figures.save(EDGES[edge](), [str(tmp_path / f"{name}.svg"), str(tmp_path / f"{name}.png")])
+        figures.save(EDGES[edge](), [tmp_path / f"{name}.svg", tmp_path / f"{name}.png"])
     assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
     written = " ".join(artists.texts(EDGES[edge]()))
     assert not re.search(r"\bnan\b|-0\.0+\b(?!\d)", written)

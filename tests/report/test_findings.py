@@ -13,17 +13,17 @@ from runs import run, same, samples, weights
 from scipy.stats import ttest_ind
 from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, grouped, rewrite, scores, training
 
-from bat.config import Pgd, PgdAt, Recipe, SizedModel, Threat, parse
+from bat.config import Adversary, Pgd, PgdAt, Recipe, SizedModel, Threat, parse
 from bat.data.dataset import DataSet, Part
-from bat.evaluation.under_attack import correct, measure, robustly_correct
+from bat.data.saved import read_data, write_data
 from bat.io.files import provenance
 from bat.io.tables import pack, read_table_with_facts, unpack, write_table
-from bat.io.tensors import read_data, write_data
 from bat.models import build
-from bat.scores.estimators import subset_masks
+from bat.scores.subsets import subset_masks
 from bat.seeds import derive_seed, uniform
-from bat.training.loop import Inner, fit
+from bat.training.loop import fit
 from bat.training.losses import objective
+from bat.training.measure import correct, measure, robustly_correct
 
 torch.set_num_threads(1)
 
@@ -89,7 +89,7 @@ ROBUST = SUBSETS | {"adversary": ADVERSARY, "recipe": RECIPE}
 
 def robust_shard(first: int, models: int = 5, **changed: Any) -> dict[str, Any]:
     spec = ROBUST | {"first_model": first, "models": models} | changed
-    return {"spec": spec, "data": "data.safetensors", "out": f"robust-{first}.parquet"}
+    return {"spec": spec, "data": "data.safetensors", "shard": f"robust-{first}.parquet"}
 
 
 ROBUST_SCORES = {
@@ -104,9 +104,9 @@ ROBUST_SCORES = {
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("findings")
-    call("data", folder, **digits(), out="data.safetensors")
+    call("data", folder, **digits(), data="data.safetensors")
     clean = SUBSETS | {"first_model": 0, "models": 20}
-    call("subsets", folder, spec=clean, data="data.safetensors", out="shard-0.parquet")
+    call("subsets", folder, spec=clean, data="data.safetensors", shard="shard-0.parquet")
     call("scores", folder, **scores("shard-0.parquet", spec=SCORES | {"threshold": 0.35}))
     for first in (0, 5):
         call("subsets", folder, **robust_shard(first))
@@ -134,8 +134,18 @@ def test_an_adversarial_subset_model_is_the_one_of_its_number_trained_on_its_sub
     model = build(SizedModel(name="mlp", width=16), part, classes=10, seed=seed)
     threat, attack = parse(Threat, ADVERSARY["threat"], ""), parse(Pgd, ADVERSARY["attack"], "")
     goal = objective(PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0))
-    inner = Inner(threat, attack, "eval")
-    list(fit(model, part, objective=goal, recipe=parse(Recipe, ROBUST["recipe"], ""), seed=seed, what="", inner=inner))
+    adversary = Adversary(threat=threat, attack=attack, attack_bn="eval")
+    list(
+        fit(
+            model,
+            part,
+            objective=goal,
+            recipe=parse(Recipe, ROBUST["recipe"], ""),
+            seed=seed,
+            what="",
+            adversary=adversary,
+        )
+    )
     for name, split in data.parts().items():
         clean, robust = robustly_correct(model, split, threat=threat, attack=attack, seed=seed)
         assert np.array_equal(unpack(table[f"correct_{name}"], len(split), "")[2], clean)
@@ -147,7 +157,7 @@ def test_batch_normalisation_under_the_training_attack_is_as_asked_for(copy: Pat
     model, recipe = {"name": "small_cnn", "width": 4}, RECIPE | {"epochs": 3}
     for mode in ("eval", "train"):
         shard = robust_shard(0, 1, model=model, recipe=recipe, adversary=ADVERSARY | {"attack_bn": mode})
-        call("subsets", copy, **shard | {"out": f"{mode}.parquet"})
+        call("subsets", copy, **shard | {"shard": f"{mode}.parquet"})
     one, other = (pd.read_parquet(copy / f"{mode}.parquet")["robust_test"].item() for mode in ("eval", "train"))
     assert one != other
 
@@ -303,7 +313,7 @@ def test_shards_that_tell_nothing_of_attacks(copy: Path, capsys: Any, shards: li
 
 
 def test_robust_shards_of_other_data(copy: Path, capsys: Any) -> None:
-    call("data", copy, **digits(split_seed=1), out="data.safetensors")
+    call("data", copy, **digits(split_seed=1), data="data.safetensors")
     line = fails(capsys, "robust-scores", copy, **ROBUST_SCORES, shards=["robust-0.parquet", "robust-5.parquet"])
     assert "trained on other data" in line
 
@@ -311,7 +321,7 @@ def test_robust_shards_of_other_data(copy: Path, capsys: Any) -> None:
 # -- stages train and harmful
 
 SHORT = TRAIN | {"recipe": RECIPE | {"epochs": 8}}
-HARMFUL = {"spec": {"threshold": 0.2}, "memorization": "memorization.parquet", "out": "harmful.parquet"}
+HARMFUL = {"spec": {"threshold": 0.2}, "memorization": "memorization.parquet", "harmful": "harmful.parquet"}
 
 
 def without(what: str, random: bool = False, fraction: float | None = None) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_accuracies_are_those_of_the_last_epoch(made: Made, text: str) -> None:
 @pytest.mark.parametrize(
     ("question", "heading"),
     [
-        ("methods", "Methods less the baseline"),
+        ("methods", "Methods minus the baseline"),
         ("pairs", "Further pairs"),
         ("removal", "Training without some samples"),
     ],
@@ -242,7 +242,7 @@ def test_no_answer_stands_on_a_training_that_failed(tmp_path: Path) -> None:
     others = [answer for question, (answer, _) in found.items() if "`natural`" in question]
     assert others == 2 * ["a trade: robust higher, clean lower"]
     for checkpoint in ("last", "best"):
-        rows = section(text, f"Methods less the baseline, {checkpoint} epoch: differences in points")
+        rows = section(text, f"Methods minus the baseline, {checkpoint} epoch: differences in points")
         assert all(row[1:] == 4 * [FAILED] for row in rows.values())
     rows = section(text, "Training without some samples, last epoch: differences in points")
     twins = [row for name, row in rows.items() if not name.endswith("- pgd_at")]
@@ -322,7 +322,7 @@ def test_without_atypical_test_samples_the_page_says_what_would_do(tmp_path: Pat
     assert "with 200 models: raise memorization.subset_models to 523 or more" in warning
     found = answers(text)
     assert [answer for answer, _ in found.values()][:2] == 2 * ["nothing to test: no atypical test sample"]
-    rows = section(text, "Methods less the baseline, last epoch: differences in points")
+    rows = section(text, "Methods minus the baseline, last epoch: differences in points")
     assert all(row[3:] == 2 * ["no sample"] for row in rows.values())
     assert "nan" not in text.replace("resonance", "")
 
@@ -347,7 +347,7 @@ def test_with_the_least_there_can_be_a_page_is_written(tmp_path: Path) -> None:
     write(tmp_path, "test_groups", by_hand.groups(0), **scored)
     write(tmp_path, "null_pairs", pd.DataFrame({"shuffle": [0], "found": [3]}))
     nothing = ("harmful", "robust_effects")
-    text = by_hand.page(tmp_path, names, without=nothing, methods=runs, retrained=None)
+    text = by_hand.page(tmp_path, names, without=nothing)
     assert "nan" not in text
     assert "0 jobs of one thread" in text
     assert "(scores from a file)" in text
@@ -355,7 +355,7 @@ def test_with_the_least_there_can_be_a_page_is_written(tmp_path: Path) -> None:
     assert len(answers(text)) == 2
     write(tmp_path, "harmful", by_hand.harmful()[:0])
     write(tmp_path, "robust_effects", by_hand.robust_effects()[:0])
-    text = by_hand.page(tmp_path, names, methods=runs, retrained=None)
+    text = by_hand.page(tmp_path, names)
     assert "- 0 of 0 atypical training samples are harmful\n" in text
     assert "- robust subset models (0): of 0 atypical training samples 0 lower and 0 raise" in text
 
@@ -364,11 +364,12 @@ def test_a_run_of_unknown_training_is_refused(made: Made, capsys: Any) -> None:
     folder, names = made
     histories = [name for name in names["histories"] if name != "bat-1.history"]
     outputs = {
-        name: f"again-{name}.parquet" for name in ("per_sample", "by_seed", "summary", "comparisons", "all_flags")
+        name: f"again-{name}.parquet"
+        for name in ("per_sample", "by_seed", "summary", "comparisons", "runs", "all_flags")
     }
     outputs |= {"raised": "again.csv"}
-    spec = by_hand.SUMMARY | {"questions": PAIRS}
-    inputs = {"files": "files.parquet", "flags": ["flags.parquet"], "evaluations": names["evaluations"]}
+    spec = by_hand.SUMMARY | {"questions": PAIRS, "runs": by_hand.planned(by_hand.RIGHT)}
+    inputs = {"files": "files.parquet", "flags": ["flags.parquet"], "attacked": names["attacked"]}
     inputs |= {"test_groups": "test_groups.parquet"}
     line = fails(capsys, "summary", folder, spec=spec, **inputs, histories=histories, **outputs)
     assert "--histories: none of bat, seed 1" in line

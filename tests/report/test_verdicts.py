@@ -4,11 +4,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from by_hand import runs_table
 
 from bat.evaluation.comparison import GROUNDLESS, HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
-from bat.report.page import LATEX, MARKDOWN, accuracy_table, difference_table, page, training_table
+from bat.report.page import page
+from bat.report.tables import LATEX, MARKDOWN, accuracy_table, difference_table, training_table
 from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, finding_a, finding_b, points
 
+RUNS = runs_table(
+    "m", *(f"m_without_{random}{case}" for random in ("", "random_") for case in ("atypical", "top_0_1", "harmful"))
+)
 NARROW = 0.002
 EXCLUDED = "not shown: gains of 1 point or more excluded"
 
@@ -34,7 +39,7 @@ def removal(case: str, clean: tuple[float, str], twin: tuple[float, str], robust
 
 
 def answers_a(*rows: dict[str, Any]) -> list[str]:
-    found = finding_a(pd.DataFrame(rows), base="m", robust_accuracy=0.4, margin=0.01)
+    found = finding_a(pd.DataFrame(rows), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     return [verdict.answer for verdict in found]
 
 
@@ -96,7 +101,7 @@ def test_finding_a_says_where_robustness_had_no_more_to_lose() -> None:
         (0.1 + 0.1 - 1e-17, SHOWN),
         (0.21, SHOWN),
     ):
-        assert finding_a(rows, base="m", robust_accuracy=accuracy, margin=0.01)[1].answer == answer
+        assert finding_a(rows, RUNS, base="m", robust_accuracy=accuracy, margin=0.01)[1].answer == answer
 
 
 def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
@@ -105,7 +110,7 @@ def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
     harmful = removal("harmful", (-0.9, LOWER), (-0.9, LOWER), 0.0, **FAR)
     assert answers_a(*weak, *strong, *harmful) == ["shown (clean)", SHOWN]
     assert answers_a(*weak, *harmful)[0] == TOO_SMALL
-    found = finding_a(pd.DataFrame([*weak, *strong]), base="m", robust_accuracy=0.4, margin=0.01)
+    found = finding_a(pd.DataFrame([*weak, *strong]), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     assert found[0].evidence == (
         "`m_without_top_0_1`: -30.0 [-30.2, -29.8] against all, -30.0 [-30.2, -29.8] against random"
     )
@@ -145,7 +150,7 @@ def test_finding_a_passes_over_removals_that_say_nothing(groundless: str) -> Non
 )
 def test_finding_b(clean: tuple[float, str], twin: tuple[float, str], half: float, answer: str) -> None:
     rows = removal("harmful", clean, twin, 0.0, half=half) + removal("benign", (0.9, HIGHER), (0.9, HIGHER), 0.9)
-    found = finding_b(pd.DataFrame(rows), base="m", margin=0.01)
+    found = finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
     assert found.answer == answer
     assert f"clean {points(clean[0], clean[0] - half, clean[0] + half)} against all" in found.evidence
 
@@ -166,12 +171,14 @@ def test_finding_b_names_what_gained_and_needs_the_other_not_to_lose(
     clean: str, robust: str, robust_twin: str, answer: str
 ) -> None:
     rows = removal("harmful", (0.02, clean), (0.02, clean), (0.02, robust), robust_twin=robust_twin)
-    assert finding_b(pd.DataFrame(rows), base="m", margin=0.01).answer == answer
+    assert finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == answer
 
 
 def test_without_typical_test_samples_finding_b_has_nothing_to_test() -> None:
     rows = removal("harmful", (0.9, HIGHER), (0.9, HIGHER), 0.9, **FAR)
-    assert finding_b(pd.DataFrame(rows), base="m", margin=0.01).answer == "nothing to test: no typical test sample"
+    assert (
+        finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == "nothing to test: no typical test sample"
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,7 +230,7 @@ def test_few_seeds_are_said(seeds: int, said: str) -> None:
     found = better(table, "methods", "bat", "m", checkpoint="last", margin=0.01).answer
     assert found == f"shown (clean and robust){said}"
     rows = removal("harmful", (0.0, NOT_SHOWN), (0.0, NOT_SHOWN), 0.0, seeds=seeds)
-    assert finding_b(pd.DataFrame(rows), base="m", margin=0.01).answer == EXCLUDED + said
+    assert finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == EXCLUDED + said
     far = removal("atypical", (-0.2, LOWER), (-0.15, LOWER), -0.01, seeds=seeds, **FAR)
     assert answers_a(*far) == [f"shown (clean){said}", f"shown{said}"]
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bat.scores.estimators import influence_table, null_pairs_table, subset_masks
+from bat.scores.estimators import influence_table, null_pairs_table
+from bat.scores.subsets import subset_masks
 
 TRAIN, TARGETS, RATE = 40, 40, 0.05
 # sample i helps target i, for the first ten; the classes are the same for all

@@ -15,9 +15,9 @@ from refusals import refusal
 import bat.io.given
 from bat.cli import main
 from bat.data.dataset import DataSet, Part
+from bat.data.saved import write_data
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
-from bat.io.tensors import write_data
 from bat.scores.released import Influence, Released, check_labels, influence_table, memorization_table, read_released
 
 CLASSES, TRAINING, TESTS = 3, 60, 24
@@ -96,7 +96,7 @@ def folder(tmp_path):
 def import_scores(folder, file, layout, threshold=THRESHOLD):
     """Run the stage and return its tables and log."""
     flags = {"spec": json.dumps({"format": layout, "threshold": threshold}), "data": folder / "data.safetensors"}
-    flags |= {"file": file, "log": folder / "log"}
+    flags |= {"scores": file, "log": folder / "log"}
     flags |= {name.replace("_", "-"): folder / f"{name}.parquet" for name in TABLES}
     main(["import-scores", *(str(text) for name, value in flags.items() for text in (f"--{name}", value))])
     return {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}, (folder / "log").read_text()

@@ -22,12 +22,12 @@ from stages import RECIPE, SUBSETS, call, scores
 
 from bat.config import Natural, Recipe, SizedModel, parse
 from bat.data.dataset import DataSet, Part
+from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import pack, read_table_with_facts, unpack, write_table
-from bat.io.tensors import write_data
 from bat.models import build
-from bat.scores.estimators import subset_masks
+from bat.scores.subsets import subset_masks
 from bat.seeds import derive_seed
 from bat.training.loop import fit
 from bat.training.losses import objective
@@ -458,7 +458,7 @@ def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: P
         "first_model": 4,
         "models": 3,
     }
-    call("subsets", tmp_path, spec=spec, data="data.safetensors", out="out.parquet")
+    call("subsets", tmp_path, spec=spec, data="data.safetensors", shard="out.parquet")
     table, facts = read_table_with_facts(tmp_path / "out.parquet", "subsets")
     assert facts["spec"] == json.loads(json.dumps(spec))
     assert facts["data"] == made.data.digest()
@@ -493,6 +493,6 @@ def test_a_subset_model_that_diverges_is_named_by_its_number(
     monkeypatch.setattr("bat.training.loop.learning_rate_factor", lambda *_: 1e31)
     spec = SUBSETS | {"recipe": RECIPE, "first_model": 5, "models": 2, "seed": 3}
     with pytest.raises(SystemExit):
-        call("subsets", tmp_path, spec=spec, data="data.safetensors", out="out.parquet")
+        call("subsets", tmp_path, spec=spec, data="data.safetensors", shard="out.parquet")
     assert "subset model 5 (seed 3): the loss is" in capsys.readouterr().err
     assert not (tmp_path / "out.parquet").exists()

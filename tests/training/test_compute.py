@@ -11,9 +11,9 @@ from methods import BAT, GAIRAT, METHODS, NATURAL, PGD_AT, but
 from runs import ATTACK, FLOAT32, RECIPE, THREAT, network, same, samples, weights
 from torch import Tensor, nn
 
-from bat.config import Compute, Method
+from bat.config import Adversary, Compute, Method
 from bat.models import Network, for_attacks, lowered
-from bat.training.loop import Epoch, Inner, fit
+from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
 
 torch.set_num_threads(1)
@@ -43,7 +43,7 @@ def trained(
         seed=3,
         what="a run",
         atypical=RARE,
-        inner=Inner(THREAT, ATTACK, "eval"),
+        adversary=Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval"),
         compute=compute,
         first=first,
         state=state,
@@ -89,7 +89,7 @@ def test_the_history_sums_up_micro_batches_by_their_share_of_the_samples(micro_b
         seen.append((len(batch.x), float(terms.loss.detach()), *(float(term) for term in counted)))
         return terms
 
-    inner = Inner(THREAT, ATTACK, "eval")
+    adversary = Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval")
     compute = replace(FLOAT32, micro_batch=micro_batch)
     for epoch in fit(
         network(PART),
@@ -99,7 +99,7 @@ def test_the_history_sums_up_micro_batches_by_their_share_of_the_samples(micro_b
         seed=3,
         what="a run",
         atypical=RARE,
-        inner=inner,
+        adversary=adversary,
         compute=compute,
     ):
         assert sum(n for n, *_ in seen) == 60

@@ -26,9 +26,9 @@ FILES = ("best.safetensors", "last.safetensors", "records.parquet")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    call("data", folder, **digits(), out="data.safetensors", log="data.log")
+    call("data", folder, **digits(), data="data.safetensors", log="data.log")
     shard = SUBSETS | {"first_model": 0}
-    call("subsets", folder, spec=shard, data="data.safetensors", out="shard.parquet")
+    call("subsets", folder, spec=shard, data="data.safetensors", shard="shard.parquet")
     call("scores", folder, **scores("shard.parquet", spec=SCORES))
     return folder
 
@@ -83,9 +83,9 @@ def test_a_killed_run_ends_with_the_same_weights_and_tables(name: str, folder: P
 
 def test_a_killed_shard_goes_on_at_its_last_model(folder: Path) -> None:
     plan = SUBSETS | {"first_model": 3, "models": 40}
-    call("subsets", folder, spec=plan, data="data.safetensors", out="whole.parquet")
+    call("subsets", folder, spec=plan, data="data.safetensors", shard="whole.parquet")
     parts = folder / "killed.parquet.parts"
-    flags = {"spec": plan, "data": "data.safetensors", "out": "killed.parquet"}
+    flags = {"spec": plan, "data": "data.safetensors", "shard": "killed.parquet"}
     process = start("subsets", folder, **flags)
     while len(list(parts.glob("*.safetensors"))) < 5:
         assert process.poll() is None, "ended too soon for this test"

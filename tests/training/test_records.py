@@ -19,8 +19,8 @@ from torch import Tensor
 
 import bat.training.run
 from bat.data.dataset import DataSet
-from bat.evaluation.under_attack import measure
 from bat.io.schemas import SCHEMAS
+from bat.training.measure import measure
 from bat.training.records import history_table, packed, samples_table, unpacked
 from bat.training.run import train
 

@@ -16,14 +16,14 @@ from runs import SPEC as ONE_METHOD
 from torch import Tensor
 
 import bat.training.run
-from bat.config import Method
+from bat.config import Adversary, Method
 from bat.data.dataset import DataSet
-from bat.evaluation.under_attack import measure
 from bat.models import build
 from bat.report.figures import curves
 from bat.seeds import derive_seed
-from bat.training.loop import Inner, fit
+from bat.training.loop import fit
 from bat.training.losses import objective
+from bat.training.measure import measure
 from bat.training.records import packed, unpacked
 from bat.training.run import Trained, train
 
@@ -44,10 +44,10 @@ def test_training_without_samples_is_training_on_the_others_from_the_same_weight
     found = train(replace(SPEC, method=method), DATA, chosen=RARE["train"], removed=OUT)
     model = build(SPEC.model, DATA.train, classes=3, seed=derive_seed(SPEC.seed, "weights"))
     part, rows = DATA.train.take((~OUT).nonzero().flatten()), []
-    inner = Inner(THREAT, ATTACK, "eval")
+    adversary = Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval")
     goal, rare = objective(method), RARE["train"][~OUT]
     for epoch in fit(
-        model, part, objective=goal, recipe=SPEC.recipe, seed=SPEC.seed, what="x", atypical=rare, inner=inner
+        model, part, objective=goal, recipe=SPEC.recipe, seed=SPEC.seed, what="x", atypical=rare, adversary=adversary
     ):
         values = measure(model, DATA, threat=THREAT, attack=ATTACK, seed=SPEC.seed)
         measured = packed({name: each.numpy() for name, each in values.items()})

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 import bat.training.loop
 import bat.training.run
-from bat.config import Bat, BatMart, BatTrades, Method, OneCycle, Recipe, Steps
+from bat.config import Adversary, Bat, BatMart, BatTrades, Method, OneCycle, Recipe, Steps
 from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
-from bat.evaluation.under_attack import measure
 from bat.io.schemas import SCHEMAS
 from bat.models import Network, build
-from bat.training.loop import Epoch, Inner, fit, learning_rate_factor
+from bat.training.loop import Epoch, fit, learning_rate_factor
 from bat.training.losses import Batch, Objective, Terms, objective
+from bat.training.measure import measure
 from bat.training.records import packed
 from bat.training.run import Trained, train
 
@@ -111,7 +111,7 @@ def test_dropout_depends_on_seed_and_epoch_alone(method: Method) -> None:
         model.body = nn.Sequential(model.body, Ones(), nn.Dropout(0.5))
         seen: list[Tensor] = []
         model.body.register_forward_hook(lambda module, _, out: seen.append(out == 0) if module.training else None)
-        inner = Inner(THREAT, ATTACK, "eval")
+        adversary = Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval")
         recipe = replace(RECIPE, epochs=epochs)
         found = []
         torch.manual_seed(first)  # the global state is nobody's business
@@ -122,7 +122,7 @@ def test_dropout_depends_on_seed_and_epoch_alone(method: Method) -> None:
             recipe=recipe,
             seed=seed,
             what="",
-            inner=inner,
+            adversary=adversary,
             first=first,
             state=state,
         ):
@@ -310,7 +310,7 @@ def test_a_diverging_run_names_method_and_seed(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("method", [PGD_AT, BAT], ids=["pgd_at", "bat"])
 def test_an_inner_loss_without_an_inner_problem_is_refused(method: Method) -> None:
     part = samples(10)
-    with pytest.raises(ValueError, match="inner"):
+    with pytest.raises(ValueError, match="adversary"):
         next(fit(network(part), part, objective=objective(method), recipe=RECIPE, seed=0, what="x"))
 
 
@@ -434,8 +434,8 @@ def test_modes_are_restored_after_each_epoch(training: bool) -> None:
     odd = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
     odd.training = not training
     found = [module.training for module in model.modules()]
-    inner = Inner(THREAT, ATTACK, "eval")
-    for _ in fit(model, part, objective=objective(BAT), recipe=RECIPE, seed=0, what="x", inner=inner):
+    adversary = Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval")
+    for _ in fit(model, part, objective=objective(BAT), recipe=RECIPE, seed=0, what="x", adversary=adversary):
         assert [module.training for module in model.modules()] == found
 
 

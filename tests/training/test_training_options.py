@@ -16,11 +16,11 @@ from runs import SPEC as ONE_METHOD
 from torch import Tensor
 
 import bat.training.run
-from bat.config import Method
+from bat.config import Adversary, Method
 from bat.data.dataset import DataSet
 from bat.io.schemas import SCHEMAS
 from bat.models import build
-from bat.training.loop import Epoch, Inner, fit
+from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
 from bat.training.records import packed
 from bat.training.run import train
@@ -82,8 +82,8 @@ def test_averaged_training_repeats_bit_for_bit(method: Method) -> None:
 def test_the_network_of_the_caller_is_the_average_after_each_epoch_in_its_own_mode() -> None:
     model = network(PART, "small_cnn").eval()
     recipe, seen = replace(RECIPE, ema_decay=0.5), []
-    inner = Inner(THREAT, ATTACK, "eval")
-    for _ in fit(model, PART, objective=objective(BAT), recipe=recipe, seed=0, what="x", inner=inner):
+    adversary = Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval")
+    for _ in fit(model, PART, objective=objective(BAT), recipe=recipe, seed=0, what="x", adversary=adversary):
         seen.append(weights(model))
         assert not any(module.training for module in model.modules())
     short, _ = run(PART, BAT, recipe=replace(recipe, epochs=1), name="small_cnn")

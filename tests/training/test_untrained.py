@@ -10,11 +10,11 @@ import torch
 from bat.config import SizedModel, load
 from bat.data.dataset import Part
 from bat.errors import BatError
-from bat.evaluation.under_attack import correct
 from bat.models import build
 from bat.statistics import majority_share
 from bat.training.loop import fit
 from bat.training.losses import objective
+from bat.training.measure import correct
 from bat.training.untrained import failed_subsets, failure
 
 CONFIG = load(str(Path(__file__).parents[2] / "config/config.yaml"))

@@ -19,13 +19,13 @@ KILLS = 10
 
 
 def test_ten_kills_change_no_byte(tmp_path):
-    call("data", tmp_path, **digits(train_samples=300, validation_samples=1337), out="data.safetensors")
-    call("subsets", tmp_path, spec=SUBSETS | {"first_model": 0}, data="data.safetensors", out="shard.parquet")
+    call("data", tmp_path, **digits(train_samples=300, validation_samples=1337), data="data.safetensors")
+    call("subsets", tmp_path, spec=SUBSETS | {"first_model": 0}, data="data.safetensors", shard="shard.parquet")
     call("scores", tmp_path, **scores("shard.parquet", spec=SCORES))
     call("train", tmp_path, **training(spec=TRAIN))
 
     def run(name):
-        return evaluation(spec=EVALUATE | BATCHES, out=f"{name}.parquet", flags=f"{name}-flags.parquet")
+        return evaluation(spec=EVALUATE | BATCHES, attacked=f"{name}.parquet", flags=f"{name}-flags.parquet")
 
     call("evaluate", tmp_path, **run("unbroken"))
     killed, out = command("evaluate", tmp_path, **run("killed")), tmp_path / "killed.parquet"

@@ -5,7 +5,7 @@ import pandas as pd
 from experiments import SMOKE, edit, new_experiment, planned, snakemake
 from PIL import Image
 
-from bat.io.tensors import read_data
+from bat.data.saved import read_data
 
 SCORES = f"{SMOKE}/scores/memorization.parquet"
 DATA = f"{SMOKE}/data/data.safetensors"

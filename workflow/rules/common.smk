@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import bat.config
+import bat.config.specs
 import bat.io.given
+import bat.planning.resources
 from bat.errors import BatError
 
 
@@ -45,121 +47,94 @@ except BatError as error:
 # numbers and keys as they are understood: no other way to write the same reruns anything
 config = asdict(parsed)
 
-RESULTS = f"results/{config['experiment']}"
-if "cache" in config["data"]:
-    CACHE = bat.io.given.located(config["data"]["cache"])
-    # of all experiments with this cache
-    RECEIPT = str(CACHE / f"{config['data']['name']}.json")
-    SOURCE = [RECEIPT]
-elif "path" in config["data"]:
-    # a change of these makes the data anew; of what is missing, stage data tells
-    SOURCE = bat.io.given.watched(config["data"]["path"])
-else:
-    SOURCE = []
-expanded = bat.config.expand(parsed.training.methods, parsed.training.sweeps)
-METHODS = [method.name for method in expanded]
-# each with the method that it is a variant of, in a sweep
-BASES = {
-    name: next(
-        (
-            sweep.method
-            for sweep in parsed.training.sweeps
-            if name.startswith(f"{sweep.method}_{sweep.key}_")
-        ),
-        name,
-    )
-    for name in METHODS
-}
-# the methods, and retraining without some samples
-RUNS = {
-    run.name: asdict(run)
-    for run in (
-        *(bat.config.Run(method=method, without=None) for method in expanded),
-        *bat.config.removal_runs(expanded, parsed.removal),
-    )
-}
-COMPARED = bat.config.compared(expanded, parsed.evaluation, parsed.removal)
-SEEDS = config["training"]["seeds"]
-MODELS_PER_SHARD = config["memorization"]["models_per_shard"]
+RESULTS = f"results/{parsed.experiment}"
+RUNS = {run.name: run for run in bat.config.runs_of(parsed)}
+SEEDS = parsed.training.seeds
+FIGURES = bat.config.figures_of(parsed)
+PUBLISHED = isinstance(parsed.data, bat.config.Published)
+IMPORTED = isinstance(parsed.scores, bat.config.FileScores)
 SHARDS, ROBUST_SHARDS = (
-    [f"{shard:03d}" for shard in range(models // MODELS_PER_SHARD)]
-    for models in (
-        config["memorization"]["subset_models"],
-        config["memorization"]["robust"]["subset_models"],
-    )
+    [f"{shard:03d}" for shard in range(count)] for count in bat.config.shards_of(parsed)
 )
-# they need the subset models themselves
-NULL_PAIRS = (
-    config["scores"]["source"] == "subsets" and config["memorization"]["shuffles"]
-)
-FORMATS = ["pdf", "svg"]
-HARMFUL = f"{RESULTS}/scores/harmful.parquet"
+NEEDS = bat.planning.resources.needs(parsed)
 
 
-def spec(section, *keys, **more):
-    """Return, as JSON, the named keys of a section of the config and ``more``: all that a stage depends on."""
-    # sorted: the order of keys in a file must not rerun anything
-    return json.dumps(
-        {key: config[section][key] for key in keys} | more, sort_keys=True
-    )
+def stage(name, spec="--spec {params.spec:q}"):
+    """Return the shell line of a stage. Its flags are named as the rule's inputs and outputs."""
+    return f"python -m bat {name} {spec} {{params.flags}} --log {{log:q}} --threads {{threads}}"
 
 
-def digest(*modules):
-    """Return a hash of modules (or folders of them) of the package, so that an edit reruns the cheap last rules that run them.
+def flags(**more):
+    """Return the function for a rule's ``params.flags``; more: flags that are no files. No change of them reruns a job."""
 
-    Rules that train or attack have none, nor has what they depend on: a docstring must not retrain every model. After a
-    mended bug, name the rule: --forcerun scores.
+    def all_flags(wildcards, input, output):
+        named = {**dict(input.items()), **dict(output.items()), **more}
+        return " ".join(
+            f"--{name.replace('_', '-')} {shlex.join([values] if isinstance(values, str) else map(str, values))}"
+            for name, values in named.items()
+        )
+
+    return all_flags
+
+
+def needs(rule, resource):
+    """Return what a job of a rule asks for, by ``bat.planning``: mem_mb or runtime; twice that at its second attempt."""
+    return lambda wildcards, attempt: NEEDS[rule][resource] * attempt
+
+
+def digest(*parts):
+    """Return a hash of modules and folders of the package, so that an edit reruns the cheap last rules that run them.
+
+    Rules that train or attack have none: a docstring must not retrain every model. After a bug was fixed, name the
+    rule: --forcerun scores.
     """
     package = Path(workflow.basedir).parent / "bat"
     sources = [
         source
-        for module in modules
-        for source in sorted(package.glob(f"{module}.py"))
-        + sorted(package.glob(f"{module}/*.py"))
+        for part in parts
+        for source in (
+            sorted((package / part).rglob("*.py"))
+            if (package / part).is_dir()
+            else [package / f"{part}.py"]
+        )
     ]
     return hashlib.sha256(
         b"".join(source.read_bytes() for source in sources)
     ).hexdigest()
 
 
-def grows(first):
-    """Return a resource that is ``first`` at the first attempt, twice that at the second, and so on."""
-    return lambda wildcards, attempt: first * attempt
-
-
-def subsets_spec(shard, adversary):
-    """Return, as JSON, what a shard of subset models depends on; adversary: None for training on clean images."""
-    return spec(
-        "memorization",
-        "subset_fraction",
-        "design",
-        "seed",
-        "recipe",
-        model=asdict(parsed.subset_model),
-        compute=config["compute"],
-        first_model=int(shard) * MODELS_PER_SHARD,
-        models=MODELS_PER_SHARD,
-        adversary=adversary,
+def spec(name, *arguments, **more):
+    """Return, as JSON, all that a stage depends on besides its files."""
+    return bat.config.specs.as_json(
+        getattr(bat.config.specs, name).of(parsed, *arguments, **more)
     )
 
 
-def named_samples(run):
-    """Return the tables that say which samples a run leaves out, or takes for atypical, by flag: for most runs none."""
-    tables, score = {}, RUNS[run]["method"].get("score")
-    without = (RUNS[run]["without"] or {}).get("what")
-    if without or score not in (None, "robust_memorization"):
+def shard_spec(robust):
+    """Return the function for the spec of a shard; robust: of models trained adversarially."""
+    size = parsed.memorization.models_per_shard
+    return lambda wildcards: spec(
+        "SubsetsSpec", first_model=int(wildcards.shard) * size, robust=robust
+    )
+
+
+def named_samples(wildcards):
+    """Return the tables that say which samples a run leaves out, or takes for atypical: for most runs none."""
+    run, tables = RUNS[wildcards.method], {}
+    score = getattr(run.method, "score", None)
+    if run.without or score not in (None, "robust_memorization"):
         tables["memorization"] = SCORES.memorization
     # which samples are harmful is known when the method has been trained with all
-    if without in ("harmful", "benign"):
-        tables["harmful"] = HARMFUL
+    if run.without and run.without.what in ("harmful", "benign"):
+        tables["harmful"] = rules.harmful.output.harmful
     if score == "robust_memorization":
-        tables["robust_memorization"] = rules.robust_scores.output.memorization
+        tables["robust_memorization"] = rules.robust_scores.output.robust_memorization
     return tables
 
 
-def histories(runs):
-    """Return the histories of runs, of all seeds."""
-    return expand(HISTORY, method=runs, seed=SEEDS)
+def of_all(pattern, runs=RUNS):
+    """Return a file of each run and seed."""
+    return expand(pattern, method=runs, seed=SEEDS)
 
 
 def tell():
@@ -169,11 +144,3 @@ def tell():
     for line in lines:
         if line.startswith("> "):
             print(f"{page}: {line[2:]}", file=sys.stderr)
-
-
-def flags(named):
-    """Return flags of the command line: --NAME and its values, quoted."""
-    return " ".join(
-        f"--{name.replace('_', '-')} {shlex.join([values] if isinstance(values, str) else values)}"
-        for name, values in named.items()
-    )

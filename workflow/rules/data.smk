@@ -1,10 +1,13 @@
 """The data: downloaded once where it has to be, read once, split."""
 
-if "cache" in config["data"]:
+if PUBLISHED:
 
     rule download:
         output:
-            receipt=RECEIPT,
+            # of all experiments with this cache
+            receipt=str(
+                bat.io.given.located(parsed.data.cache) / f"{parsed.data.name}.json"
+            ),
         log:
             f"{RESULTS}/logs/download.log",
         retries: 3
@@ -14,21 +17,26 @@ if "cache" in config["data"]:
             "../../environment.yml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=240,
+            mem_mb=needs("download", "mem_mb"),
+            runtime=needs("download", "runtime"),
         params:
-            spec=spec("data", "name", "cache"),
+            spec=spec("DownloadSpec"),
+            flags=flags(),
         shell:
-            "python -m bat download"
-            " --spec {params.spec:q}"
-            " --out {output.receipt:q}"
-            " --log {log:q}"
-            " --threads {threads}"
+            stage("download")
+
+
+def source_of_data(wildcards):
+    """Return the files that the data set is read from; a change of them makes it anew."""
+    if PUBLISHED:
+        return rules.download.output.receipt
+    # of what is missing, stage data tells
+    return bat.io.given.watched(getattr(parsed.data, "path", None))
 
 
 rule data:
     input:
-        source=SOURCE,
+        source_of_data,
     output:
         data=f"{RESULTS}/data/data.safetensors",
         files=f"{RESULTS}/data/files.parquet",
@@ -41,14 +49,10 @@ rule data:
     # decodes that many image files at once
     threads: 4
     resources:
-        mem_mb=grows(4000),
-        runtime=grows(60),
+        mem_mb=needs("data", "mem_mb"),
+        runtime=needs("data", "runtime"),
     params:
-        spec=spec("data", data=config["data"], subsample=config["subsample"]),
+        spec=spec("DataSpec"),
+        flags=flags(),
     shell:
-        "python -m bat data"
-        " --spec {params.spec:q}"
-        " --out {output.data:q}"
-        " --files {output.files:q}"
-        " --log {log:q}"
-        " --threads {threads}"
+        stage("data")

@@ -1,14 +1,9 @@
-"""Stage 2: each method, once a seed, and what groups of samples did in it."""
-
-HISTORY, SAMPLES = (
-    f"{RESULTS}/models/{{method}}/seed-{{seed}}/{name}.parquet"
-    for name in ("history", "samples")
-)
+"""Training: each method once per seed, and what groups of samples did in it."""
 
 
 rule train:
     input:
-        unpack(lambda wildcards: named_samples(wildcards.method)),
+        unpack(named_samples),
         data=rules.data.output.data,
     output:
         best=f"{RESULTS}/models/{{method}}/seed-{{seed}}/best.safetensors",
@@ -23,36 +18,15 @@ rule train:
     threads: 1
     resources:
         gpu=0,  # a profile asks for more
-        mem_mb=grows(2000),
-        runtime=grows(720),
-        # no parameter: a change of it must not train all models again
-        checkpoint_minutes=config["training"]["checkpoint_minutes"],
+        mem_mb=needs("train", "mem_mb"),
+        runtime=needs("train", "runtime"),
     params:
         spec=lambda wildcards: spec(
-            "training",
-            "recipe",
-            "attack",
-            "attack_bn",
-            "measure_every",
-            "early_stop",
-            model=config["model"],
-            compute=config["compute"],
-            threat=config["threat"],
-            seed=int(wildcards.seed),
-            **RUNS[wildcards.method],
+            "TrainSpec", RUNS[wildcards.method], int(wildcards.seed)
         ),
-        named=lambda wildcards: flags(named_samples(wildcards.method)),
+        flags=flags(checkpoint_minutes=[parsed.training.checkpoint_minutes]),
     shell:
-        "python -m bat train"
-        " --spec {params.spec:q}"
-        " --data {input.data:q}"
-        " {params.named}"
-        " --best {output.best:q}"
-        " --last {output.last:q}"
-        " --records {output.records:q}"
-        " --checkpoint-minutes {resources.checkpoint_minutes}"
-        " --log {log:q}"
-        " --threads {threads}"
+        stage("train")
 
 
 rule groups:
@@ -60,10 +34,10 @@ rule groups:
         memorization=SCORES.memorization,
         validation_groups=SCORES.validation_groups,
         test_groups=SCORES.test_groups,
-        records=expand(rules.train.output.records, method=RUNS, seed=SEEDS),
+        records=of_all(rules.train.output.records),
     output:
-        histories=histories(RUNS),
-        samples=expand(SAMPLES, method=RUNS, seed=SEEDS),
+        histories=of_all(f"{RESULTS}/models/{{method}}/seed-{{seed}}/history.parquet"),
+        samples=of_all(f"{RESULTS}/models/{{method}}/seed-{{seed}}/samples.parquet"),
     log:
         f"{RESULTS}/logs/groups.log",
     benchmark:
@@ -72,17 +46,31 @@ rule groups:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=grows(2000),
-        runtime=grows(30),
+        mem_mb=needs("groups", "mem_mb"),
+        runtime=needs("groups", "runtime"),
     params:
-        code=digest("training/records", "io/tables", "io/schemas"),
+        code=digest("training/records", "io"),
+        flags=flags(),
     shell:
-        "python -m bat groups"
-        " --memorization {input.memorization:q}"
-        " --validation-groups {input.validation_groups:q}"
-        " --test-groups {input.test_groups:q}"
-        " --records {input.records:q}"
-        " --histories {output.histories:q}"
-        " --samples {output.samples:q}"
-        " --log {log:q}"
-        " --threads {threads}"
+        stage("groups", spec="")
+
+
+rule harmful:
+    input:
+        memorization=SCORES.memorization,
+        records=of_all(rules.train.output.records, parsed.removal.method),
+    output:
+        harmful=f"{RESULTS}/scores/harmful.parquet",
+    log:
+        f"{RESULTS}/logs/harmful.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=needs("harmful", "mem_mb"),
+        runtime=needs("harmful", "runtime"),
+    params:
+        spec=spec("HarmfulSpec"),
+        flags=flags(),
+    shell:
+        stage("harmful")

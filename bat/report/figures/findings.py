@@ -1,6 +1,6 @@
 """Figures of findings (a) and (b): retraining without some samples, and robust subset models."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Mapping
 
 import matplotlib
 import pandas as pd
@@ -17,8 +17,8 @@ _METRICS = (("clean", "clean accuracy"), ("robust", "robust accuracy"))
 def finding_a(
     summary: pd.DataFrame,
     histories: pd.DataFrame,
+    runs: pd.DataFrame,
     *,
-    base: str,
     tier: str,
     threat: str,
     confidence: float,
@@ -26,30 +26,41 @@ def finding_a(
 ) -> Figure:
     """Draw what leaving out memorized samples does to test samples, beside leaving out as many random ones.
 
-    summary: as in evaluation/summary.parquet; histories: rows of models/{run}/seed-{s}/history.parquet of ``base``, the
-    run with all samples, and of those without atypical, without the most memorized, and without random samples. Left:
+    summary, runs: as in evaluation/summary.parquet and runs.parquet; histories: rows of
+    models/{run}/seed-{s}/history.parquet. Drawn are the run with all samples, and those without atypical, without the
+    most memorized, and without as many random samples. Left:
     after the last epoch, over the share left out; right: over epochs, without atypical samples. failed: runs whose
     training failed.
     """
     figure = Figure(figsize=(9, 5.8), layout="constrained")
     grid = figure.subplots(2, 2, sharey="row")
+    cases = runs[runs["removed"].isin(["atypical", "top"])].set_index("method")
+    base = cases["base"].iloc[0]
+    histories = histories[histories["method"].isin([base, *cases.index])]
     trained = histories.groupby("method")["trained_samples"].mean()
     share = (1 - trained / trained[base]).sort_values(kind="stable")
     last = summary[(summary["checkpoint"] == "last") & summary["method"].isin(share.index)]
-    cases = {
-        (random, group): [name for name in share.index if name == base or ("_without_random_" in name) == random]
+    drawn = {
+        (random, group): [
+            name for name in share.index if name == base or (cases.loc[name, "role"] == "random") == random
+        ]
         for random in (False, True)
         for group in ("typical", "atypical")
     }
+    lines = {base: "-"} | {
+        run: ":" if case["role"] == "random" else "--"
+        for run, case in cases.iterrows()
+        if case["removed"] == "atypical"
+    }
     for axes_row, (metric, name) in zip(grid, _METRICS, strict=True):
-        for (random, group), runs in cases.items():
+        for (random, group), names in drawn.items():
             rows = last[(last["group"] == group) & (last["metric"] == metric)].set_index("method")
             if rows.empty:
                 continue
-            rows = rows.loc[runs]
+            rows = rows.loc[names]
             error_bars(
                 axes_row[0],
-                share[runs] + (0.001 if random else 0),
+                share[names] + (0.001 if random else 0),
                 rows["accuracy"],
                 y_range=(rows["ci_low"], rows["ci_high"]),
                 color=COLOURS[2] if group == "atypical" else COLOURS[0],
@@ -61,7 +72,7 @@ def finding_a(
                 label=f"{rows['samples'].iloc[0]} {group} test samples, without {'random' if random else 'memorized'}",
             )
         axes_row[0].set(ylabel=name, xlabel="share of training samples left out")
-        _over_epochs(axes_row[1], histories, base, "clean" if metric == "clean" else "pgd")
+        _over_epochs(axes_row[1], histories, lines, "clean" if metric == "clean" else "pgd")
     grid[0, 1].set_title("over epochs (robust: under the training attack)")
     grid[0, 0].set_title(f"last epoch (robust: {attacks(tier)})")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower left", fontsize=7.5)
@@ -75,12 +86,11 @@ def finding_a(
     return figure
 
 
-def _over_epochs(axes: Axes, histories: pd.DataFrame, base: str, metric: str) -> None:
-    """Draw accuracy on atypical samples over epochs: with all samples, without them, and without random ones."""
-    runs = {base: "-", f"{base}_without_atypical": "--", f"{base}_without_random_atypical": ":"}
+def _over_epochs(axes: Axes, histories: pd.DataFrame, lines: Mapping[Hashable, str], metric: str) -> None:
+    """Draw accuracy on atypical samples over epochs, each run in ``lines`` with its own line."""
     for split, colour in (("test", COLOURS[2]), ("train", COLOURS[1])):
         column = f"{split}_atypical_{metric}_accuracy"
-        for run, line in runs.items():
+        for run, line in lines.items():
             rows = histories[histories["method"] == run].dropna(subset=column)
             mean = rows.groupby("epoch")[column].mean()
             axes.plot(mean.index, mean, line, color=colour, linewidth=1.2, label=f"atypical {split}, {run}")
@@ -89,24 +99,29 @@ def _over_epochs(axes: Axes, histories: pd.DataFrame, base: str, metric: str) ->
 
 @matplotlib.rc_context(STYLE)
 def finding_b(
-    comparisons: pd.DataFrame, effects: pd.DataFrame | None, harmful: pd.DataFrame, *, confidence: float
+    comparisons: pd.DataFrame,
+    runs: pd.DataFrame,
+    effects: pd.DataFrame | None,
+    harmful: pd.DataFrame,
+    *,
+    confidence: float,
 ) -> Figure:
     """Draw what leaving out harmful or benign samples does to typical test samples, and each sample's own effect.
 
-    comparisons: as in evaluation/comparisons.parquet; effects: as in scores/robust_effects.parquet, None without
-    robust subset models; harmful: as in scores/harmful.parquet. Where a comparison says nothing, as after a training
-    that failed, its name says why in place of a difference.
+    comparisons, runs: as in evaluation/comparisons.parquet and runs.parquet; effects: as in
+    scores/robust_effects.parquet, None without robust subset models; harmful: as in scores/harmful.parquet. Where a
+    comparison says nothing, as after a training that failed, its name says why in place of a difference.
     """
     rows = comparisons[
         (comparisons["question"] == "removal")
         & (comparisons["checkpoint"] == "last")
         & (comparisons["group"] == "typical")
-        & comparisons["method"].str.contains("_(?:harmful|benign)$")
+        & comparisons["method"].isin(runs.loc[runs["removed"].isin(["harmful", "benign"]), "method"])
     ]
     pairs = list(dict.fromkeys(zip(rows["method"], rows["baseline"], strict=True)))
     verdicts = rows.groupby(["method", "baseline"], sort=False)["verdict"].first()
     names = [
-        f"{_case(method)} less {_case(baseline)}"
+        f"{_case(runs, method)} − {_case(runs, baseline)}"
         + (f"\n{verdicts[method, baseline]}" if verdicts[method, baseline] in GROUNDLESS else "")
         for method, baseline in pairs
     ]
@@ -141,9 +156,12 @@ def finding_b(
     return figure
 
 
-def _case(run: str) -> str:
+def _case(runs: pd.DataFrame, name: str) -> str:
     """Name a run by what it is trained without."""
-    return run.partition("_without_")[2].replace("_", " ") or "all"
+    run = runs[runs["method"] == name].iloc[0]
+    if pd.isna(run["removed"]):
+        return "all"
+    return f"{'random ' * (run['role'] == 'random')}{run['removed']}"
 
 
 def _effects(axes: Axes, effects: pd.DataFrame, harmful: pd.DataFrame) -> None:

@@ -45,12 +45,12 @@ def attacks(tier: str) -> str:
     return f"AutoAttack {tier}" if tier in ("fast", "standard") else tier
 
 
-def save(figure: Figure, paths: Sequence[str]) -> None:
+def save(figure: Figure, paths: Sequence[Path]) -> None:
     """Write ``figure`` to each path; the ending chooses the format. The files hold no date."""
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with matplotlib.rc_context(STYLE):
         for path in paths:
-            ending = Path(path).suffix
+            ending = path.suffix
             with replacing(path) as temporary:
                 figure.savefig(temporary, format=ending[1:], metadata=dates.get(ending))
 

@@ -1,0 +1,66 @@
+"""The size of a user's own data set, counted without reading its images."""
+
+import os
+import warnings
+from pathlib import Path
+
+from bat.config.data import Data, ImageFolder, Npz
+from bat.errors import BatError
+from bat.io.given import located, open_file
+from bat.io.npz import array_shape, open_npz
+
+Counted = tuple[tuple[int, int, int], tuple[int, int, int], int]
+
+
+def counted(data: Data) -> Counted | None:
+    """Return the numbers of training, validation and test samples, the shape (c, h, w) of an image, and classes.
+
+    None for what is not there, or is wrong in a way that stage data will tell.
+    """
+    try:
+        if isinstance(data, ImageFolder):
+            found = _folder(data)
+        elif isinstance(data, Npz):
+            found = _arrays(data)
+        else:
+            return None
+    except (BatError, OSError, ValueError, IndexError):
+        return None
+    pool, test, shape, classes = found
+    train = pool - data.validation_samples if data.train_samples == "all" else data.train_samples
+    return (train, data.validation_samples, test), shape, classes
+
+
+def _folder(data: ImageFolder) -> tuple[int, int, tuple[int, int, int], int]:
+    root = located(data.path)
+    parts = {
+        part: [
+            Path(folder) / name
+            for folder, folders, names in os.walk(root / part)
+            # as in bat.data.folders: hidden and system folders are left out
+            if not folders.sort() and not any(place[:1] in ".@" for place in Path(folder).relative_to(root).parts)
+            for name in sorted(names)
+            if not name.startswith(".")
+        ]
+        for part in ("train", "test")
+    }
+    classes = {path.relative_to(root / "train").parts[0] for path in parts["train"]}
+    sides = (data.size, data.size) if data.size else _sides(parts["train"][0])
+    shape = (3 if data.colour == "rgb" else 1, *sides)
+    return len(parts["train"]), len(parts["test"]), shape, len(classes)
+
+
+def _sides(path: Path) -> tuple[int, int]:
+    from PIL import Image
+
+    with warnings.catch_warnings(), open_file(path) as file, Image.open(file, formats=("PNG", "JPEG", "BMP")) as image:
+        warnings.simplefilter("ignore")
+        return image.height, image.width
+
+
+def _arrays(data: Npz) -> tuple[int, int, tuple[int, int, int], int]:
+    with open_npz(data.path) as arrays:
+        train, test = (array_shape(arrays, f"x_{part}") for part in ("train", "test"))
+    channels, height, width = train[1:]
+    # labels are not read: classes are hundreds at most
+    return train[0], test[0], (channels, height, width), 10

@@ -1,0 +1,161 @@
+"""What a job of each rule asks a cluster for: memory and time, from the sizes of data, subsets and network alone.
+
+Estimates on the safe side, made without torch or the data: a job that needs more is tried again with twice as much.
+``bat plan`` measures on one machine what these guess.
+"""
+
+import math
+from dataclasses import dataclass
+
+from bat.config import Config, Model, Pgd, SizedModel, expand, is_weighted, runs_of, share, split_sizes
+from bat.config.data import SOURCES, shape_of
+from bat.data.counting import counted
+
+_PROCESS = 900
+"""MB of a process that has imported torch and pandas."""
+
+_SPEED = 4e9
+"""Multiply-adds per second of one thread of a CPU."""
+
+_START = 20
+"""Minutes that every job may take besides."""
+
+_MOST = 7 * 24 * 60
+"""Minutes: what no cluster gives more of."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of samples of the splits, the shape (c, h, w) of an image, and classes."""
+
+    train: int
+    validation: int
+    test: int
+    shape: tuple[int, int, int]
+    classes: int
+
+    @property
+    def samples(self) -> int:
+        """All samples."""
+        return self.train + self.validation + self.test
+
+    @property
+    def megabytes(self) -> float:
+        """MB of all pixels."""
+        return self.samples * math.prod(self.shape) / 1e6
+
+
+def sizes_of(config: Config) -> Sizes:
+    """Return the sizes of a data set; those of a user's own are counted where it is there, or guessed."""
+    shape, classes = shape_of(config.data) or (3, 64, 64), 10
+    splits = split_sizes(config.data)
+    if config.data.name in SOURCES:
+        classes = SOURCES[config.data.name].classes
+    elif (found := counted(config.data)) is not None:
+        splits, shape, classes = found
+    train, validation, test = (share(count, config.subsample) for count in splits or (50_000, 5_000, 10_000))
+    return Sizes(train, validation, test, shape, classes)
+
+
+def needs(config: Config) -> dict[str, dict[str, int]]:
+    """Return by rule what a job asks for: mem_mb, megabytes, and runtime, minutes."""
+    sizes, stage, training = sizes_of(config), config.memorization, config.training
+    runs = runs_of(config)
+    models = len(runs) * len(training.seeds)
+    epochs = training.recipe.epochs
+    methods = expand(training.methods, training.sweeps)
+    # passes forward and back: the attack's steps, the training step, and what methods do besides
+    hardest = 1 + training.attack.steps + 1 + max((1 + int(is_weighted(method)) for method in methods), default=1)
+    measured = math.ceil(epochs / training.measure_every) * (2 + training.attack.steps) * sizes.samples
+    subset = config.subset_model
+    packed = stage.subset_models * sizes.samples
+    robust = stage.robust.subset_models * sizes.samples
+    rows = 2 * models * sizes.test
+    batch = max(config.evaluation.batch_size, 1)
+    found = {
+        "download": (4_000, 240),
+        "data": (_PROCESS + 4 * sizes.megabytes, _START + sizes.samples / 10_000),
+        "subsets": (
+            _PROCESS + 2 * sizes.megabytes + _batch_mb(subset, sizes, stage.recipe.batch_size),
+            _minutes(subset, sizes, stage.models_per_shard * (3 * stage.recipe.epochs + 1) * sizes.samples),
+        ),
+        "robust_subsets": (
+            _PROCESS + 2 * sizes.megabytes + _batch_mb(subset, sizes, stage.recipe.batch_size),
+            _minutes(
+                subset,
+                sizes,
+                stage.models_per_shard * _adversarial(stage.robust.attack, stage.recipe.epochs) * sizes.samples,
+            ),
+        ),
+        "scores": (_PROCESS + sizes.megabytes + _scores_mb(packed, sizes), _START + packed / 1e7),
+        "null_pairs": (
+            _PROCESS + sizes.megabytes + _scores_mb(packed, sizes),
+            _START + (1 + stage.shuffles) * packed / 1e8,
+        ),
+        "import_scores": (_PROCESS + sizes.megabytes + _scores_mb(0, sizes) + 4_000, 2 * _START),
+        "robust_scores": (_PROCESS + sizes.megabytes + _scores_mb(robust, sizes), _START + robust / 1e7),
+        "train": (
+            _PROCESS
+            + 2 * sizes.megabytes
+            + _batch_mb(config.model, sizes, training.recipe.batch_size)
+            + epochs * sizes.samples * 9 / 1e6,
+            _minutes(config.model, sizes, 3 * hardest * epochs * sizes.train + measured),
+        ),
+        "groups": (_PROCESS + epochs * sizes.samples * 40 / 1e6, _START + models),
+        "harmful": (_PROCESS + len(training.seeds) * epochs * sizes.train * 40 / 1e6, _START),
+        "evaluate": (
+            _PROCESS
+            + 2 * sizes.megabytes
+            + _batch_mb(config.model, sizes, batch)
+            + 8 * sizes.test * math.prod(sizes.shape) / 1e6,
+            # standard AutoAttack: 100 steps and 9 targets of 100, twice, and 5,000 queries
+            _minutes(config.model, sizes, 2 * 3 * 7_000 * sizes.test),
+        ),
+        "summary": (_PROCESS + rows * 800 / 1e6, _START + models),
+        "figures": (_PROCESS + sizes.megabytes + rows * 400 / 1e6 + models * epochs / 1e3, _START + models / 10),
+        "results": (_PROCESS + rows * 100 / 1e6 + models * epochs / 1e3, _START),
+    }
+    return {
+        rule: {"mem_mb": 100 * math.ceil(megabytes / 100), "runtime": min(math.ceil(minutes), _MOST)}
+        for rule, (megabytes, minutes) in found.items()
+    }
+
+
+def _adversarial(attack: Pgd, epochs: int) -> int:
+    """Return the passes of training so many epochs under an attack, and of recording under it once."""
+    return (3 * (attack.steps + 1)) * epochs + 2 * attack.steps
+
+
+def _batch_mb(model: Model, sizes: Sizes, batch: int) -> float:
+    """Return MB of a batch's activations in training, gradients and an attack's copies included."""
+    _, height, width = sizes.shape
+    pixels = math.prod(sizes.shape) * 8
+    if isinstance(model, SizedModel):
+        floats = 4 * model.width if model.name == "mlp" else 8 * height * width * model.width
+    else:
+        floats = height * width * _channels(model)
+    return 2 * 4 * batch * (floats + pixels) / 1e6
+
+
+def _channels(model: Model) -> int:
+    """Return how many channels of the size of the image a network's activations amount to, all layers together."""
+    return {"resnet9": 1_000, "resnet18": 2_500, "preact_resnet18": 2_500, "resnet50": 9_000}.get(model.name, 9_000)
+
+
+def _minutes(model: Model, sizes: Sizes, passes: float) -> float:
+    """Return minutes on one thread of a CPU for forward passes of so many images, three times what is expected."""
+    channels, height, width = sizes.shape
+    if isinstance(model, SizedModel):
+        mlp = math.prod(sizes.shape) * model.width + model.width**2
+        work: float = mlp if model.name == "mlp" else height * width * 9 * model.width * (channels + model.width)
+    else:
+        # multiply-adds per pixel: 0.56e9 of resnet18 at 32 x 32
+        per_pixel = {"resnet9": 2.5e5, "resnet18": 5.5e5, "preact_resnet18": 5.5e5, "resnet50": 1.3e6}
+        work = height * width * per_pixel.get(model.name, 6e6)
+    return _START + 3 * passes * work / _SPEED / 60
+
+
+def _scores_mb(answers: float, sizes: Sizes) -> float:
+    """Return MB of the estimators: answers of all models, and pairs of a class, a third of the samples atypical."""
+    pairs = sizes.train * (sizes.train + sizes.test) / sizes.classes / 3
+    return (12 * answers + 200 * pairs) / 1e6

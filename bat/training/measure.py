@@ -1,0 +1,121 @@
+"""What a network says of each sample: its loss, and whether it is right, clean and under PGD."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bat.attacks.ball import random_start
+from bat.attacks.gradient import cross_entropy, finite, predictions
+from bat.attacks.pgd import pgd
+from bat.config import Pgd, Threat
+from bat.data.dataset import DataSet, Part
+from bat.errors import BatError
+from bat.models import attackable, for_attacks
+from bat.seeds import derive_seed, uniform
+
+_BATCH = 512
+"""Images in a forward pass where nothing depends on it but memory."""
+
+_MEASURED = ("clean_loss", "clean_correct", "pgd_loss", "pgd_correct")
+
+
+def correct(model: nn.Module, part: Part) -> NDArray[np.bool_]:
+    """Return which samples of ``part`` the model classifies correctly, unperturbed: (n,) bool.
+
+    Raises:
+        BatError: an output is not finite.
+    """
+    right: NDArray[np.bool_] = (predictions(clean_logits(model, part, _BATCH)) == part.labels).cpu().numpy()
+    return right
+
+
+def clean_logits(model: nn.Module, part: Part, batch_size: int) -> Tensor:
+    """Return the logits of the unperturbed images of ``part``: (n, classes).
+
+    Raises:
+        BatError: some are NaN or infinite; says of how many images.
+    """
+    with attackable(model), torch.no_grad():
+        logits = torch.cat([model(part.images(rows)) for rows in _batches(part, batch_size)])
+    _check_finite(logits)
+    return logits
+
+
+def robustly_correct(
+    model: nn.Module, part: Part, *, threat: Threat, attack: Pgd, seed: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which samples of ``part`` the model classifies correctly, and which also under PGD: twice (n,) bool.
+
+    The random starts depend on ``seed`` and each sample's index. Raises as ``correct``.
+    """
+    with attackable(model):
+        fast = for_attacks(model)
+        columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
+    values = torch.cat(columns, dim=1)
+    clean, under_attack = (values[_MEASURED.index(f"{name}_correct")] > 0 for name in ("clean", "pgd"))
+    return clean.cpu().numpy(), under_attack.cpu().numpy()
+
+
+def measure(
+    model: nn.Module,
+    data: DataSet,
+    *,
+    threat: Threat,
+    attack: Pgd,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Return the loss of each sample of all splits, and whether it is right, on the clean image and under PGD.
+
+    Keys are {split}_{clean|pgd}_{loss|correct}, values (n,) float32 and bool. Right under PGD are samples that are
+    right on the clean image and after the attack.
+    """
+    found: dict[str, Tensor] = {}
+    with attackable(model):
+        fast = for_attacks(model)
+        for name, part in data.parts().items():
+            columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
+            for metric, values in zip(_MEASURED, torch.cat(columns, dim=1), strict=True):
+                found[f"{name}_{metric}"] = values > 0 if metric.endswith("_correct") else values
+    return found
+
+
+def _check_finite(logits: Tensor) -> None:
+    """Raise BatError where outputs for unperturbed images are NaN or infinite."""
+    wrong = int((~finite(logits)).sum())
+    if wrong:
+        raise BatError(
+            f"the model's outputs for {wrong} of {len(logits)} unperturbed images are NaN or infinite: "
+            "look for overflow in the model or damaged weights, or train with a lower learning rate"
+        )
+
+
+def _losses(
+    model: nn.Module, fast: nn.Module, part: Part, rows: Tensor, threat: Threat, attack: Pgd, seed: int
+) -> Tensor:
+    """Return the values of ``_MEASURED`` for each sample: (4, n). fast: the model for the attack's passes."""
+    x, labels = part.images(rows), part.labels[rows]
+    random = uniform(derive_seed(seed, "history"), part.index[rows], tuple(x.shape[1:]))
+    x_adv = pgd(
+        fast,
+        x,
+        labels,
+        loss=cross_entropy,
+        norm=threat.norm,
+        eps=threat.eps,
+        step_size=attack.step_size,
+        steps=attack.steps,
+        start=random_start(x, random, norm=threat.norm, eps=threat.eps),
+    )
+    with torch.no_grad():
+        clean, attacked = model(x), model(x_adv)
+    _check_finite(clean)
+    clean_right = predictions(clean) == labels
+    right = clean_right & (predictions(attacked) == labels)
+    clean_loss, loss = (F.cross_entropy(logits, labels, reduction="none") for logits in (clean, attacked))
+    return torch.stack([clean_loss, clean_right.float(), loss, right.float()])
+
+
+def _batches(part: Part, size: int) -> tuple[Tensor, ...]:
+    return torch.split(torch.arange(len(part), device=part.labels.device), size)

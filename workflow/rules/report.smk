@@ -1,0 +1,81 @@
+"""The report: figures, tables for papers, and the page of results."""
+
+# tables that an experiment has only where its config asks for what they tell
+FINDINGS = {"harmful": rules.harmful.output.harmful} if parsed.removal.method else {}
+if ROBUST_SHARDS:
+    FINDINGS["robust_effects"] = rules.robust_scores.output.robust_effects
+NULL_PAIRS = (
+    {"null_pairs": rules.null_pairs.output.null_pairs}
+    if parsed.memorization.shuffles and not IMPORTED
+    else {}
+)
+
+
+rule figures:
+    input:
+        **FINDINGS,
+        data=rules.data.output.data,
+        memorization=SCORES.memorization,
+        train_influence=SCORES.train_influence,
+        test_groups=SCORES.test_groups,
+        histories=rules.groups.output.histories,
+        samples=rules.groups.output.samples,
+        per_sample=rules.summary.output.per_sample,
+        summary=rules.summary.output.summary,
+        comparisons=rules.summary.output.comparisons,
+        runs=rules.summary.output.runs,
+    output:
+        out=[
+            *expand(f"{RESULTS}/figures/{{figure}}.pdf", figure=FIGURES),
+            *report(
+                expand(f"{RESULTS}/figures/{{figure}}.svg", figure=FIGURES),
+                caption="../report/figure.rst",
+                category="Figures",
+            ),
+        ],
+    log:
+        f"{RESULTS}/logs/figures.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figures.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=needs("figures", "mem_mb"),
+        runtime=needs("figures", "runtime"),
+    params:
+        code=digest("report", "io"),
+        flags=flags(),
+    shell:
+        stage("figures", spec="")
+
+
+rule results:
+    input:
+        **FINDINGS,
+        **NULL_PAIRS,
+        summary=rules.summary.output.summary,
+        comparisons=rules.summary.output.comparisons,
+        runs=rules.summary.output.runs,
+        flags=rules.summary.output.all_flags,
+        memorization=SCORES.memorization,
+        test_groups=SCORES.test_groups,
+        histories=rules.groups.output.histories,
+    output:
+        markdown=f"{RESULTS}/summary.md",
+        latex=f"{RESULTS}/summary.tex",
+        page=f"{RESULTS}/results.md",
+    log:
+        f"{RESULTS}/logs/results.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=needs("results", "mem_mb"),
+        runtime=needs("results", "runtime"),
+    params:
+        spec=spec("ResultsSpec"),
+        code=digest("report", "evaluation/comparison", "scores/precision", "io"),
+        flags=flags(benchmarks=f"{RESULTS}/benchmarks"),
+    shell:
+        stage("results")
