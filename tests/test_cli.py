@@ -44,7 +44,7 @@ from bat.evaluation.own_model import read_weights
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
-from bat.io.tensors import read_tensors, write_tensors
+from bat.io.tensors import read_tensors
 from bat.models import build
 
 HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet", "records": ["records.parquet"]}
@@ -363,8 +363,8 @@ def test_weights_from_another_program(copy, capsys):
 
 def test_equal_weights_are_attacked_once_and_reported_twice(copy, monkeypatch):
     calls = []
-    once = bat.evaluation.stage.attacked
-    monkeypatch.setattr(bat.evaluation.stage, "attacked", lambda *given: calls.append(1) or once(*given))
+    once = bat.evaluation.stage.attack_all
+    monkeypatch.setattr(bat.evaluation.stage, "attack_all", lambda *given: calls.append(1) or once(*given))
     call("evaluate", copy, **evaluation(attacked="two.parquet", images="two.safetensors"))
     assert len(calls) == 2
     call("evaluate", copy, **evaluation(last="best.safetensors", attacked="one.parquet", images="one.safetensors"))
@@ -375,6 +375,11 @@ def test_equal_weights_are_attacked_once_and_reported_twice(copy, monkeypatch):
     assert torch.equal(images["best"], images["last"])
     two = pd.read_parquet(copy / "two.parquet")
     pd.testing.assert_frame_equal(two[two["checkpoint"] == "best"], table[table["checkpoint"] == "best"])
+
+
+def test_saving_images_changes_no_result(copy, experiment):
+    call("evaluate", copy, **evaluation(images="images.safetensors"))
+    assert (copy / "attacked.parquet").read_bytes() == (experiment / "attacked.parquet").read_bytes()
 
 
 @pytest.mark.parametrize(("models", "refused"), [(1, True), (3, True), (4, False), (200, False)])
@@ -427,49 +432,6 @@ def test_no_atypical_test_sample_leaves_that_group_out(copy):
     assert set(pd.read_parquet(copy / "summary.parquet")["group"]) == {"all", "typical"}
     assert "no test sample is atypical" in (copy / "summary.log").read_text()
     main(f"figures --summary {copy}/summary.parquet --runs {copy}/runs.parquet --out {copy}/tradeoff.svg".split())
-
-
-# -- verify
-
-
-IMAGES = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"attacked": "attacked.parquet"}
-
-
-@pytest.fixture
-def with_images(copy):
-    call("evaluate", copy, **evaluation(images="images.safetensors"))
-    return copy
-
-
-def test_images_bear_out_the_results(with_images):
-    call("verify", with_images, **IMAGES, log="verify.log")
-    log = (with_images / "verify.log").read_text()
-    assert "checkpoint best: 1617 samples agree" in log
-    assert "checkpoint last: 1617 samples agree" in log
-
-
-def test_saving_images_changes_no_result(with_images, experiment):
-    assert (with_images / "attacked.parquet").read_bytes() == (experiment / "attacked.parquet").read_bytes()
-
-
-def test_an_image_that_breaks_nothing_is_found(with_images, capsys):
-    table = pd.read_parquet(with_images / "attacked.parquet").query("checkpoint == 'last'").reset_index()
-    row = int(table.index[table["broken_by"].notna()][3])
-    images, facts = read_tensors(with_images / "images.safetensors", "images")
-    images["last"][row] = read_data(with_images / "data.safetensors").test.images()[row]
-    about = {key: value for key, value in facts.items() if key not in ("kind", "version")}
-    write_tensors(with_images / "images.safetensors", images, provenance("images", **about))
-    line = fails(capsys, "verify", with_images, **IMAGES)
-    assert "robust_correct of 1 samples differs" in line
-    assert f"first of sample {table.loc[row, 'test_index']}" in line
-
-
-def test_an_image_outside_the_ball_is_found(with_images, capsys):
-    images, facts = read_tensors(with_images / "images.safetensors", "images")
-    images["last"][7] = 0.5
-    about = {key: value for key, value in facts.items() if key not in ("kind", "version")}
-    write_tensors(with_images / "images.safetensors", images, provenance("images", **about))
-    assert "checkpoint last: an attack left the linf ball" in fails(capsys, "verify", with_images, **IMAGES)
 
 
 # -- attack

@@ -431,15 +431,6 @@ def test_models_of_other_data_network_or_training_are_refused(
         (folder / f"{name}.safetensors").write_bytes(whole)
 
 
-def test_images_of_another_evaluation_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call("evaluate", folder, **evaluation(images="images.safetensors"))
-    files = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")}
-    call("verify", folder, **files, samples="attacked.parquet")
-    call("evaluate", folder, **evaluation(spec=EVALUATE | {"seed": 1}))
-    line = fails(capsys, "verify", folder, **files, samples="attacked.parquet")
-    assert "are not of one evaluation" in line
-
-
 def test_files_of_another_version_are_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

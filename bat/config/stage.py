@@ -2,7 +2,7 @@
 
 import yaml
 
-from bat import config
+from bat.config import reading
 from bat.io.files import replacing
 from bat.io.journal import Journal
 from bat.io.outputs import Yaml
@@ -13,5 +13,6 @@ def schema(journal: Journal, *, out: Yaml) -> None:
 
     out: the schema
     """
+    text = yaml.safe_dump(reading.schema(), sort_keys=False, allow_unicode=True, width=110)
     with replacing(out) as temporary:
-        temporary.write_text(yaml.safe_dump(config.schema(), sort_keys=False, allow_unicode=True, width=110))
+        temporary.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from bat.config.specs import EvaluateSpec
 from bat.data.saved import load_data
 from bat.errors import BatError
 from bat.io.journal import Journal
-from bat.io.tables import read_table_with_facts
+from bat.io.tables import check_labels, read_table_with_facts
 from bat.io.tensors import read_tensors
 from bat.models import attackable
 from bat.models.saved import read_model
@@ -28,7 +28,8 @@ def verify(
     attacked: attacked.parquet, from stage evaluate
 
     Raises:
-        BatError: an image lies outside the threat model, or a sample's result differs; names the first.
+        BatError: a file is of another evaluation, training or data set, an image lies outside the threat model, or a
+            sample's result differs; names the first.
     """
     table, facts = read_table_with_facts(attacked, "attacked")
     plan = parse(EvaluateSpec, facts["spec"], str(attacked))
@@ -40,10 +41,13 @@ def verify(
         raise BatError(f"{images} and {attacked} are not of one evaluation: evaluate again")
     test = dataset.test
     for checkpoint, path in (("best", best), ("last", last)):
-        model, _ = read_model(path, plan.model, dataset, (data, digest))
+        model, training = read_model(path, plan.model, dataset, (data, digest))
+        if training["spec"] != facts["training"]:
+            raise BatError(f"{path}: of another training than {attacked}: give the weights that were evaluated")
         rows = table[table["checkpoint"] == checkpoint]
         if checkpoint not in stored or len(rows) != len(test) or stored[checkpoint].shape != test.pixels.shape:
             raise BatError(f"{images}: not the {len(test)} images of checkpoint {checkpoint}: evaluate again")
+        check_labels(attacked, rows, "test_index", test.index.cpu().numpy(), test.labels.cpu().numpy())
         strongest, found = stored[checkpoint].to(test.labels.device), []
         with journal.work(), attackable(model), torch.no_grad():
             for chosen in torch.split(torch.arange(len(test), device=test.labels.device), plan.batch_size):

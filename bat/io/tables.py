@@ -164,7 +164,7 @@ def check_labels(path: str | Path, table: pd.DataFrame, column: str, index: NDAr
         row = int(np.flatnonzero(differs)[0])
         raise BatError(
             f"{path}: row {row} is sample {table[column].iloc[row]} with label {table['label'].iloc[row]}, but the "
-            f"data has sample {index[row]} with label {labels[row]}: the scores are of other data"
+            f"data has sample {index[row]} with label {labels[row]}: it is of other data"
         )
 
 

@@ -59,16 +59,18 @@ def figures(
         if path.stem not in FIGURES:
             raise BatError(f"--out {path}: no such figure: take of {', '.join(FIGURES)}")
         wanted.setdefault(path.stem, []).append(path)
-    failed = []
+    drawn, failed = {}, []
     with journal.work():
-        for name, files in journal.bar(wanted.items(), len(wanted), "figures"):
+        for name in journal.bar(wanted, len(wanted), "figures"):
             try:
-                save(FIGURES[name](given), files)
+                drawn[name] = FIGURES[name](given)
             except BatError:
                 raise
             except Exception:  # whatever it is, the other figures are drawn
                 failed.append(name)
                 journal.failure(f"figure {name} cannot be drawn", traceback=True)
+        for name, figure in drawn.items():
+            save(figure, wanted[name])
     if failed:
         raise BatError(f"{', '.join(failed)} cannot be drawn, see the log; the other {len(wanted) - len(failed)} can")
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bat.attacks.apgd import apgd
 from bat.attacks.ball import project, random_start, size, step
-from bat.attacks.gradient import cross_entropy, targeted_dlr
+from bat.attacks.gradient import ascent, cross_entropy, targeted_dlr, targeted_margin
 from bat.attacks.pgd import pgd
 from bat.data.dataset import Part
 from bat.models import Network, attackable, for_attacks
@@ -577,3 +577,52 @@ def test_cross_entropy_of_each_sample_equals_the_formula(seed: int, n: int, clas
         for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
     ]
     np.testing.assert_allclose(cross_entropy(logits, labels), expected, rtol=1e-9, atol=1e-9)
+
+
+def written_out_dlr(logits: list[float], label: int, target: int) -> float:
+    first, _, third, fourth, *_ = sorted(logits, reverse=True)
+    return (logits[target] - logits[label]) / (first - (third + fourth) / 2)
+
+
+@given(seed=seeds, n=st.integers(1, 6), classes=st.integers(4, 7))
+@settings(deadline=None, max_examples=50)
+def test_targeted_dlr_of_four_classes_and_more_equals_the_formula(seed: int, n: int, classes: int) -> None:
+    logits = 20 * (numbers(seed, n, classes) - 0.5)
+    labels = torch.arange(n) % classes
+    pairs = torch.stack([labels, (labels + 1 + torch.arange(n) % (classes - 1)) % classes], dim=1)
+    expected = [
+        written_out_dlr(row, label, target)
+        for row, (label, target) in zip(logits.tolist(), pairs.tolist(), strict=True)
+    ]
+    found = targeted_dlr(logits, pairs)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(targeted_dlr(3 * logits - 7, pairs), expected, rtol=1e-9, atol=1e-9)
+    differences = [
+        row[target] - row[label] for row, (label, target) in zip(logits.tolist(), pairs.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(targeted_margin(logits, pairs), differences, rtol=1e-12)
+
+
+def test_targeted_dlr_of_exactly_four_classes_by_hand() -> None:
+    logits = torch.tensor([[4.0, 1.0, 3.0, -1.0], [0.0, 2.0, 2.0, 1.0]], dtype=torch.float64)
+    # (3 - 4) / (4 - (1 - 1) / 2), and at a tie of the first two (2 - 0) / (2 - (1 + 0) / 2)
+    found = targeted_dlr(logits, torch.tensor([[0, 2], [0, 1]]))
+    assert found.tolist() == pytest.approx([-1 / 4, 2 / 1.5], abs=1e-11)
+
+
+@pytest.mark.parametrize("classes", [4, 5])
+def test_targeted_dlr_of_equal_logits_is_finite_and_so_is_its_gradient(classes: int) -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(4, classes, bias=False))
+    nn.init.zeros_(flat[1].weight)
+    pairs = torch.tensor([[0, 1], [2, 3]])
+    value, _, gradient = ascent(flat, torch.full((2, 1, 2, 2), 0.5), pairs, targeted_dlr)
+    assert value.tolist() == [0, 0]
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_fewer_than_four_classes_have_no_dlr_but_a_margin(classes: int) -> None:
+    logits, pairs = numbers(0, 5, classes), torch.tensor([[0, 1]] * 5)
+    with pytest.raises((RuntimeError, IndexError)):
+        targeted_dlr(logits, pairs)
+    assert torch.equal(targeted_margin(logits, pairs), logits[:, 1] - logits[:, 0])

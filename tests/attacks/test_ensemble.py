@@ -10,6 +10,7 @@ from networks import trained
 from torch import Tensor, nn
 
 from bat.attacks.ensemble import STANDARD, TIERS, margins, members, run, tier
+from bat.attacks.gradient import cross_entropy, targeted_dlr, targeted_margin
 from bat.config import ApgdCe, Attack, EvaluationPgd, Threat
 from bat.data.dataset import Part
 from bat.evaluation.flags import find_flags, probe
@@ -293,3 +294,35 @@ def test_targets_are_the_most_likely_wrong_classes(monkeypatch: pytest.MonkeyPat
     expected = logits.sort(dim=1, descending=True).indices[:, 1:]
     assert len(seen) == 4  # one for each wrong class, though the standard asks for 9
     torch.testing.assert_close(torch.stack(seen, dim=1), expected)
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"), [(2, targeted_margin), (3, targeted_margin), (4, targeted_dlr), (5, targeted_dlr)]
+)
+def test_targeted_apgd_takes_the_margin_where_there_are_too_few_classes_for_dlr(
+    monkeypatch: pytest.MonkeyPatch, classes: int, expected: Any
+) -> None:
+    import bat.attacks.ensemble
+
+    model = Linear(classes)
+    part = images(model, 9)
+    x, labels = part.images()[1:], part.labels[1:]
+    with torch.no_grad():
+        logits = model(x)
+    seen = []
+
+    def spy(model: Any, x: Tensor, labels: Tensor, target: Tensor, *, loss: Any, **_: Any) -> Tensor:
+        seen.append((loss, target))
+        return x
+
+    monkeypatch.setattr(bat.attacks.ensemble, "apgd", spy)
+    for attack in STANDARD[:2]:
+        run(attack, model, x, logits, labels, labels, threat=Threat(norm="linf", eps=0.01), seed=0)
+    (untargeted, same_labels), *targeted = seen
+    assert untargeted is cross_entropy
+    assert torch.equal(same_labels, labels)
+    # the wrong classes from the most likely on, up to 9
+    assert [loss for loss, _ in targeted] == [expected] * (classes - 1)
+    order = logits.sort(dim=1, descending=True).indices
+    for rank, (_, target) in enumerate(targeted, start=1):
+        assert torch.equal(target, torch.stack([labels, order[:, rank]], dim=1))

@@ -118,9 +118,9 @@ def test_what_all_versions_of_yaml_read_alike_is_read_so(text, value):
     ],
 )
 def test_what_is_read_in_two_ways_or_is_no_plain_value_is_refused(text, message):
-    start = time.monotonic()
+    start = time.process_time()
     found = refusal(read_value, text, "here")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     assert found.startswith(f"here: {message}")
     assert len(found) < 400
 
@@ -136,12 +136,12 @@ def test_files_up_to_a_size_are_read_in_time(tmp_path, spare):
     text = "a: [" + "1.25, " * 15_000
     text += " " * (LARGEST_FILE - len(text) - 1) + "]" + " " * spare
     file.write_text(text)
-    start = time.monotonic()
+    start = time.process_time()
     if spare:
         assert "more than 100,000 bytes" in refusal(read_document, str(file))
     else:
         assert len(read_document(str(file))["a"]) == 15_000
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Models of users that are not what an attack needs: the right answer, one line, or a flag."""
 
+import importlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -220,22 +222,121 @@ def test_flags_out_of_range_are_one_line(own, capsys, changed, message):
     assert message in line
 
 
-def test_an_edited_wrapper_is_not_joined_with_what_another_left(own, monkeypatch):
-    import bat.evaluation.attack
+# -- resuming
 
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(bat.evaluation.attack, "write_table", interrupted)
-        with pytest.raises(SystemExit) as stopped:
-            attack("honest")
-    assert stopped.value.code == 130
-    assert Path("out.parquet.parts").exists()
-    Path("users_model.py").write_text(MODULE + "honest = make(lambda z, x: -z)\n")
-    sys.modules.pop("users_model")
-    table, _ = attack("honest")
-    assert not table["clean_correct"].any()
+WEIGHTED = """
+class Weighted(Linear):
+    def __init__(self):
+        super().__init__(None)
+        self.weight = nn.Parameter(W)
+        self.random = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        z = (x.flatten(1) - 0.5) @ self.weight.T
+        return {}
+
+clean = lambda x: ((x * 256) == (x * 256).round()).flatten(1).all(1)[:, None]
+"""
+
+
+@pytest.fixture
+def attacked(own, monkeypatch):
+    """Attack a model of the same weights that returns what ``text`` says, in three batches; return how many it began.
+
+    stop: the batch in which Ctrl-C is pressed.
+    """
+    import bat.evaluation.under_attack
+
+    once = bat.evaluation.under_attack.evaluate
+
+    def attacked(text, stop=None):
+        begun = []
+
+        def counted(*given, **options):
+            begun.append(given)
+            if len(begun) == stop:
+                raise KeyboardInterrupt
+            return once(*given, **options)
+
+        Path("users_model.py").write_text(MODULE + WEIGHTED.format(text))
+        sys.modules.pop("users_model", None)
+        # an edit within a second, of the same length, is another file to Python only so
+        importlib.invalidate_caches()
+        shutil.rmtree("__pycache__", ignore_errors=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(bat.evaluation.under_attack, "evaluate", counted)
+            # an eps at which the attacks are soon done
+            flags = {"batch-size": 20, "eps": 0.1, "log": "own.log"}
+            if stop:
+                with pytest.raises(SystemExit) as stopped:
+                    attack("Weighted", **flags)
+                assert stopped.value.code == 130
+                assert not Path("out.parquet").exists()
+            else:
+                attack("Weighted", **flags)
+        return len(begun)
+
+    return attacked
+
+
+ANEW = "out.parquet.parts: left by another model, or by a random one: starts anew"
+
+
+@pytest.mark.parametrize("text", ["z", "z * (1 + 1e-7)", "z.detach()"])
+def test_the_same_model_to_rounding_goes_on_after_its_finished_batches(attacked, text):
+    attacked("z" if "1e-7" in text else text, stop=3)
+    assert attacked(text) == 1
+    assert ANEW not in Path("own.log").read_text()
+    assert not Path("out.parquet.parts").exists()
+    resumed = pd.read_parquet("out.parquet")
+    assert attacked(text) == 3
+    pd.testing.assert_frame_equal(pd.read_parquet("out.parquet"), resumed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-z",
+        "z.flip(1)",
+        "torch.where(clean(x), z, 2 * z)",
+        "torch.where(clean(x), z, z.roll(1, 1))",
+        # the same outputs everywhere
+        "z.detach()",
+        "z + (z - z.detach())",
+    ],
+)
+def test_an_edited_model_of_the_same_weights_starts_anew(attacked, text):
+    attacked("z", stop=3)
+    assert attacked(text) == 3
+    assert ANEW in Path("own.log").read_text()
+    resumed = pd.read_parquet("out.parquet")
+    assert attacked(text) == 3
+    pd.testing.assert_frame_equal(pd.read_parquet("out.parquet"), resumed)
+
+
+# also one that draws the same numbers in each process, and so says the same at its start
+@pytest.mark.parametrize("more", ["", ", generator=self.random"])
+def test_a_random_model_starts_anew(attacked, more):
+    text = f"z + 1e-2 * torch.randn(z.shape{more})"
+    attacked(text, stop=3)
+    assert attacked(text) == 3
+    assert ANEW in Path("own.log").read_text()
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"x")])
+def test_what_the_model_said_is_needed_to_go_on(attacked, damage):
+    attacked("z", stop=3)
+    damage(Path("out.parquet.parts/said.safetensors"))
+    assert attacked("z") == 3
+    assert ANEW in Path("own.log").read_text()
+
+
+def test_a_damaged_batch_alone_is_made_anew(attacked):
+    attacked("z", stop=3)
+    Path("out.parquet.parts/0000.safetensors").write_bytes(b"x")
+    assert attacked("z") == 2
+    assert "0000.safetensors: damaged" in Path("own.log").read_text()
 
 
 def test_nan_and_infinity_are_never_right():

@@ -24,6 +24,7 @@ from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
 from bat.io.schemas import SCHEMAS
 from bat.models import Network, build
+from bat.training.learner import Learner
 from bat.training.loop import Epoch, fit, learning_rate_factor
 from bat.training.losses import Batch, Objective, Terms, objective
 from bat.training.measure import measure
@@ -298,6 +299,51 @@ def test_a_loss_that_is_not_finite_is_an_error_with_run_epoch_and_batch(passes: 
     model.body = Spoilt(model.body, passes)
     with pytest.raises(BatError, match=rf"^a run: the loss is nan in epoch {epoch}, batch {batch}: "):
         run(part, NATURAL, recipe=replace(RECIPE, epochs=5, batch_size=10), model=model)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_weights_that_an_epochs_last_step_spoils_are_an_error(
+    epochs: int, value: float, ema_decay: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the loss is looked at before a step alone: after the last one nothing else tells
+    part, steps, step = samples(30), [0], Learner.step
+
+    def spoils(self: Learner, learning_rate: float) -> None:
+        steps[0] += 1
+        if steps[0] == 3 * epochs:
+            self.network.head.bias.grad[1] = value
+        step(self, learning_rate)
+
+    monkeypatch.setattr(Learner, "step", spoils)
+    recipe = replace(RECIPE, epochs=3, batch_size=10, ema_decay=ema_decay)
+    model = network(part)
+    message = rf"^a run: weights are NaN or infinite after epoch {epochs}: lower the learning rate$"
+    with pytest.raises(BatError, match=message):
+        run(part, PGD_AT, recipe=recipe, model=model)
+    assert steps[0] == 3 * epochs
+    assert not model.head.bias.isfinite().all()
+
+
+def test_epochs_before_the_one_that_spoils_the_weights_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPE, epochs=3, batch_size=30, momentum=0.0, weight_decay=0.0)
+    monkeypatch.setattr(
+        bat.training.loop, "learning_rate_factor", lambda schedule, done, total: [0.1, 0.1, math.inf][done]
+    )
+    epochs = fit(network(samples(30)), samples(30), objective=objective(NATURAL), recipe=recipe, seed=0, what="a run")
+    assert [next(epochs).epoch, next(epochs).epoch] == [1, 2]
+    with pytest.raises(BatError, match="after epoch 3"):
+        next(epochs)
+
+
+def test_running_statistics_that_are_not_finite_are_an_error_too() -> None:
+    part = samples(30)
+    model = network(part, "small_cnn")
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.running_var.fill_(torch.inf)
+    with pytest.raises(BatError, match=r"^a run: weights are NaN or infinite after epoch 1: "):
+        run(part, NATURAL, model=model)
 
 
 def test_a_diverging_run_names_method_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
