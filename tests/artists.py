@@ -1,10 +1,16 @@
 """What a figure holds: the data of its artists, and its texts."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -30,3 +36,73 @@ def texts(figure: Figure) -> list[str]:
     """All texts of a figure, with those of tick labels, titles and legends."""
     figure.canvas.draw()
     return [text.get_text() for text in figure.findobj(Text)]
+
+
+def looks(figure: Figure) -> str:
+    """What a figure shows and how, a line an artist: its place, texts, colours and widths. Nothing is rendered."""
+    width, height = figure.get_size_inches()
+    found = [f"{width:.3g} x {height:.3g} in", f"title {figure.get_suptitle()!r} {_font(figure._suptitle)}"]
+    found += [f"legend {_legend(legend)}" for legend in figure.legends]
+    for axes in figure.axes:
+        found += _panel(axes)
+    return "\n".join(found)
+
+
+def _panel(axes: Axes) -> list[str]:
+    places = [f"{name} {text!r}" for name, text in (("x", axes.get_xlabel()), ("y", axes.get_ylabel())) if text]
+    for name, axis, limits in (("x", axes.xaxis, axes.get_xlim()), ("y", axes.yaxis, axes.get_ylim())):
+        ticks = axis.get_ticklabels() if isinstance(axis.get_major_locator(), FixedLocator) else []
+        if any(text.get_text() for text in ticks):
+            places.append(f"{name} ticks {[text.get_text() for text in ticks]} {ticks[0].get_fontsize():g}")
+        if not getattr(axes, f"get_autoscale{name}_on")():
+            places.append(f"{name} from {limits[0]:.3g} to {limits[1]:.3g}")
+    found = [", ".join([f"panel {axes.get_title()!r}", *places])]
+    points = {id(each[0]): each for each in axes.containers if isinstance(each, ErrorbarContainer)}
+    for line in axes.lines:
+        label = str((points.get(id(line)) or line).get_label())
+        bars = points[id(line)].lines[2] if id(line) in points else ()
+        bar = {f", bars {_hex(each.get_color())} {each.get_linewidth()[0]:g}" for each in bars}
+        found.append(f"  {'' if label.startswith('_') else label + ': '}{_line(line)}{''.join(sorted(bar))}")
+    drawn = {id(each) for container in points.values() for each in container.lines[2]}
+    for area in axes.collections:
+        if id(area) not in drawn:
+            corners = area.get_paths()[0].get_extents().extents
+            colour = f"{_hex(area.get_facecolor())} {area.get_alpha()}, edge {area.get_linewidth()[0]:g}"
+            found.append(f"  area {_numbers(corners)} {colour}")
+    for image in axes.images:
+        found.append(f"  image {image.cmap.name} {image.get_clim()} {np.asarray(image.get_array()).tolist()}")
+    for text in axes.texts:
+        of = "axes" if text.get_transform() == axes.transAxes else "data"
+        place = f"{text.get_horizontalalignment()} {text.get_verticalalignment()}"
+        found.append(f"  text {text.get_text()!r} {_numbers(text.get_position())} of {of}, {place}, {_font(text)}")
+    legend = axes.get_legend()
+    return found + ([f"  legend {_legend(legend)}"] if legend else [])
+
+
+def _line(line: Line2D) -> str:
+    marker = f"{line.get_marker()} {line.get_markersize():g} filled {_hex(line.get_markerfacecolor())}"
+    points = " ".join(_numbers(point) for point in np.column_stack([line.get_xdata(), line.get_ydata()]))
+    look = f"{_hex(line.get_color())} {line.get_linestyle()} {line.get_linewidth():g}"
+    steps = "" if line.get_drawstyle() == "default" else f" {line.get_drawstyle()}"
+    return f"{points} {look}{steps} on {line.get_zorder():g}" + f", {marker}" * (line.get_marker() != "None")
+
+
+def _legend(legend: Legend) -> str:
+    names = [text.get_text() for text in legend.get_texts()]
+    # "outside lower center" is kept in two parts
+    place = f"{getattr(legend, '_outside_loc', None) or 'inside'} {legend._loc}"
+    return f"{names} {place}, {legend._ncols} columns, {legend.get_texts()[0].get_fontsize():g}"
+
+
+def _font(text: Text | None) -> str:
+    if text is None:
+        return "none"
+    return f"{text.get_fontsize():g}" + " wrapped" * text.get_wrap()
+
+
+def _numbers(values: Any) -> str:
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
+
+
+def _hex(colour: Any) -> str:
+    return str(to_hex(np.ravel(colour) if isinstance(colour, np.ndarray) else colour))

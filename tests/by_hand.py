@@ -229,7 +229,7 @@ def planned(names: Iterable[str]) -> list[dict[str, Any]]:
             runs.append(planned_run(method))
             continue
         random, what = case.startswith("random_"), case.removeprefix("random_")
-        fraction = 0.1 if what.startswith("top") else None
+        fraction = float(what.removeprefix("top_").replace("_", ".")) if what.startswith("top") else None
         without = {"what": what.split("_")[0], "fraction": fraction, "random": random}
         runs.append(planned_run(method, without, base=base, role="random" if random else "removal"))
     return runs

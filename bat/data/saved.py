@@ -22,7 +22,7 @@ def write_data(path: str | Path, data: DataSet, about: str) -> None:
     }
     for name, part in data.parts().items():
         tensors |= {f"{name}_pixels": part.pixels, f"{name}_labels": part.labels, f"{name}_index": part.index}
-    write_tensors(path, tensors, json.dumps(json.loads(about) | {"class_names": data.class_names}, sort_keys=True))
+    write_tensors(path, tensors, json.dumps(json.loads(about) | {"class_names": data.class_names}))
 
 
 def read_data(path: str | Path) -> DataSet:

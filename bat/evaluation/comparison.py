@@ -52,7 +52,7 @@ def comparison_table(
     """
     results = {
         key: run.pivot(index="seed", columns="test_index", values=list(METRICS.values()))
-        for key, run in samples.groupby(["method", "checkpoint"], sort=False)
+        for key, run in samples.groupby(["method", "checkpoint"])
     }
     columns = samples.drop_duplicates("test_index").set_index("test_index")["atypical"].sort_index()
     groups = groups_of(columns)
@@ -80,11 +80,11 @@ def comparison_table(
                 rows.append((question, method, baseline, checkpoint, group, metric, *found))
     table = pd.DataFrame(rows, columns=_COLUMNS)
     family = table.groupby(["question", "checkpoint", "group", "metric"])["p_value"]
-    table["p_holm"] = family.transform(lambda values: _adjusted(values.to_numpy(dtype=np.float64)))
-    apart = (table["ci_low"] > ROUNDING) | (table["ci_high"] < -ROUNDING)
+    table["p_holm"] = family.transform(lambda values: _adjusted(values.to_numpy()))
+    above, below = table["ci_low"] > ROUNDING, table["ci_high"] < -ROUNDING
     passed = table["p_holm"] <= 1 - confidence + ROUNDING
-    direction = np.where(table["difference"] > 0, HIGHER, LOWER)
-    tested = np.where(apart, np.where(passed, direction, UNCORRECTED), NOT_SHOWN)
+    direction = np.where(above, HIGHER, LOWER)
+    tested = np.where(above | below, np.where(passed, direction, UNCORRECTED), NOT_SHOWN)
     return table.assign(verdict=table["verdict"].where(table["verdict"].notna(), tested))
 
 

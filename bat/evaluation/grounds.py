@@ -22,17 +22,17 @@ def failures(histories: pd.DataFrame, *, chance: float, natural: Collection[str]
     way of the median, since more than half of the seeds may be those that failed. Samples that a run leaves out count
     too, since the history does not tell them apart.
     """
-    last = histories.sort_values("epoch", kind="stable").groupby(["method", "seed"], sort=False).tail(1)
+    last = histories.sort_values("epoch").groupby(["method", "seed"]).tail(1)
     found = {}
     for run in histories["method"].unique():
         seeds = last[last["method"] == run].set_index("seed").sort_index()
         clean = seeds["train_all_clean_accuracy"]
         lost = [seed for seed, accuracy in clean.items() if near_chance(accuracy, chance)]
         reasons = [f"seed {seed} did not train ({_percent(clean[seed])}, chance {_percent(chance)})" for seed in lost]
-        for name, column in (("clean", "clean"), ("under the training attack", "pgd")):
-            accuracy = seeds[f"train_all_{column}_accuracy"]
-            if column == "pgd" and run in natural:
-                continue
+        accuracies = {"clean": clean}
+        if run not in natural:
+            accuracies["under the training attack"] = seeds["train_all_pgd_accuracy"]
+        for name, accuracy in accuracies.items():
             apart = (accuracy - accuracy.median()).abs() > FAR + ROUNDING
             reasons += [
                 f"seed {seed} is far from the others ({name} {_percent(accuracy[seed])}, median of the seeds "

@@ -98,7 +98,7 @@ def _runs(process: int) -> bool:
 
 def unsealed(about: str) -> str:
     """Return the provenance ``about`` with room for the checksum that ``seal`` fills in."""
-    return json.dumps(json.loads(about) | {"checksum": (_MARK + _NO_SUM).decode()}, sort_keys=True)
+    return json.dumps(json.loads(about) | {"checksum": (_MARK + _NO_SUM).decode()})
 
 
 def seal(path: Path) -> None:

@@ -114,9 +114,7 @@ def unpack(column: "pd.Series[Any]", samples: int, where: str | Path) -> NDArray
     expected = -(-samples // 8)
     lengths = column.map(len)
     if (lengths != expected).any():
-        raise BatError(
-            f"{where}: {column.name} does not hold {samples} samples: the shards are of other data; remove them"
-        )
+        raise BatError(f"{where}: {column.name} does not hold {samples} samples: it is of other data; remove it")
     bytes_ = np.frombuffer(b"".join(column), dtype=np.uint8).reshape(len(column), expected)
     return np.unpackbits(bytes_, axis=1, count=samples).astype(bool)
 

@@ -49,10 +49,8 @@ def finding_a(
     )
     if clean.empty:
         return [Verdict(question, f"{NOTHING}: no atypical test sample", "") for question in questions]
-    cases = [
-        (loss, _cell(rows, loss["method"], memorized[loss["method"]], "clean"))
-        for _, loss in clean.sort_values("difference", kind="stable").iterrows()
-    ]
+    cases = [(loss, _cell(rows, loss["method"], memorized[loss["method"]], "clean")) for _, loss in clean.iterrows()]
+    cases.sort(key=lambda case: float(case[0]["difference"]))
     loss, twin = next((case for case in cases if not _groundless(case)), cases[0])
     robust = _cell(rows, loss["method"], base, "robust")
     numbers = [

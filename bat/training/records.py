@@ -39,7 +39,7 @@ def unpacked(records: pd.DataFrame, name: str, samples: int, where: str | Path) 
         return unpack(column, samples, where)
     values = [np.frombuffer(each, kind) for each in column]
     if any(len(each) != samples for each in values):
-        raise BatError(f"{where}: {name} does not hold {samples} samples: it is of other data; train again")
+        raise BatError(f"{where}: {name} does not hold {samples} samples: it is of other data; remove it")
     return np.stack(values) if values else np.empty((0, samples), kind)
 
 
@@ -70,7 +70,7 @@ def samples_table(records: pd.DataFrame, scores: pd.DataFrame, where: str | Path
     scores: a row a training sample, with train_index, label, memorization and atypical. To these come method, seed,
     epoch, wrong_probability and weight, as ``fitting.Samples`` has them.
     """
-    rare = scores["atypical"].to_numpy(bool)
+    rare = scores["atypical"].to_numpy()
     wrong, weight = (unpacked(records, name, len(rare), where)[:, rare] for name in ("wrong_probability", "weight"))
     row, column = np.nonzero(~np.isnan(wrong))
     chosen = scores.loc[rare, ["train_index", "label", "memorization"]].iloc[column].reset_index(drop=True)

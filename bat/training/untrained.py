@@ -48,7 +48,8 @@ def failed_subsets(mask: NDArray[np.bool_], correct: NDArray[np.bool_], labels: 
 def _standing(losses: Sequence[float]) -> int | None:
     """Return the epoch, from 1, since which the loss stands still to a thousandth; None if not in the last half."""
     values = np.asarray(losses)
-    moved = np.abs(values - values[-1]) > 1e-3 * np.abs(values[-1])
+    last = values[-1]
+    moved = np.abs(values - last) > 1e-3 * np.abs(last)
     first = int(moved.nonzero()[0].max(initial=-1)) + 1
     return first + 1 if len(values) - first >= max(3, len(values) / 2) else None
 

@@ -125,6 +125,40 @@ def test_what_is_read_in_two_ways_or_is_no_plain_value_is_refused(text, message)
     assert len(found) < 400
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("5e4", '5e4 is text in YAML 1.1 and a number in 1.2: write 50000.0 or 5.0e+4, or "5e4" for the text (line 1)'),
+        ("\n1e999", "1e999 is text in YAML 1.1 and a number in 1.2: write a finite one (line 2)"),
+        ("0o17", '0o17 is text in YAML 1.1 and a number in 1.2: write 15, or "0o17" for the text (line 1)'),
+        ("a: {b: Off}", 'a.b: Off is false in YAML 1.1 and text in 1.2: write false, or "Off" for the text (line 1)'),
+        ("[on]", '0: on is true in YAML 1.1 and text in 1.2: write true, or "on" for the text (line 1)'),
+        ("-.INF", "-.INF is no number to compute with: give a finite one (line 1)"),
+        ("9" * 101, "has 101 characters, too many for a number (line 1)"),
+        ("{a: 1, a: 1}", "a stands there twice, in line 1 also: keep one (line 1)"),
+        ("t: {<<: [{}, 3]}", "t: << merges maps: give the alias of one (line 1)"),
+        ("t: {[a]: x}", "t: a list or map stands as a key but is no text: mend it (line 1)"),
+        ("!x y", "has the tag !x, and no tag is understood here: remove it (line 1)"),
+        ("!" + "x" * 80 + " y", f"has the tag !{'x' * 79}..., and no tag is understood here: remove it (line 1)"),
+        ("!" + "x" * 79 + " y", f"has the tag !{'x' * 79}, and no tag is understood here: remove it (line 1)"),
+        ('"\\ud800"', "has a character that UTF-8 cannot hold: remove it (line 1)"),
+        ("[" * 31 + "]" * 31, "is nested more than 30 levels deep: no key lies so deep (line 1)"),
+        ("a: &a [*a]", "a.0.0: grows too large with its anchors: write the values out (line 1)"),
+        ("a: [", "cannot be read as YAML (while parsing a flow node expected the node content, but found "
+        "'<stream end>', line 1, column 5)"),
+        ("a: \0", 'cannot be read as YAML (unacceptable character #x0000: special characters are not allowed in '
+        '"<unicode string>", position 3)'),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_said_with_its_place_and_what_to_write(text, message):
+    assert refusal(read_value, text, "here") == f"here: {message}"
+
+
+def test_20000_values_may_stand_in_a_document_and_no_more():
+    assert len(read_value(f"[{'1, ' * 19_999}]", "here")) == 19_999
+    assert "grows too large" in refusal(read_value, f"[{'1, ' * 20_000}]", "here")
+
+
 def test_maps_may_lie_30_deep_and_no_deeper():
     assert read_value("[" * 30 + "]" * 30, "here")
     assert "30 levels" in refusal(read_value, "[" * 31 + "]" * 31, "here")
@@ -138,25 +172,29 @@ def test_files_up_to_a_size_are_read_in_time(tmp_path, spare):
     file.write_text(text)
     start = time.process_time()
     if spare:
-        assert "more than 100,000 bytes" in refusal(read_document, str(file))
+        message = "has more than 100,000 bytes, too many for a configuration: shorten it"
+        assert refusal(read_document, str(file)) == f"{file}: {message}"
     else:
         assert len(read_document(str(file))["a"]) == 15_000
     assert time.process_time() - start < 2
 
 
+NO_UTF_8 = "cannot be read as YAML, since it is no UTF-8 text: save it as UTF-8"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty"),
-        (b"# nothing\n", "is empty"),
-        (b"null", "is empty"),
-        (b"- a\n", "is no map"),
-        (b"7", "is no map"),
-        (b"text", "is no map"),
-        ("a: 1".encode("utf-16"), "is no UTF-8 text: save it as UTF-8"),
-        ("a: 1".encode("utf-32"), "is no UTF-8 text: save it as UTF-8"),
-        (b"a: caf\xe9", "is no UTF-8 text"),
-        (bytes(range(256)), "is no UTF-8 text"),
+        (b"", "is empty: give KEY: VALUE lines"),
+        (b"# nothing\n", "is empty: give KEY: VALUE lines"),
+        (b"null", "is empty: give KEY: VALUE lines"),
+        (b"- a\n", "is no map: give KEY: VALUE lines"),
+        (b"7", "is no map: give KEY: VALUE lines"),
+        (b"text", "is no map: give KEY: VALUE lines"),
+        ("a: 1".encode("utf-16"), NO_UTF_8),
+        ("a: 1".encode("utf-32"), NO_UTF_8),
+        (b"a: caf\xe9", NO_UTF_8),
+        (bytes(range(256)), NO_UTF_8),
         (b"\x7fELF\0\0", "cannot be read as YAML (unacceptable character"),
         (b'"a\\nb": 1', None),
     ],
@@ -165,8 +203,11 @@ def test_files_that_are_no_configuration(tmp_path, content, message):
     file = tmp_path / "config.yaml"
     file.write_bytes(content)
     found = refusal(load, str(file))
-    assert found.startswith(f"{file}: ")
-    assert (message or r"a\nb: unknown key") in found
+    if message:
+        assert found.startswith(f"{file}: {message}")
+        assert "(" in message or found == f"{file}: {message}"
+    else:
+        assert r"a\nb: unknown key" in found
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):
@@ -174,7 +215,8 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
     assert "a named pipe, not a file" in refusal(load, str(tmp_path / "pipe"))
     assert "a folder, not a file" in refusal(load, str(tmp_path))
     assert "a device, not a file" in refusal(load, "/dev/zero")
-    assert "No such file" in refusal(load, str(tmp_path / "none.yaml"))
+    missing = tmp_path / "none.yaml"
+    assert refusal(load, str(missing)) == f"{missing}: cannot be read (No such file or directory): give a file of YAML"
     assert "cannot be read" in refusal(load, "a\0b")
     assert "cannot be read" in refusal(load, "a" * 300)
     assert "no such user" in refusal(load, "~nosuchuser/config.yaml")

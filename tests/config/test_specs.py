@@ -5,22 +5,11 @@ from dataclasses import MISSING, fields
 
 import pytest
 from refusals import refusal
-from stages import DIGITS, EVALUATE, MODEL, RECIPE, SCORES, SUBSETS, SUMMARY, THREAT, TRAIN
+from stages import DIGITS, EVALUATE, RECIPE, RESULTS, SCORES, SUBSETS, SUMMARY, THREAT, TRAIN
 
 from bat.cli import main
 from bat.config import parse, specs
 
-RESULTS = {
-    "experiment": "digits",
-    "data": "digits",
-    "model": MODEL,
-    "recipe": RECIPE,
-    "methods": ["bat"],
-    "weighted": ["bat"],
-    "baseline": None,
-    "retrained": None,
-    "margin": 0.01,
-}
 ADVERSARY = {"threat": THREAT, "attack": {"steps": 2, "step_size": 0.1}, "attack_bn": "eval"}
 SPECS = {
     specs.DataSpec: {"data": DIGITS, "subsample": 1.0},
@@ -52,10 +41,7 @@ WRONG = {
     "bootstrap": (99, 100_001),
     "margin": (9e-7, 0.51),
     "experiment": ("", "../up", "a" * 61),
-    "methods": (["../up"], ["a" * 201]),
-    "weighted": (["A"],),
-    "baseline": ("a b",),
-    "retrained": ("a/b",),
+    "runs": ([SUMMARY["runs"][0] | {"base": "a b"}], [SUMMARY["runs"][0] | {"role": "best"}]),
     "questions": ({"pairs": [["bat"]]}, {"pairs": [["bat", "../up"]]}),
     "design": ("random",),
     "attack_bn": ("off",),
@@ -132,7 +118,7 @@ def test_attacks_in_a_spec_make_sense(spec, changes, message):
 def test_a_stage_refuses_a_spec_in_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     spec = json.dumps(SUMMARY | {"confidence": 2})
-    flags = ("test-groups", "per-sample", "by-seed", "summary", "comparisons", "all-flags", "raised", "files")
+    flags = ("test-groups", "per-sample", "by-seed", "summary", "comparisons", "runs", "all-flags", "raised", "files")
     arguments = [each for flag in flags for each in (f"--{flag}", f"{flag}.parquet")]
     arguments[arguments.index("raised.parquet")] = "raised.csv"
     lists = ["--attacked", "a.parquet", "--flags", "b.parquet", "--histories", "c.parquet"]

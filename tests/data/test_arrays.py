@@ -107,7 +107,8 @@ OBJECTS = np.array([Trap()] * 30, dtype=object)
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"x_train": None}, "has no x_train: "),
+        ({"x_train": None}, "has no x_train: add what is missing (found: y_train, x_test, y_test)"),
+        (dict.fromkeys(arrays()), "has no x_train, y_train, x_test, y_test: add what is missing (found: nothing)"),
         ({"y_train": None, "y_test": None}, "has no y_train, y_test: "),
         ({"x_train": numbers(30, 3, 6, 5) / 255}, "x_train is float64, not uint8"),
         ({"x_test": numbers(9, 3, 6, 5).astype(np.int64)}, "x_test is int64, not uint8"),
@@ -116,7 +117,10 @@ OBJECTS = np.array([Trap()] * 30, dtype=object)
         ({"x_train": numbers(30, 1, 3, 6, 5)}, "x_train has shape (30, 1, 3, 6, 5)"),
         ({"x_train": numbers(0, 3, 6, 5)}, "x_train has shape (0, 3, 6, 5)"),
         ({"x_train": np.uint8(3)}, "x_train has shape ()"),
-        ({"x_test": numbers(9, 3, 5, 6)}, "images of different shapes"),
+        (
+            {"x_test": numbers(9, 3, 5, 6)},
+            "x_train and x_test hold images of different shapes, (30, 3, 6, 5) and (9, 3, 5, 6): make them alike",
+        ),
         ({"x_test": numbers(9, 1, 6, 5)}, "images of different shapes"),
         ({"y_train": np.arange(29) % 3}, "y_train is int64 of shape (29,): give integers of shape (30,)"),
         ({"y_train": np.arange(30)[:, None] % 3}, "y_train is int64 of shape (30, 1)"),

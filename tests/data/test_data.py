@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 from sklearn.datasets import load_digits
 
 from bat.config import FixedModel, Npz, Packaged, SizedModel
@@ -63,9 +65,10 @@ def test_splits_depend_on_the_seed_alone(data):
 
 @pytest.mark.parametrize(("train", "validation"), [(1797, 2), (1700, 97), (1000, 900), (10**9, 2)])
 def test_a_split_that_leaves_no_test_sample_is_refused(train, validation):
-    with pytest.raises(BatError, match="1797 images") as caught:
-        digits(train, validation)
-    assert str(train + validation) in str(caught.value)
+    assert refusal(digits, train, validation) == (
+        f"data: train_samples + validation_samples is {train + validation}, but digits has 1797 images: lower them so "
+        "that test samples are left"
+    )
 
 
 def test_one_test_sample_is_enough():
@@ -101,6 +104,34 @@ def pool(n, seed, classes=4):
 
 def parted(train="all", validation=20, seed=0):
     return Npz(name="npz", path="a", train_samples=train, validation_samples=validation, split_seed=seed)
+
+
+def test_what_a_source_cannot_give_is_said():
+    source = Source(pool(40, 0), pool(20, 1), tuple("abcd"), 255)
+
+    def refused(source, **how):
+        return refusal(lambda: split(source, parted(**how), subsample=1.0))
+
+    few = "but the training part of npz has 40 images: lower them"
+    assert refused(source, train=21) == f"data: train_samples is 21 and validation_samples 20, {few}"
+    assert refused(source, validation=39) == f"data: train_samples is all and validation_samples 39, {few}"
+    assert "classes have no training sample" in refused(source, validation=38)  # two samples are enough but for that
+    assert len(split(source, parted(train=20), subsample=1.0).train) == 20
+    one = dataclasses.replace(source, class_names=("a",))
+    assert refused(one) == "data: npz has 1 class: give images of at least 2"
+    named = dataclasses.replace(source, class_names=tuple("abcdef"))
+    assert refused(named) == (
+        "data: 2 of 6 classes have no training sample, e first: raise data.train_samples or subsample"
+    )
+
+    def damaged(what):
+        def pixels(rows):
+            raise BatError(f"{what}: {len(rows)} damaged")
+
+        return Samples(source.train.labels, pixels)
+
+    both = dataclasses.replace(source, train=damaged("one"), test=damaged("two"))
+    assert refused(both, train=10, validation=5) == "one: 15 damaged; two: 40 damaged"
 
 
 @given(st.integers(100, 255), st.integers(40, 90), st.integers(5, 10), st.floats(0.3, 1), st.integers(0, 99))

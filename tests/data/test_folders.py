@@ -273,7 +273,10 @@ def test_many_damaged_images_are_counted(tmp_path):
             lambda root: (root / "test/ant/notes.txt").write_text(""),
             "'test/ant/notes.txt' (not the ending of an image)",
         ),
-        (lambda root: save(root / "train/ant/new\nline.png", RGB), r"'train/ant/new\nline.png' (its name"),
+        (
+            lambda root: save(root / "train/ant/new\nline.png", RGB),
+            r"'train/ant/new\nline.png' (its name holds what cannot be printed): move",
+        ),
         (lambda root: (root / "train/dog").mkdir(), "train has no image of class dog: "),
         (lambda root: save(root / "test/dog/0.png", RGB), "train has no image of class dog: "),
         (lambda root: [path.unlink() for path in (root / "train/bee").iterdir()], "train has no image of class bee: "),

@@ -420,7 +420,8 @@ def test_a_download_with_another_checksum_is_refused(source, tmp_path):
     for path in server.folder.iterdir():
         path.write_bytes(path.read_bytes()[:-1] + b"x")
     message = refusal(downloading.download, cached(name, tmp_path / "cache"))
-    assert f"{name} cannot be downloaded" in message
+    assert message.startswith(f"{tmp_path / 'cache'}: {name} cannot be downloaded (")
+    assert message.endswith("): try again, or put its files there by hand")
     assert "run stage download" in refusal(load_with(name, tmp_path / "cache"))
 
 

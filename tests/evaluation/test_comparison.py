@@ -25,6 +25,8 @@ from bat.evaluation.comparison import (
 from bat.evaluation.summary import METRICS
 from bat.io.files import provenance
 from bat.io.tables import read_table, write_table
+from bat.seeds import derive_seed
+from bat.statistics import ROUNDING, bootstrap_interval
 
 
 def results(
@@ -74,6 +76,10 @@ def test_differences_equal_a_loop(seeds: int, samples: int, seed: int) -> None:
         assert (row["seeds"], row["seeds"] * row["samples"]) == (seeds, len(differences))
         assert row["difference"] == pytest.approx(np.mean(differences))
         assert row["ci_low"] <= row["difference"] <= row["ci_high"]
+        by_seed = np.reshape(differences, (seeds, -1))
+        stream = derive_seed(3, "bootstrap")
+        interval = bootstrap_interval(by_seed, confidence=0.95, resamples=400, seed=stream)
+        assert (row["ci_low"], row["ci_high"]) == interval
         if seeds == 1:
             gained, lost = differences.count(1), differences.count(-1)
             expected = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
@@ -134,24 +140,26 @@ def test_without_pairs_the_table_is_empty_and_can_be_written(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("interval", "apart"),
+    ("interval", "verdict"),
     [
-        ((0.0, 0.2), False),
-        ((1e-17, 0.2), False),  # 0 but for rounding
-        ((0.001, 0.2), True),
-        ((-0.2, 0.0), False),
-        ((-0.2, -1e-17), False),
-        ((-0.2, -0.001), True),
-        ((-0.1, 0.2), False),
+        ((0.0, 0.2), NOT_SHOWN),
+        ((1e-17, 0.2), NOT_SHOWN),  # 0 but for rounding
+        ((ROUNDING, 0.2), NOT_SHOWN),
+        ((0.001, 0.2), HIGHER),
+        ((-0.2, 0.0), NOT_SHOWN),
+        ((-0.2, -1e-17), NOT_SHOWN),
+        ((-0.2, -ROUNDING), NOT_SHOWN),
+        ((-0.2, -0.001), LOWER),
+        ((-0.1, 0.2), NOT_SHOWN),
     ],
 )
 def test_an_interval_that_touches_zero_shows_no_difference(
-    interval: tuple[float, float], apart: bool, monkeypatch: pytest.MonkeyPatch
+    interval: tuple[float, float], verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bat.evaluation.comparison, "bootstrap_interval", lambda *_, **__: interval)
     monkeypatch.setattr(bat.evaluation.comparison, "paired_p_value", lambda *_: 0.001)
     found = compare(results({"a": 0.9, "b": 0.1}, 3, 40, np.random.default_rng(7)), q=[("a", "b")])
-    assert set(found["verdict"]) == {HIGHER if apart else NOT_SHOWN}
+    assert set(found["verdict"]) == {verdict}
     assert set(found["ci_low"]) == {interval[0]}
 
 

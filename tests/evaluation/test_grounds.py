@@ -34,7 +34,8 @@ def test_a_run_near_chance_did_not_train(accuracy: float, failed: bool) -> None:
     found = failures(histories({"a": 3 * [accuracy], "b": 3 * [0.95]}), chance=0.1, natural=())
     assert set(found) == ({"a"} if failed else set())
     if failed:
-        assert found["a"].startswith(f"seed 10 did not train ({100 * accuracy:.1f} %, chance 10.0 %); seed 11 did not")
+        each = f"did not train ({100 * accuracy:.1f} %, chance 10.0 %)"
+        assert found["a"] == f"seed 10 {each}; seed 11 {each}; seed 12 {each}"
 
 
 def test_what_is_near_chance_depends_on_the_most_frequent_label() -> None:
@@ -62,6 +63,12 @@ def test_a_seed_far_from_the_median_of_all_failed(accuracies: list[float], seeds
     assert set(found) == ({"a"} if seeds else set())
     for seed in range(10, 10 + len(accuracies)):
         assert (f"seed {seed} " in found.get("a", "")) == (str(seed) in seeds.split())
+
+
+def test_how_far_a_seed_is_from_the_others_is_said_of_each_accuracy() -> None:
+    found = failures(histories({"a": [0.9, 0.9, 0.7], "b": [0.9, 0.9, 0.7]}), chance=0.1, natural=("b",))
+    clean = "seed 12 is far from the others (clean 70.0 %, median of the seeds 90.0 %)"
+    assert found == {"a": f"{clean}; {clean.replace('clean', 'under the training attack')}", "b": clean}
 
 
 def test_accuracy_under_the_training_attack_counts_for_those_that_train_on_it() -> None:
@@ -118,23 +125,42 @@ def tables(atypical: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return scores, pd.DataFrame({"test_index": np.arange(30), "label": 1, "atypical": False})
 
 
+MORE = (
+    "none of 60 pairs has an influence over memorization.threshold (0.15) that is significant with {} models: raise "
+    "memorization.subset_models to 523 or more, with which any influence over the threshold is significant at a false "
+    "discovery rate of 0.05 (a strong one also with fewer), or lower memorization.threshold"
+)
+NONE = "there is no atypical training sample of the same class to influence it: lower memorization.threshold (0.15)"
+
+
 @pytest.mark.parametrize(
-    ("atypical", "models", "threshold", "parts"),
+    ("atypical", "models", "threshold", "said"),
     [
-        ([1, 3, 4], 200, 0.15, ["none of 60 pairs", "with 200 models", "subset_models to 523 or more", "rate of 0.05"]),
-        ([1, 3, 4], 522, 0.15, ["subset_models to 523 or more"]),
-        ([1, 3, 4], 523, 0.15, ["523 models are enough", "lower memorization.threshold"]),
-        ([1, 3, 4], 200, 0.0, ["raise memorization.subset_models or the threshold"]),
+        ([1, 3, 4], 200, 0.15, MORE.format(200)),
+        ([1, 3, 4], 522, 0.15, MORE.format(522)),
+        (
+            [1, 3, 4],
+            523,
+            0.15,
+            "none of 60 pairs has an influence over memorization.threshold (0.15), and 523 models are enough to find "
+            "one: lower memorization.threshold",
+        ),
+        (
+            [1, 3, 4],
+            200,
+            0.0,
+            "none of 60 pairs has an influence over memorization.threshold (0) that is significant with 200 models: "
+            "raise memorization.subset_models or the threshold",
+        ),
         # of another class, or none at all: more models do not help
-        ([4], 200, 0.15, ["no atypical training sample of the same class", "lower memorization.threshold (0.15)"]),
-        ([], 200, 0.15, ["no atypical training sample of the same class"]),
+        ([4], 200, 0.15, NONE),
+        ([], 200, 0.15, NONE),
     ],
 )
-def test_why_no_sample_is_atypical(atypical: list[int], models: int, threshold: float, parts: list[str]) -> None:
+def test_why_no_sample_is_atypical(atypical: list[int], models: int, threshold: float, said: str) -> None:
     facts = {"models": models, "fraction": 0.7, "threshold": threshold, "false_discovery_rate": 0.05}
     text = none_atypical(*tables(atypical), **facts)  # type: ignore[arg-type]
-    assert all(part in text for part in parts)
-    assert ("or more" in text) == (models < 523 and atypical == [1, 3, 4] and threshold > 0)
+    assert text == said
 
 
 def test_scores_from_a_file_ask_for_no_models() -> None:

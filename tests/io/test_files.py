@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from refusals import refusal
 
 import bat
 from bat.errors import BatError
-from bat.io.files import disk_errors, provenance, replacing
+from bat.io.files import check_kind, check_seal, disk_errors, provenance, remove, replacing, seal
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
 from bat.io.tensors import write_tensors
@@ -97,6 +98,65 @@ def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert names(tmp_path) == sorted(["a.txt", *others])
+
+
+def test_what_is_no_folder_of_a_writer_stops_none(tmp_path):
+    path = tmp_path / "a.txt"
+    (tmp_path / ".a.txt.999999999.tmp").write_text("a file")
+    (tmp_path / ".a.txt.99999999999999999999.tmp").mkdir()  # more than a process can be
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert names(tmp_path) == [".a.txt.999999999.tmp", "a.txt"]
+
+
+def test_what_a_process_of_another_user_writes_is_left(tmp_path, monkeypatch):
+    def denied(process, signal):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", denied)
+    (tmp_path / ".a.txt.999999999.tmp").mkdir()
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert names(tmp_path) == [".a.txt.999999999.tmp", "a.txt"]
+
+
+def test_a_file_is_removed_with_what_its_writers_left(tmp_path):
+    for name in (".a.txt.999999999.tmp", ".a.txt.tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a.txt").touch()
+    for _ in range(2):  # also where it is not there
+        remove(tmp_path / "a.txt")
+        assert names(tmp_path) == [".a.txt.tmp"]
+
+
+def test_a_checksum_is_of_all_bytes_but_its_own(tmp_path):
+    path, mark = tmp_path / "a", b"sha256 of all other bytes: "
+    for head, tail in ((b"", b""), (b"head", b"tail")):
+        found = hashlib.sha256(head + mark + tail).hexdigest()
+        path.write_bytes(head + mark + found.encode() + tail)
+        assert check_seal(path) == f"sha256 of all other bytes: {found}"
+        path.write_bytes(head + mark + b"0" * 64 + tail)
+        message = f"{path}: damaged: it differs from its checksum: remove it and run its stage again"
+        assert refusal(check_seal, path) == message
+        seal(path)
+        assert check_seal(path) == f"sha256 of all other bytes: {found}"
+    for content in (b"", b"text"):
+        path.write_bytes(content)
+        assert check_seal(path) is None
+
+
+def test_a_file_whose_metadata_is_not_as_written_is_refused():
+    facts = {"kind": "model", "version": bat.__version__}
+    assert check_kind("a", json.dumps(facts | {"checksum": "c", "x": 1}), "model", "c") == facts | {"x": 1}
+    missing = "a: damaged: it has no checksum: remove it and run its stage again"
+    for about, checksum in ((facts, "c"), (facts | {"checksum": "d"}, "c"), (facts | {"checksum": "c"}, None)):
+        assert refusal(check_kind, "a", json.dumps(about), "model", checksum) == missing
+    assert refusal(check_kind, "a", "{", "model", "c") == (
+        "a: its metadata is damaged: remove it and run its stage again"
+    )
+    assert refusal(check_kind, "a", None, "model", None) == (
+        "a: holds nothing of this package, not model: give another file"
+    )
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])

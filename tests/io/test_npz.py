@@ -122,16 +122,16 @@ LIST = "{'descr': '|u1', 'fortran_order': False, 'shape': %s, }"
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        (npy(np.array([Trap()], dtype=object)), "unpickled: save plain numbers"),
-        (npy(np.zeros(2, dtype=[("a", "u1"), ("b", "f4")])), "records: save an array for each field"),
+        (npy(np.array([Trap()], dtype=object)), "(objects, which would have to be unpickled: save plain numbers): "),
+        (npy(np.zeros(2, dtype=[("a", "u1"), ("b", "f4")])), "(records: save an array for each field): "),
         (npy(np.zeros(2, dtype=[("a", object)])), "unpickled"),
-        (npy(np.zeros(2, dtype="V3")), "records"),
-        (header(LIST % "(4,)", b"123"), "its header says 4 bytes, but there are 3"),
-        (header(LIST % "(4,)", b"12345"), "its header says 4 bytes, but there are 5"),
+        (npy(np.zeros(2, dtype="V3")), "(records: save an array for each field): "),
+        (header(LIST % "(4,)", b"123"), "(its header says 4 bytes, but there are 3): "),
+        (header(LIST % "(4,)", b"12345"), "(its header says 4 bytes, but there are 5): "),
         (header(LIST % "(10**9,)", b"12345"), "malformed node"),
-        (header(LIST % "(1000000000000,)", b"12345"), "its header says 1000000000000 bytes, but there are 5"),
-        (header(LIST % "(-2, -2)", b"1234"), "the shape (-2, -2)"),
-        (header(LIST % "(True, 4)", b"1234"), "the shape (True, 4)"),
+        (header(LIST % "(1000000000000,)", b"12345"), "(its header says 1000000000000 bytes, but there are 5): "),
+        (header(LIST % "(-2, -2)", b"1234"), "(the shape (-2, -2)): "),
+        (header(LIST % "(True, 4)", b"1234"), "(the shape (True, 4)): "),
         (header(LIST % "4", b"1234"), "shape is not valid"),
         (header("{'descr': '|u1'}", b"1234"), "keys"),
         (header("{'descr': 'nonsense', 'fortran_order': False, 'shape': (4,)}", b"1234"), "descr"),
@@ -139,7 +139,7 @@ LIST = "{'descr': '|u1', 'fortran_order': False, 'shape': %s, }"
         (header("-" * 5000 + "1", b"1234"), "cannot be read as npz ("),
         (header("{'''", b"1234"), "cannot be read as npz ("),
         (header("{'descr': (), 'fortran_order': False, 'shape': (4,)}", b"1234"), "index out of range"),
-        (header(LIST % "(4,)", b"1234", version=3), "format 3.0"),
+        (header(LIST % "(4,)", b"1234", version=3), "(format 3.0, which is for records only): "),
         (header(LIST % "(4,)", b"1234")[:30], "cannot be read as npz ("),
         (b"", "cannot be read as npz ("),
         (b"no array at all", "cannot be read as npz ("),
@@ -149,6 +149,7 @@ def test_an_array_that_is_not_as_its_header_says_is_refused(tmp_path, member, me
     path = zipped(tmp_path / "a.npz", [("x.npy", member)])
     line = refusal(read, path)
     assert line.startswith(f"{path}: array x cannot be read as npz (")
+    assert line.endswith("): give a file of numpy.savez")
     assert message in line
     assert capsys.readouterr().out == ""
 
@@ -201,6 +202,9 @@ def test_two_arrays_of_one_name_are_refused(tmp_path, second):
 
 
 def test_a_missing_array_is_named_with_those_there_in_one_line(tmp_path):
+    eight = zipped(tmp_path / "c.npz", [(f"{n}{'a' * 50}", npy(X)) for n in range(8)])
+    names = ", ".join(f"{n}{'a' * 39}" for n in range(8))
+    assert refusal(read, eight) == f"{eight}: has no array x (it has {names}): add it"
     path = zipped(tmp_path / "a.npz", [(f"{n}\n\x1b[31m.npy", npy(X)) for n in range(10)])
     line = refusal(read, path)
     assert "has no array x (it has 0\\n\\x1b[31m, 1\\n" in line
@@ -215,7 +219,10 @@ def test_an_array_larger_than_the_memory_is_refused_before_it_is_read(tmp_path, 
     if free == X.nbytes:
         assert read(tmp_path / "a.npz").tolist() == X.tolist()
     else:
-        assert "array x would take 0.0 GiB of memory, and 0.0 GiB are free" in refusal(read, tmp_path / "a.npz")
+        assert refusal(read, tmp_path / "a.npz") == (
+            f"{tmp_path / 'a.npz'}: array x would take 0.0 GiB of memory, and 0.0 GiB are free: give fewer samples, or "
+            "a machine with more"
+        )
 
 
 def test_a_bomb_takes_no_memory(tmp_path):
@@ -233,9 +240,44 @@ def test_a_bomb_takes_no_memory(tmp_path):
     tracemalloc.stop()
 
 
-def test_free_memory_is_some_of_what_the_machine_has():
+def test_memory_is_counted_in_gib():
+    bat.io.given.check_memory(0, "x", "y")
+    found = refusal(bat.io.given.check_memory, 10**18, "a data set", "give fewer samples")
+    assert found.startswith("a data set would take 931322574.6 GiB of memory, and ")
+    assert found.endswith(" GiB are free: give fewer samples")
+
+
+def test_free_memory_is_some_of_what_the_machine_has(monkeypatch):
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 1 << 20 < bat.io.given.free_memory() <= pages
+
+    def tells(text):
+        monkeypatch.setattr(Path, "read_text", lambda path, **_: text if str(path) == "/proc/meminfo" else None)
+        return bat.io.given.free_memory()
+
+    assert tells("MemTotal:  9 kB\nMemAvailable:   3 kB\nSwapFree: 5 kB\n") == 3 * 1024
+    assert tells("MemTotal:  9 kB\n") == pages  # a kernel that makes no estimate
+
+    def denied(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    assert bat.io.given.free_memory() == pages
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("one\n  and two "), "one and two"),
+        (ValueError(), "ValueError"),
+        (OSError(28, "No space left on device", "a file"), "No space left on device"),
+        (OSError("a\nb"), "a b"),
+        (ValueError("a" * 200), "a" * 200),
+        (ValueError("a" * 201), "a" * 200 + "..."),
+    ],
+)
+def test_a_reason_is_one_short_line(error, said):
+    assert bat.io.given.reason(error) == said
 
 
 def test_the_workflow_watches_what_is_there(tmp_path, monkeypatch):
@@ -317,8 +359,11 @@ def test_labels_are_integers_from_0():
         labels = as_labels(Y.astype(kind), 12, "y")
         assert labels.tolist() == Y.tolist()
         assert labels.dtype == np.int64
+    assert refusal(as_labels, Y.astype(float), 12, "y") == (
+        "y is float64 of shape (12,): give integers of shape (12,), a class a sample (y.astype(numpy.int64) makes them "
+        "of whole numbers)"
+    )
     for wrong, message in (
-        (Y.astype(float), "y is float64 of shape (12,): give integers of shape (12,), a class a sample (y.astype"),
         (Y == 1, "y is bool"),
         (Y[:, None], "y is int64 of shape (12, 1)"),
         (Y[:11], "y is int64 of shape (11,)"),

@@ -21,6 +21,7 @@ from bat.io.schemas import SCHEMAS
 from bat.io.tables import (
     check_labels,
     check_one_data_set,
+    check_one_run,
     pack,
     read_shards,
     read_table,
@@ -196,11 +197,29 @@ def test_tables_of_two_data_sets_are_refused_and_both_named(tmp_path):
     check_one_data_set(one, None, same)
     check_one_data_set(one, same, data=("data", "a"))
     for path in (other, none):
-        expected = f"{one} and {path} are of different data: remove the one that is out of date"
-        assert expected in refusal(check_one_data_set, one, same, path)
-        assert f"data and {path} are of different data" in refusal(
-            lambda path=path: check_one_data_set(one, path, data=("data", "a"))
-        )
+        end = f"and {path} are of different data: remove the one that is out of date, and run its stage again"
+        assert refusal(check_one_data_set, one, same, path) == f"{one} {end}"
+        assert refusal(lambda path=path: check_one_data_set(one, path, data=("data", "a"))) == f"data {end}"
+    plain = tmp_path / "plain.parquet"
+    example("influence").to_parquet(plain)  # of another program, without provenance
+    check_one_data_set(none, plain)
+    assert "are of different data" in refusal(check_one_data_set, one, plain)
+
+
+def test_tables_of_one_run_have_one_provenance_but_for_their_kinds(tmp_path):
+    facts = {"influence": {"x": 1}, "test_groups": {"x": 1}, "memorization": {"x": 2}}
+    for name, each in facts.items():
+        write_table(tmp_path / name, name, example(name), provenance(name, **each))
+    one, same, other = (tmp_path / name for name in facts)
+    check_one_run(one)
+    check_one_run(one, same)
+    assert (
+        refusal(check_one_run, one, same, other) == f"{one} and {other} are not of one run of their stage: run it again"
+    )
+    example("influence").to_parquet(tmp_path / "plain")
+    assert refusal(check_one_run, one, tmp_path / "plain") == (
+        f"{one} and {tmp_path / 'plain'} are not of one run of their stage: run it again"
+    )
 
 
 def test_tables_that_are_missing_or_of_another_format_are_refused(tmp_path):
@@ -336,16 +355,19 @@ def test_shards_of_different_sizes_are_joined_and_tell_what_they_share(tmp_path)
 def test_shards_of_different_specs_are_refused_with_files_keys_and_values(changes, named, tmp_path):
     paths = [shard(tmp_path / "a", 0), shard(tmp_path / "b", 2), shard(tmp_path / "c", 4, **changes)]
     message = refusal(read_shards, paths)
-    assert f"({named})" in message
-    assert str(paths[0]) in message
-    assert str(paths[2]) in message
-    assert str(paths[1]) not in message
+    assert message == (
+        f"{paths[0]} and {paths[2]} were made by different specs ({named}): remove the one that is out of date and run "
+        "stage subsets again"
+    )
 
 
 @pytest.mark.parametrize("firsts", [(0, 0), (0, 1), (2, 4), (0, 4), (1,)], ids=str)
 def test_shards_with_a_model_twice_or_missing_are_refused(firsts, tmp_path):
     paths = [shard(tmp_path / f"{place}", first) for place, first in enumerate(firsts)]
-    assert "once each" in refusal(read_shards, paths)
+    rows = 2 * len(paths)
+    assert refusal(read_shards, paths) == (
+        f"{paths[0]} ... {paths[-1]}: {rows} rows are not the models 0 to {rows - 1} once each: give each shard once"
+    )
 
 
 def test_a_missing_or_damaged_shard_is_refused_by_its_name(tmp_path):

@@ -19,6 +19,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 WORK = ROOT / "mutants"
 WANTED = 0.95
+# a caught mutant needs no smallest example, whose search takes minutes
+_CONFTEST = """from hypothesis import Phase, settings
+
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True)
+settings.load_profile("mutants")
+"""
 _COPIED = ("bat", "tests", "config", "workflow", "docs", "benchmarks", ".ci")
 
 
@@ -81,6 +87,7 @@ def _copy(folder: Path, path: Path, tests: list[str]) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("README.md", "RESULTS.md", "Makefile", "environment.yml"):
         shutil.copy(ROOT / file, folder / file)
+    (folder / "tests" / "conftest.py").write_text(_CONFTEST)
     chosen = f"only_mutate = {json.dumps([str(path)])}\npytest_add_cli_args_test_selection = {json.dumps(tests)}\n"
     project = (ROOT / "pyproject.toml").read_text()
     (folder / "pyproject.toml").write_text(project.replace("[tool.mutmut]\n", f"[tool.mutmut]\n{chosen}"))

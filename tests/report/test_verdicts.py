@@ -11,9 +11,8 @@ from bat.report.page import page
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table, difference_table, training_table
 from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, finding_a, finding_b, points
 
-RUNS = runs_table(
-    "m", *(f"m_without_{random}{case}" for random in ("", "random_") for case in ("atypical", "top_0_1", "harmful"))
-)
+CASES = ("atypical", "top_0_1", "top_0_2", "harmful", "benign")
+RUNS = runs_table("m", *(f"m_without_{random}{case}" for random in ("", "random_") for case in CASES))
 NARROW = 0.002
 EXCLUDED = "not shown: gains of 1 point or more excluded"
 
@@ -44,6 +43,10 @@ def answers_a(*rows: dict[str, Any]) -> list[str]:
 
 
 FAR = {"group": "atypical"}
+QUESTIONS = (
+    "(a) memorizing atypical samples raises clean accuracy on atypical test samples",
+    "(a) it raises their robust accuracy less",
+)
 
 
 @pytest.mark.parametrize(
@@ -111,15 +114,28 @@ def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
     assert answers_a(*weak, *strong, *harmful) == ["shown (clean)", SHOWN]
     assert answers_a(*weak, *harmful)[0] == TOO_SMALL
     found = finding_a(pd.DataFrame([*weak, *strong]), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
-    assert found[0].evidence == (
-        "`m_without_top_0_1`: -30.0 [-30.2, -29.8] against all, -30.0 [-30.2, -29.8] against random"
+    assert found == [
+        (
+            QUESTIONS[0],
+            "shown (clean)",
+            "`m_without_top_0_1`: -30.0 [-30.2, -29.8] against all, -30.0 [-30.2, -29.8] against random",
+        ),
+        (QUESTIONS[1], SHOWN, "robust 0.0 [-0.2, +0.2], clean -30.0 [-30.2, -29.8]"),
+    ]
+    # of equal losses the first one is looked at
+    tie = [removal(case, (-0.3, LOWER), (-0.3, LOWER), 0.0, **FAR) for case in ("top_0_2", "top_0_1", "atypical")]
+    found = finding_a(
+        pd.DataFrame([row for rows in tie for row in rows]), RUNS, base="m", robust_accuracy=0.4, margin=0.01
     )
-    assert found[1].evidence == "robust 0.0 [-0.2, +0.2], clean -30.0 [-30.2, -29.8]"
+    assert found[0].evidence.startswith("`m_without_top_0_2`")
 
 
 def test_without_atypical_test_samples_finding_a_has_nothing_to_test() -> None:
     nothing = "nothing to test: no atypical test sample"
     assert answers_a(*removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0)) == [nothing, nothing]
+    rows = pd.DataFrame(removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0))
+    found = finding_a(rows, RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    assert found == [(question, nothing, "") for question in QUESTIONS]
 
 
 @pytest.mark.parametrize("groundless", GROUNDLESS)
@@ -129,7 +145,12 @@ def test_finding_a_passes_over_removals_that_say_nothing(groundless: str) -> Non
     assert answers_a(*strong, *weak) == ["shown (clean)", SHOWN]
     assert answers_a(*strong) == [groundless, groundless]
     strong = removal("top_0_1", (-0.3, groundless), (-0.3, LOWER), -0.3, **FAR)
-    assert answers_a(*strong) == [groundless, groundless]
+    found = finding_a(pd.DataFrame(strong), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    thirty = "-30.0 [-30.2, -29.8]"
+    assert found == [
+        (QUESTIONS[0], groundless, f"`m_without_top_0_1`: {thirty} against all, {thirty} against random"),
+        (QUESTIONS[1], groundless, f"robust {thirty}, clean {thirty}"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -151,8 +172,14 @@ def test_finding_a_passes_over_removals_that_say_nothing(groundless: str) -> Non
 def test_finding_b(clean: tuple[float, str], twin: tuple[float, str], half: float, answer: str) -> None:
     rows = removal("harmful", clean, twin, 0.0, half=half) + removal("benign", (0.9, HIGHER), (0.9, HIGHER), 0.9)
     found = finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
-    assert found.answer == answer
-    assert f"clean {points(clean[0], clean[0] - half, clean[0] + half)} against all" in found.evidence
+    against_all, against_random = (points(value, value - half, value + half) for value in (clean[0], twin[0]))
+    robust = points(0.0, -half, half)
+    assert found == (
+        "(b) fitting harmful atypical samples hurts typical ones",
+        answer,
+        f"`m_without_harmful`: clean {against_all} against all, {against_random} against random; "
+        f"robust {robust} against all, {robust} against random",
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,9 +203,9 @@ def test_finding_b_names_what_gained_and_needs_the_other_not_to_lose(
 
 def test_without_typical_test_samples_finding_b_has_nothing_to_test() -> None:
     rows = removal("harmful", (0.9, HIGHER), (0.9, HIGHER), 0.9, **FAR)
-    assert (
-        finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == "nothing to test: no typical test sample"
-    )
+    found = finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
+    hurts = "(b) fitting harmful atypical samples hurts typical ones"
+    assert found == (hurts, "nothing to test: no typical test sample", "")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +234,7 @@ def test_better(clean: str, robust: str, answer: str) -> None:
     best = better(table, "methods", "bat", "m", checkpoint="best", margin=0.01)
     assert best.answer == "not shown: clean and robust lower"
     assert best.question == "best epoch: `bat` has a better trade-off than `m`"
+    assert best.evidence == "clean +0.1 [-0.1, +0.3], robust +0.1 [-0.1, +0.3]"
     wide = pd.DataFrame(rows).assign(ci_high=0.5, verdict=NOT_SHOWN)
     assert better(wide, "methods", "bat", "m", checkpoint="last", margin=0.01).answer == TOO_SMALL
 

@@ -124,6 +124,22 @@ def test_running_statistics_move_once_a_step_at_the_perturbed_weights() -> None:
     assert torch.equal(norms[0].running_mean, twin.body[1].running_mean)
 
 
+def test_a_weight_that_the_loss_does_not_reach_is_not_moved() -> None:
+    model = Linear()
+    model.unused = nn.Linear(2, 2)
+    before = model.unused.weight.detach().clone()
+    seen: list[Tensor] = []
+    goal = objective(but(PGD_AT, awp=0.05))
+
+    def outer(model: Any, batch: Any) -> Any:
+        seen.append(model.unused.weight.detach().clone())
+        return goal.outer(model, batch)
+
+    backward(model, batch_of(PART.images().double(), PART.labels), replace(goal, outer=outer))  # type: ignore[arg-type]
+    assert all(torch.equal(weight, before) for weight in seen)
+    assert len(seen) == 2
+
+
 def test_what_has_one_dimension_is_not_moved() -> None:
     model = network(PART, "small_cnn").train()
     found = weights(model)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import bat.training.run
 from bat.data.dataset import DataSet
+from bat.errors import BatError
 from bat.io.schemas import SCHEMAS
 from bat.training.measure import measure
 from bat.training.records import history_table, packed, samples_table, unpacked
@@ -66,6 +67,7 @@ def test_bytes_by_hand() -> None:
             "test_pgd_correct": np.array([True, False, False, False, False, False, False, True, True]),
             "test_pgd_loss": np.array([1.0, 1e9, np.inf, np.nan]),
             "wrong_probability": np.array([0.5, np.nan], np.float32),
+            "weight": np.array([1e6], np.float32),
         }
     )
     assert found["test_pgd_correct"] == bytes([0b10000001, 0b10000000])
@@ -73,13 +75,32 @@ def test_bytes_by_hand() -> None:
     assert found["test_pgd_loss"][:6] == bytes.fromhex("003c ff7b ff7b")
     assert math.isnan(np.frombuffer(found["test_pgd_loss"], "<f2")[3])
     assert found["wrong_probability"][:4] == bytes.fromhex("0000003f")
+    assert np.frombuffer(found["weight"], "<f4") == [1e6]  # 32 bits hold it
 
 
 @pytest.mark.parametrize("name", ["weight", "test_pgd_correct", "test_pgd_loss"])
 def test_records_of_other_samples_are_refused_by_name(name: str) -> None:
     table = pd.DataFrame([packed({name: np.ones(20, bool)}), packed({name: np.ones(20, bool)})])
     assert unpacked(table, name, 20, "a file").all()
-    assert f"a file: {name} does not hold 30 samples" in refusal(unpacked, table, name, 30, "a file")
+    assert refusal(unpacked, table, name, 30, "a file") == (
+        f"a file: {name} does not hold 30 samples: it is of other data; remove it"
+    )
+
+
+def test_tables_of_other_samples_name_their_file() -> None:
+    names = [f"test_{attack}_{name}" for attack in ("clean", "pgd") for name in ("loss", "correct")]
+    values = {name: np.ones(3, bool) for name in (*names, "weight", "wrong_probability")}
+    records = pd.DataFrame([packed(values)])
+    with pytest.raises(BatError, match=r"^a file: test_clean_loss does not hold 4 samples"):
+        history_table(records, {"test": np.ones(4, bool)}, "a file")
+    with pytest.raises(BatError, match=r"^a file: wrong_probability does not hold 4 samples"):
+        samples_table(records, pd.DataFrame({"atypical": np.ones(4, bool)}), "a file")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("weight", "float32"), ("test_pgd_loss", "float16")])
+def test_of_no_measured_epoch_there_are_no_values(name: str, kind: str) -> None:
+    found = unpacked(pd.DataFrame({name: [None, None]}), name, 20, "")
+    assert (found.shape, found.dtype) == ((0, 20), kind)
 
 
 # -- groups
@@ -184,6 +205,8 @@ def test_samples_by_hand() -> None:
     records = pd.DataFrame(rows).assign(method="m", seed=3, epoch=[1, 2])
     scores = pd.DataFrame({"train_index": [7, 8, 9], "label": [0, 1, 2], "memorization": [0.9, 0.8, 0.7]})
     everything = samples_table(records, scores.assign(atypical=True), "")
+    names = ["train_index", "label", "memorization", "method", "seed", "epoch", "wrong_probability", "weight"]
+    assert list(everything) == names
     assert everything["train_index"].tolist() == [7, 9, 7, 9]  # 8 was left out
     assert everything["weight"].tolist() == [0.25, 1, 1, 0.5]
     one = samples_table(records, scores.assign(atypical=[False, True, True]), "")

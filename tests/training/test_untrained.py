@@ -17,6 +17,10 @@ from bat.training.losses import objective
 from bat.training.measure import correct
 from bat.training.untrained import failed_subsets, failure
 
+REMEDY = (
+    "lower training.recipe.learning_rate or raise training.recipe.schedule.warmup; raise training.recipe.epochs where "
+    "the loss still falls"
+)
 CONFIG = load(str(Path(__file__).parents[2] / "config/config.yaml"))
 LABELS = np.repeat([0, 1], [6, 4])  # chance 60 %, near it up to 64 %
 
@@ -31,20 +35,27 @@ def test_an_accuracy_near_chance_is_a_failed_training(accuracy, failed):
     found = failure(accuracy, [3.0, 2.0, 1.0], LABELS, recipe="training.recipe")
     assert (found is not None) == failed
     if found:
-        assert found.startswith(f"clean training accuracy {100 * accuracy:.1f} % is near chance (60.0 %): ")
-        assert "lower training.recipe.learning_rate or raise training.recipe.schedule.warmup" in found
-        assert len(found.splitlines()) == 1
+        what = f"clean training accuracy {100 * accuracy:.1f} % is near chance (60.0 %)"
+        assert found == f"{what}: the model did not train; {REMEDY}"
+        still = failure(accuracy, [3.0, 2.0, 2.0, 2.0], LABELS, recipe="training.recipe")
+        assert still == f"{what}, and the loss is 2 since epoch 2: the model did not train; {REMEDY}"
 
 
 @pytest.mark.parametrize(
     ("losses", "since"),
     [
         ([3.0, 2.31, 2.31, 2.31], 2),
+        ([3.0, 2.3151, 2.3151, 2.3149], 2),
+        ([3.0, 0.0, 0.0, 0.0], 2),
+        ([3.0, 2.312, 2.31, 2.308], None),  # each near the one before, and not near the last
+        ([3.0, 300.0, 2.32, 2.31, 2.31, 2.31], 4),
         ([3.0, 2.0, 2.31, 2.31], None),  # two epochs are too few
         ([3.0, 2.5, 2.4, 2.31, 2.31, 2.31], 4),
         ([3.0, 2.5, 2.4, 2.3, 2.31, 2.31, 2.31], None),  # less than half of the training
         ([3.0, 2.3123, 2.31, 2.31], 2),  # to a thousandth
         ([3.0, 2.3124, 2.31, 2.31], None),
+        ([2.31, 2.31, 2.31], 1),
+        ([2.31, 2.31], None),
     ],
 )
 def test_a_loss_that_stands_still_is_told_unless_nothing_is_wrong_any_more(losses, since):
@@ -52,9 +63,8 @@ def test_a_loss_that_stands_still_is_told_unless_nothing_is_wrong_any_more(losse
     if since is None:
         assert found is None
     else:
-        assert (
-            f"the loss is 2.31 since epoch {since}, with clean training accuracy 90.0 %: training stood still" in found
-        )
+        what = f"the loss is {losses[-1]:.3g} since epoch {since}, with clean training accuracy 90.0 %"
+        assert found == f"{what}: training stood still; {REMEDY}"
     assert failure(1.0, losses, LABELS, recipe="training.recipe") is None
 
 
@@ -64,9 +74,10 @@ def test_subset_models_are_judged_on_their_own_samples():
     right[0, :8] = True  # all of its own
     right[1, :7] = True  # 5 of 8 of its own, 62.5 %: near chance
     right[2, :7] = True  # 70 %
-    found = failed_subsets(mask, right, LABELS, recipe="memorization.recipe")
-    assert found.startswith("1 of 3 subset models are near chance on their own training samples (mean accuracy 62.5 %,")
-    assert "lower memorization.recipe.learning_rate" in found
+    assert failed_subsets(mask, right, LABELS, recipe="training.recipe") == (
+        "1 of 3 subset models are near chance on their own training samples (mean accuracy 62.5 %, chance 60.0 %): "
+        f"they did not train, and scores from them mean nothing; {REMEDY}"
+    )
     assert failed_subsets(mask[[0, 2]], right[[0, 2]], LABELS, recipe="memorization.recipe") is None
 
 

@@ -1,0 +1,146 @@
+"""How figures look: each artist of small ones, as text."""
+
+from itertools import product
+from pathlib import Path
+
+import artists
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+from bat.evaluation.comparison import FAILED
+from bat.report import figures
+from bat.report.figures import style
+
+
+def summary() -> pd.DataFrame:
+    """Of three methods, the second a variant of the first, on a group of test samples."""
+    rows = pd.DataFrame(
+        list(product(["bat", "bat_2", "pgd_at"], ["best", "last"], ["all"], ["clean", "robust"])),
+        columns=["method", "checkpoint", "group", "metric"],
+    )
+    accuracy = np.array([0.8, 0.5, 0.7, 0.6, 0.82, 0.51, 0.72, 0.61, 0.9, 0.4, 0.92, 0.42])
+    return rows.assign(accuracy=accuracy, ci_low=accuracy - 0.1, ci_high=accuracy + 0.05, samples=90, seeds=3)
+
+
+def tradeoff(failed: tuple[str, ...] = ()) -> Figure:
+    bases = {"bat": "bat", "bat_2": "bat", "pgd_at": "pgd_at"}
+    return figures.tradeoff(summary(), bases, tier="fast", threat="L2 1", confidence=0.95, failed=failed)
+
+
+def finding_a() -> Figure:
+    rows = summary().query("method == 'pgd_at'").assign(group="typical")
+    histories = [
+        {"method": method, "seed": 0, "epoch": epoch, "trained_samples": trained}
+        | {
+            f"{split}_atypical_{metric}_accuracy": 0.1 * epoch + 0.2 * place
+            for place, (split, metric) in enumerate(product(("train", "test"), ("clean", "pgd")))
+        }
+        for method, trained in (("pgd_at", 100), ("pgd_at_without_atypical", 90))
+        for epoch in (1, 2)
+    ]
+    every = [rows, rows.assign(method="pgd_at_without_atypical")]
+    return figures.finding_a(
+        pd.concat(every),
+        pd.DataFrame(histories),
+        base="pgd_at",
+        tier="fast",
+        threat="L2 1",
+        confidence=0.95,
+    )
+
+
+def finding_b() -> Figure:
+    pairs = [("pgd_at_without_harmful", "pgd_at"), ("pgd_at_without_benign", "pgd_at_without_random_benign")]
+    columns = ["method", "baseline", "metric"]
+    rows = [(*pair, metric) for pair, metric in product(pairs, ("clean", "robust"))]
+    found = pd.DataFrame(rows, columns=columns).assign(
+        question="removal",
+        checkpoint="last",
+        group="typical",
+        difference=[0.1, 0.2, 0.3, 0.4],
+        ci_low=-0.1,
+        ci_high=0.5,
+        samples=70,
+        seeds=3,
+        tier="fast",
+        verdict=["higher", "higher", FAILED, FAILED],
+    )
+    effects = pd.DataFrame({"train_index": [4, 5, 6], "robust_effect": [0.01, -0.03, 0.02]})
+    effects = effects.assign(robust_standard_error=0.001, models=9, robust_significant=[True, True, False])
+    harmful = pd.DataFrame({"train_index": [4, 5, 6], "harmful": [False, True, False]})
+    return figures.finding_b(found, effects, harmful, confidence=0.95)
+
+
+def overfitting() -> Figure:
+    return figures.overfitting(summary().query("method != 'bat_2'"), tier="standard", threat="L2 1", failed=["bat"])
+
+
+def memorization(models: int) -> Figure:
+    table = pd.DataFrame({"memorization": [0.0, 0.02, 0.5], "atypical": [False, False, True]})
+    return figures.memorization(table, threshold=0.15, models=models)
+
+
+DRAWN = {
+    "tradeoff": tradeoff,
+    "tradeoff, one failed": lambda: tradeoff(("pgd_at",)),
+    "overfitting": overfitting,
+    "finding_a": finding_a,
+    "finding_b": finding_b,
+    "memorization": lambda: memorization(200),
+    "memorization, from a file": lambda: memorization(0),
+}
+LOOKS = yaml.safe_load((Path(__file__).parent / "looks.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_looks_as_written_down(name: str) -> None:
+    assert artists.looks(DRAWN[name]()).splitlines() == LOOKS[name].splitlines()
+
+
+def test_64_methods_look_different() -> None:
+    looks = [style.look(number) for number in range(64)]
+    assert len({tuple(each.items()) for each in looks}) == 64
+    assert looks[0] == {"color": "#000000", "marker": "o"}
+    assert looks[9] == {"color": "#0072B2", "marker": "^"}  # the second colour again, its marker one further
+
+
+def test_robust_accuracies_are_said_by_their_attacks() -> None:
+    assert [style.attacks(tier) for tier in ("fast", "standard", "pgd, square")] == [
+        "AutoAttack fast",
+        "AutoAttack standard",
+        "pgd, square",
+    ]
+
+
+def test_failed_trainings_are_named_in_a_line() -> None:
+    assert style.about_failures([]) == ""
+    assert style.about_failures(["a", "b"]) == "\nThe training of a, b failed: no comparison."
+
+
+def test_images_are_dark_on_white_where_they_are_grey_and_in_their_colours_else() -> None:
+    random = np.random.default_rng(0)
+    for channels, colours in ((1, "gray_r"), (3, matplotlib.rcParams["image.cmap"])):
+        axes, image = Figure().add_subplot(), random.random((channels, 2, 3), dtype=np.float32)
+        style.show(axes, image)
+        (drawn,) = axes.images
+        assert np.array_equal(drawn.get_array(), image[0] if channels == 1 else np.moveaxis(image, 0, 2))
+        assert (drawn.get_cmap().name, drawn.get_clim()) == (colours, (0, 1))
+
+
+@pytest.mark.parametrize("ending", ["svg", "pdf", "png"])
+def test_files_are_of_their_ending_in_the_style_and_without_a_date(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"figure.{ending}"
+    figure = Figure(figsize=(1, 0.5))
+    figure.text(0.5, 0.5, "words")
+    style.save(figure, [str(path)])
+    content = path.read_bytes()
+    assert content.startswith({"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}[ending])
+    assert b"Date" not in content
+    if ending == "png":
+        assert content[16:24] == bytes([0, 0, 0, 200, 0, 0, 0, 100])  # 200 dots an inch
+    if ending == "pdf":
+        assert b"/Type0" in content  # TrueType: fonttype 42
