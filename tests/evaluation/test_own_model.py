@@ -255,9 +255,9 @@ def attacked(own, monkeypatch):
 
     stop: the batch in which Ctrl-C is pressed.
     """
-    import bat.evaluation.under_attack
+    import bat.evaluation.stage
 
-    once = bat.evaluation.under_attack.evaluate
+    once = bat.evaluation.stage.evaluated
 
     def attacked(text, stop=None):
         begun = []
@@ -274,7 +274,7 @@ def attacked(own, monkeypatch):
         importlib.invalidate_caches()
         shutil.rmtree("__pycache__", ignore_errors=True)
         with monkeypatch.context() as patched:
-            patched.setattr(bat.evaluation.under_attack, "evaluate", counted)
+            patched.setattr(bat.evaluation.stage, "evaluated", counted)
             # an eps at which the attacks are soon done
             flags = {"batch-size": 20, "eps": 0.1, "log": "own.log"}
             if stop:
