@@ -60,7 +60,7 @@ def attack(
     ensemble: fast or standard (default: AutoAttack's standard)
     batch_size: images in one forward pass (default: 256)
     seed: seed of the attacks' random numbers (default: 0)
-    out: results, one row per image
+    out: results, one row per image, as attacked.parquet of stage evaluate
     flags: signs that the result may be too high
     images: also write the strongest adversarial images found
     """
@@ -103,8 +103,7 @@ def attack(
     if images:
         write_tensors(images, {"x_adv": strongest}, provenance("images", **about))
     write_table(flags, "flags", flagged.assign(**this), provenance("flags", **about))
-    rows = table.assign(**this, atypical=None, max_influence=None, memorization=None)
-    write_table(out, "per_sample", rows, provenance("per_sample", **about))
+    write_table(out, "attacked", table.assign(**this), provenance("attacked", **about))
     shutil.rmtree(folder)
     clean, pgd_right, robust = (100 * table[f"{name}_correct"].mean() for name in ("clean", "pgd", "robust"))
     journal.line(

@@ -16,6 +16,7 @@ from torch import nn
 from bat.attacks.gradient import ascent, cross_entropy, label_margin, predictions
 from bat.cli import main
 from bat.evaluation.own_model import Judged
+from bat.io.schemas import SCHEMAS
 from bat.io.tables import read_table_with_facts
 
 torch.set_num_threads(1)
@@ -121,9 +122,17 @@ def test_an_honest_model_has_its_exact_accuracy_and_no_flag(own, name):
     assert not raised.drop("pgd_gap").any()
 
 
+def test_the_table_is_that_of_stage_evaluate_and_holds_nothing_of_groups(own):
+    table, _ = attack("honest", ensemble="standard")
+    assert list(table) == SCHEMAS["attacked"].names
+    assert not {"atypical", "max_influence", "memorization"} & set(table)
+    # seed and checkpoint belong to a model of the workflow
+    assert set(table.columns[table.isna().all()]) == {"seed", "checkpoint"}
+
+
 def test_pgd_of_the_command_line_has_twenty_steps_of_an_eighth_of_eps(own):
     attack("honest", eps=0.01)
-    _, facts = read_table_with_facts("out.parquet", "per_sample")
+    _, facts = read_table_with_facts(Path("out.parquet"), "attacked")
     assert facts["spec"]["pgd"] == {"name": "pgd", "steps": 20, "step_size": 0.00125, "restarts": 1}
 
 
@@ -246,9 +255,9 @@ def attacked(own, monkeypatch):
 
     stop: the batch in which Ctrl-C is pressed.
     """
-    import bat.evaluation.under_attack
+    import bat.evaluation.stage
 
-    once = bat.evaluation.under_attack.evaluate
+    once = bat.evaluation.stage.evaluated
 
     def attacked(text, stop=None):
         begun = []
@@ -265,7 +274,7 @@ def attacked(own, monkeypatch):
         importlib.invalidate_caches()
         shutil.rmtree("__pycache__", ignore_errors=True)
         with monkeypatch.context() as patched:
-            patched.setattr(bat.evaluation.under_attack, "evaluate", counted)
+            patched.setattr(bat.evaluation.stage, "evaluated", counted)
             # an eps at which the attacks are soon done
             flags = {"batch-size": 20, "eps": 0.1, "log": "own.log"}
             if stop:
