@@ -146,6 +146,8 @@ def test_a_bar_is_drawn_on_a_terminal(start, tmp_path, monkeypatch):
     list(start(tmp_path / "log").bar(iter(range(20)), 20, "models"))
     assert "train" in terminal.getvalue()
     assert "0/20" in terminal.getvalue()
+    assert "models/s" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")  # cleared in the end
 
 
 def test_an_exception_of_the_items_passes_through_a_bar(start, tmp_path):
