@@ -19,12 +19,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 WORK = ROOT / "mutants"
 WANTED = 0.95
-# A caught mutant needs no smallest example, whose search takes minutes. A forked process would wait for the lock of
-# tqdm's thread for ever, which would count as caught.
-_CONFTEST = """from hypothesis import Phase, settings
+# A caught mutant needs no smallest example, whose search takes minutes. The lock of tqdm is one for all forked processes:
+# after one that died with it the others would wait for ever, which would count as caught.
+_CONFTEST = """from threading import RLock
+
+from hypothesis import Phase, settings
 from tqdm import tqdm
 
-tqdm.monitor_interval = 0
+tqdm.set_lock(RLock())
 
 settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True)
 settings.load_profile("mutants")
