@@ -36,6 +36,7 @@ from bat.config import (
     share,
     subset_size,
 )
+from bat.config.ranges import distinct
 from bat.data.dataset import split
 from bat.data.sources import Samples, Source
 from bat.errors import BatError
@@ -672,7 +673,11 @@ CASES = [
             ("a/" * 2001, '"' + "a/" * 39 + "a... is too long: give at most 4,000 characters"),
         )
     ),
-    ({"data": NPZ | {"path": "ü" * 127 + "/~/ b-c.npz"}}, {"data": PUBLISHED | {"cache": "{a}"}}, "here: data.cache: "),
+    (
+        {"data": NPZ | {"path": "ü" * 127 + "X/~/ b-c.npz"}},
+        {"data": PUBLISHED | {"cache": "{a}"}},
+        "here: data.cache: ",
+    ),
     (
         {"scores": {"source": "file", "path": "~/a.npz", "format": "npz"}},
         {"scores": {"source": "file", "path": "{a}", "format": "npz"}},
@@ -695,6 +700,10 @@ CASES = [
 def test_numbers_and_names_make_sense_beside_one_another(right, wrong, message):
     parse(Config, with_all(**right), "here")
     assert message in refusal(parse, Config, with_all(**wrong), "here")
+
+
+def test_true_is_no_1_among_values():
+    assert distinct((1, True, "1", 1.0)) == (1, True, "1", 1.0)
 
 
 def test_a_step_of_twice_eps_as_rounded_decimals_is_accepted():

@@ -1,12 +1,13 @@
 """The rules behind the words shown, not shown and too small to tell, case by case, and the tables they stand beside."""
 
+import textwrap
 from typing import Any
 
 import pandas as pd
 import pytest
 from by_hand import runs_table
 
-from bat.evaluation.comparison import GROUNDLESS, HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
+from bat.evaluation.comparison import EQUAL, GROUNDLESS, HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
 from bat.report.page import page
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table, difference_table, training_table
 from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, finding_a, finding_b, points
@@ -373,3 +374,105 @@ def test_page_holds_facts_answers_and_parts_in_order() -> None:
         )
     ]
     assert places == sorted(places)
+
+
+# -- whole texts
+
+
+def said(text: str) -> str:
+    return textwrap.dedent(text).strip()
+
+
+def test_a_table_of_accuracies_as_a_whole() -> None:
+    table = summary()
+    # the order is that of the runs given, and of the table's groups
+    table = pd.concat([table[table["group"] == "atypical"], table[table["group"] == "all"]])
+    assert accuracy_table(table, ["pgd_at", "natural"], form=MARKDOWN) == said(
+        """
+        | method   | test samples   | clean             | PGD               | fast              |
+        |----------|----------------|-------------------|-------------------|-------------------|
+        | pgd_at   | atypical (4)   | 50.0 [40.0, 60.0] | 51.0 [40.0, 60.0] | 52.0 [40.0, 60.0] |
+        | pgd_at   | all (30)       | 50.0 [40.0, 60.0] | 51.0 [40.0, 60.0] | 52.0 [40.0, 60.0] |
+        | natural  | atypical (4)   | 50.0 [40.0, 60.0] | 51.0 [40.0, 60.0] | 52.0 [40.0, 60.0] |
+        | natural  | all (30)       | 50.0 [40.0, 60.0] | 51.0 [40.0, 60.0] | 52.0 [40.0, 60.0] |
+        """
+    )
+
+
+def test_a_table_of_differences_as_a_whole() -> None:
+    far = {"group": "atypical"}
+    rows = [row("b", "a", "clean", 0.05, HIGHER), row("b", "a", "robust", -0.01, UNCORRECTED)]
+    rows += [row("b", "a", "clean", -0.2, LOWER, **far), row("a", "c", "robust", 0.0, NOT_SHOWN, **far)]
+    rows += [row("a", "c", "clean", 0.1, EQUAL), row("d", "e", "clean", 0.5, HIGHER, checkpoint="best")]
+    assert difference_table(pd.DataFrame(rows), "removal", "last") == said(
+        """
+        | compared   | typical, clean               | typical, robust   | atypical, clean       | atypical, robust   |
+        |------------|------------------------------|-------------------|-----------------------|--------------------|
+        | b - a      | +5.0 [+4.8, +5.2]*           | -1.0 [-1.2, -0.8] | -20.0 [-20.2, -19.8]* | no sample          |
+        | a - c      | no comparison: equal results | no sample         | no sample             | 0.0 [-0.2, +0.2]   |
+        """
+    )
+
+
+def test_a_table_of_training_as_a_whole() -> None:
+    columns = [f"{split}_all_pgd" for split in ("train", "validation")]
+    columns += [f"train_{group}_{metric}" for group in ("typical", "atypical") for metric in ("clean", "pgd")]
+    rows = [
+        {"method": run, "seed": 0, "epoch": epoch, "best": epoch == 1, "trained_samples": trained}
+        | {f"{name}_accuracy": (10 * place + epoch) / 100 for place, name in enumerate(columns)}
+        for run, trained in (("m", 100), ("a", 90))
+        for epoch in (1, 2)
+    ]
+    head, rule, *lines = training_table(pd.DataFrame(rows)).splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [
+        "run",
+        "trained on",
+        "best epoch",
+        "robust, training: best, last",
+        "robust, validation: best, last",
+        "typical training, clean / robust",
+        "atypical training, clean / robust",
+    ]
+    assert set(rule) == set("|-")
+    assert len(head) == len(rule) == len(lines[0])
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    values = ["1 of 2", "1.0, 2.0", "11.0, 12.0", "22.0 / 32.0", "42.0 / 52.0"]
+    assert cells == [["m", "100", *values], ["a", "90", *values]]
+    assert lines[0].startswith("| m     | 100          | 1 of 2       |")  # texts, also where they are numbers
+
+
+def test_a_page_as_a_whole() -> None:
+    verdicts = [Verdict("better?", SHOWN, "+1.0 [0.5, 1.5]"), Verdict("worse?", TOO_SMALL, "")]
+    parts = {"Numbers": "| a |", "More": "text"}
+    assert page("digits", ["n is 3", "m is 4"], ["one failed", "two"], verdicts, ["finding_a", "curves"], parts) == (
+        said(
+            """
+            ## digits
+
+            - n is 3
+            - m is 4
+
+            > one failed
+
+            > two
+
+            | question   | answer            | evidence: differences in points   |
+            |------------|-------------------|-----------------------------------|
+            | better?    | shown             | +1.0 [0.5, 1.5]                   |
+            | worse?     | too small to tell |                                   |
+
+            ![finding a](figures/finding_a.svg)
+
+            ![curves](figures/curves.svg)
+
+            ### Numbers
+
+            | a |
+
+            ### More
+
+            text
+            """
+        )
+        + "\n"
+    )
