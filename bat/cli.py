@@ -20,11 +20,14 @@ _MEMORY = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one stage. Exits with status 2 after an error that the user can mend, quietly when it is told to stop."""
+    """Run one stage. Exits with status 2 after an error that the user can mend, quietly when it is told to stop.
+
+    By SIGINT or SIGTERM: the status is 128 and the signal's number. Before a stage begins, while its libraries are
+    imported, the signal itself ends the process, which is the same status to a shell.
+    """
     try:
-        with stoppable():
-            _run(arguments)
-            sys.stdout.flush()
+        _run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
@@ -62,7 +65,9 @@ def _run(arguments: list[str] | None) -> None:
         module, function = run.split(":")
         with disk_errors():
             # only here: a stage's libraries are heavy
-            getattr(importlib.import_module(f"bat.{module}"), function)(journal, **options)
+            begin = getattr(importlib.import_module(f"bat.{module}"), function)
+            with stoppable():
+                begin(journal, **options)
         journal.finish()
     except BatError as error:
         journal.failure(one_line(error))
