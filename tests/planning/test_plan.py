@@ -172,7 +172,7 @@ def test_table_adds_up():
     ],
 )
 def test_size(count, text):
-    assert plan.size(count) == text
+    assert plan.bytes_text(count) == text
 
 
 def test_an_attack_is_shortened_by_what_it_is_multiplied_with():
@@ -268,7 +268,7 @@ def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
         seed=0,
     )
     before = images.now
-    training.train(spec, data)
+    training.train_run(spec, data)
     assert predicted == pytest.approx(images.now - before, rel=0.03)
     steps = stage.attack.steps if objective(method).inner else 0
     # 3 epochs, measured after the second and the last
@@ -287,7 +287,7 @@ def test_evaluation_by_a_clock_of_images(images):
 
 def test_attacks_are_timed_while_all_samples_stand(monkeypatch):
     broken = []
-    real = timing.evaluate
+    real = timing.attack_samples
 
     def seen(*arguments, **options):
         found = real(*arguments, **options)

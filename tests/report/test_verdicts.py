@@ -10,7 +10,7 @@ from by_hand import runs_table
 from bat.evaluation.comparison import EQUAL, GROUNDLESS, HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
 from bat.report.page import page
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table, difference_table, training_table
-from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, finding_a, finding_b, points
+from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, points, verdict_a, verdict_b
 
 CASES = ("atypical", "top_0_1", "top_0_2", "harmful", "benign")
 RUNS = runs_table("m", *(f"m_without_{random}{case}" for random in ("", "random_") for case in CASES))
@@ -39,7 +39,7 @@ def removal(case: str, clean: tuple[float, str], twin: tuple[float, str], robust
 
 
 def answers_a(*rows: dict[str, Any]) -> list[str]:
-    found = finding_a(pd.DataFrame(rows), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    found = verdict_a(pd.DataFrame(rows), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     return [verdict.answer for verdict in found]
 
 
@@ -105,7 +105,7 @@ def test_finding_a_says_where_robustness_had_no_more_to_lose() -> None:
         (0.1 + 0.1 - 1e-17, SHOWN),
         (0.21, SHOWN),
     ):
-        assert finding_a(rows, RUNS, base="m", robust_accuracy=accuracy, margin=0.01)[1].answer == answer
+        assert verdict_a(rows, RUNS, base="m", robust_accuracy=accuracy, margin=0.01)[1].answer == answer
 
 
 def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
@@ -114,7 +114,7 @@ def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
     harmful = removal("harmful", (-0.9, LOWER), (-0.9, LOWER), 0.0, **FAR)
     assert answers_a(*weak, *strong, *harmful) == ["shown (clean)", SHOWN]
     assert answers_a(*weak, *harmful)[0] == TOO_SMALL
-    found = finding_a(pd.DataFrame([*weak, *strong]), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    found = verdict_a(pd.DataFrame([*weak, *strong]), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     assert found == [
         (
             QUESTIONS[0],
@@ -125,7 +125,7 @@ def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
     ]
     # of equal losses the first one is looked at
     tie = [removal(case, (-0.3, LOWER), (-0.3, LOWER), 0.0, **FAR) for case in ("top_0_2", "top_0_1", "atypical")]
-    found = finding_a(
+    found = verdict_a(
         pd.DataFrame([row for rows in tie for row in rows]), RUNS, base="m", robust_accuracy=0.4, margin=0.01
     )
     assert found[0].evidence.startswith("`m_without_top_0_2`")
@@ -135,7 +135,7 @@ def test_without_atypical_test_samples_finding_a_has_nothing_to_test() -> None:
     nothing = "nothing to test: no atypical test sample"
     assert answers_a(*removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0)) == [nothing, nothing]
     rows = pd.DataFrame(removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0))
-    found = finding_a(rows, RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    found = verdict_a(rows, RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     assert found == [(question, nothing, "") for question in QUESTIONS]
 
 
@@ -146,7 +146,7 @@ def test_finding_a_passes_over_removals_that_say_nothing(groundless: str) -> Non
     assert answers_a(*strong, *weak) == ["shown (clean)", SHOWN]
     assert answers_a(*strong) == [groundless, groundless]
     strong = removal("top_0_1", (-0.3, groundless), (-0.3, LOWER), -0.3, **FAR)
-    found = finding_a(pd.DataFrame(strong), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    found = verdict_a(pd.DataFrame(strong), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     thirty = "-30.0 [-30.2, -29.8]"
     assert found == [
         (QUESTIONS[0], groundless, f"`m_without_top_0_1`: {thirty} against all, {thirty} against random"),
@@ -172,7 +172,7 @@ def test_finding_a_passes_over_removals_that_say_nothing(groundless: str) -> Non
 )
 def test_finding_b(clean: tuple[float, str], twin: tuple[float, str], half: float, answer: str) -> None:
     rows = removal("harmful", clean, twin, 0.0, half=half) + removal("benign", (0.9, HIGHER), (0.9, HIGHER), 0.9)
-    found = finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
+    found = verdict_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
     against_all, against_random = (points(value, value - half, value + half) for value in (clean[0], twin[0]))
     robust = points(0.0, -half, half)
     assert found == (
@@ -199,12 +199,12 @@ def test_finding_b_names_what_gained_and_needs_the_other_not_to_lose(
     clean: str, robust: str, robust_twin: str, answer: str
 ) -> None:
     rows = removal("harmful", (0.02, clean), (0.02, clean), (0.02, robust), robust_twin=robust_twin)
-    assert finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == answer
+    assert verdict_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == answer
 
 
 def test_without_typical_test_samples_finding_b_has_nothing_to_test() -> None:
     rows = removal("harmful", (0.9, HIGHER), (0.9, HIGHER), 0.9, **FAR)
-    found = finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
+    found = verdict_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
     hurts = "(b) fitting harmful atypical samples hurts typical ones"
     assert found == (hurts, "nothing to test: no typical test sample", "")
 
@@ -259,7 +259,7 @@ def test_few_seeds_are_said(seeds: int, said: str) -> None:
     found = better(table, "methods", "bat", "m", checkpoint="last", margin=0.01).answer
     assert found == f"shown (clean and robust){said}"
     rows = removal("harmful", (0.0, NOT_SHOWN), (0.0, NOT_SHOWN), 0.0, seeds=seeds)
-    assert finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == EXCLUDED + said
+    assert verdict_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == EXCLUDED + said
     far = removal("atypical", (-0.2, LOWER), (-0.15, LOWER), -0.01, seeds=seeds, **FAR)
     assert answers_a(*far) == [f"shown (clean){said}", f"shown{said}"]
 
