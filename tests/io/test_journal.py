@@ -54,6 +54,11 @@ def test_lines_go_to_standard_error_without_a_file(start, capsys):
     assert [re.sub(STAMP, "", line) for line in err.splitlines()] == ["train: one", "train: two"]
 
 
+def test_what_no_encoding_holds_is_written_by_its_number(start, tmp_path):
+    start(tmp_path / "log").line("a path: \udcff")
+    assert lines(tmp_path / "log") == [r"train: a path: \udcff"]
+
+
 def test_a_log_begins_anew(start, tmp_path):
     for text in ("old", "new"):
         start(tmp_path / "log").line(text)
