@@ -37,7 +37,7 @@ test: install
 	snakefmt --check workflow
 	snakemake --lint
 	mypy
-	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 # kills, full disks, flipped bits and made-up files: minutes, no part of `make test`
 test-faults: install

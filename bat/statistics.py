@@ -7,9 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Counts = NDArray[np.int64]
 
 ROUNDING = 1e-9
@@ -32,6 +32,8 @@ def majority_share(labels: Counts) -> float:
 
 def wilson(successes: Counts, n: Counts, *, confidence: float) -> tuple[Floats, Floats]:
     """Return Wilson's score interval (low, high) of a proportion; NaN where n is 0. Source: Wilson 1927."""
+    from scipy.special import ndtri  # only here: most jobs need none of scipy, which takes a second to import
+
     z = ndtri((1 + confidence) / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = successes / n
@@ -77,6 +79,8 @@ def greater_p_value(successes_1: Counts, n_1: Counts, successes_2: Counts, n_2: 
         z = (successes_1 / n_1 - successes_2 / n_2) / error
     constant = (pooled == 0) | (pooled == 1)
     missing = (n_1 == 0) | (n_2 == 0)
+    from scipy.special import ndtr
+
     return np.where(missing, np.nan, np.where(constant, 1.0, ndtr(-z)))
 
 

@@ -21,7 +21,7 @@ from bat.data.dataset import Part
 from bat.data.saved import device_named
 from bat.errors import BatError
 from bat.evaluation.flags import is_random, probe
-from bat.evaluation.own_model import check_outputs, read_model, weights_digest
+from bat.evaluation.own_model import check_outputs, read_own_model, weights_digest
 from bat.evaluation.stage import attack_all
 from bat.io.files import provenance
 from bat.io.journal import Journal
@@ -60,7 +60,7 @@ def attack(
     ensemble: fast or standard (default: AutoAttack's standard)
     batch_size: images in one forward pass (default: 256)
     seed: seed of the attacks' random numbers (default: 0)
-    out: results, one row per image
+    out: results, one row per image, as attacked.parquet of stage evaluate
     flags: signs that the result may be too high
     images: also write the strongest adversarial images found
     """
@@ -82,7 +82,7 @@ def attack(
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        network = read_model(model, architecture, part, where)
+        network = read_own_model(model, architecture, part, where)
         no_gradient = check_outputs(network, part, batch_size, model)
         if no_gradient:
             journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")
@@ -103,8 +103,7 @@ def attack(
     if images:
         write_tensors(images, {"x_adv": strongest}, provenance("images", **about))
     write_table(flags, "flags", flagged.assign(**this), provenance("flags", **about))
-    rows = table.assign(**this, atypical=None, max_influence=None, memorization=None)
-    write_table(out, "per_sample", rows, provenance("per_sample", **about))
+    write_table(out, "attacked", table.assign(**this), provenance("attacked", **about))
     shutil.rmtree(folder)
     clean, pgd_right, robust = (100 * table[f"{name}_correct"].mean() for name in ("clean", "pgd", "robust"))
     journal.line(

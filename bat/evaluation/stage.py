@@ -21,8 +21,8 @@ from bat.evaluation.comparison import comparison_table
 from bat.evaluation.flags import Probe, find_flags, probe
 from bat.evaluation.grounds import failures
 from bat.evaluation.summary import accuracies_by_seed, run_table, summary_table
-from bat.evaluation.under_attack import FORMAT, sample_table
-from bat.evaluation.under_attack import evaluate as evaluated
+from bat.evaluation.under_attack import BATCH_FORMAT, sample_table
+from bat.evaluation.under_attack import attack_samples as evaluated
 from bat.io.files import provenance, replacing
 from bat.io.journal import Journal
 from bat.io.outputs import Csv, Parquet, Safetensors
@@ -102,7 +102,7 @@ def attack_all(
         found = [
             kept(
                 folder / f"{number:04d}.safetensors",
-                provenance("part", **about, format=FORMAT),
+                provenance("part", **about, format=BATCH_FORMAT),
                 partial(
                     evaluated,
                     model,

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bat.attacks.ensemble import STANDARD, Outcome, margins, run
+from bat.attacks.ensemble import STANDARD, Outcome, margins, run_attack
 from bat.attacks.gradient import predictions
 from bat.config import Attack, EvaluationPgd, Threat
 from bat.data.dataset import Part
@@ -17,12 +17,12 @@ from bat.models import attackable
 MEMBERS = tuple(attack.name for attack in STANDARD)
 """The attacks that have a column of their own."""
 
-FORMAT = 1
-"""Of what ``evaluate`` returns, as an unfinished evaluation keeps it. Raise it when names, shapes or meaning change, or
-what an attack finds by the same spec: batches of another format are attacked anew."""
+BATCH_FORMAT = 1
+"""Of what ``attack_samples`` returns, as an unfinished evaluation keeps it. Raise it when names, shapes or meaning
+change, or what an attack finds by the same spec: batches of another format are attacked anew."""
 
 
-def evaluate(
+def attack_samples(
     model: nn.Module,
     part: Part,
     rows: Tensor,
@@ -54,7 +54,7 @@ def evaluate(
         broken_by = torch.full_like(labels, -1)
 
         def attacked(attack: Attack, left: Tensor) -> Outcome:
-            return run(attack, model, x[left], logits[left], labels[left], index[left], threat=threat, seed=seed)
+            return run_attack(attack, model, x[left], logits[left], labels[left], index[left], threat=threat, seed=seed)
 
         left = pgd_correct.nonzero().flatten()
         outcome = attacked(pgd_attack, left)

@@ -89,7 +89,7 @@ def table(stages: Sequence[Stage], *, threads: int, unit: str) -> list[str]:
     return [*rows, f"{'total':<24}{jobs:>7}{'':>16}{hours:>14.3f}"]
 
 
-def size(count: float) -> str:
+def bytes_text(count: float) -> str:
     """Return a number of bytes as a text with three digits: 512 B, 10.2 KiB, 1.46 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1000:

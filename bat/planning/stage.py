@@ -18,7 +18,7 @@ from bat.errors import BatError
 from bat.io.journal import Journal
 from bat.io.tensors import read_tensors
 from bat.models import build
-from bat.planning.cost import Stage, data_path, disk, random_data, size, table
+from bat.planning.cost import Stage, bytes_text, data_path, disk, random_data, table
 from bat.planning.jobs import jobs_of
 from bat.planning.timing import STANDING, evaluation_seconds, first_step, method_seconds, subset_seconds
 from bat.scores.precision import models_for, worst_standard_error
@@ -90,7 +90,8 @@ def plan(
         f"evaluate: both checkpoints; {STANDING:.0%} of the test samples taken to stand under an attack; seconds: "
         + ", ".join(f"{name} {seconds:.3g}" for name, seconds in attacks.items()),
         f"peak memory of a job: {_memory(where)}",
-        f"disk: {size(sum(stored.values()))} ({', '.join(f'{name} {size(count)}' for name, count in stored.items())})",
+        f"disk: {bytes_text(sum(stored.values()))} "
+        f"({', '.join(f'{name} {bytes_text(count)}' for name, count in stored.items())})",
         *_precision(experiment, standard_error),
     ]
     print("\n".join(lines))  # noqa: T201
@@ -138,9 +139,9 @@ def _described(config: Config, data: DataSet, origin: str) -> str:
 
 def _memory(where: torch.device) -> str:
     """Return the most that this process has held until here, as text."""
-    text = size(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    text = bytes_text(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     if where.type == "cuda":
-        text += f", of the GPU {size(torch.cuda.max_memory_allocated(where))}"
+        text += f", of the GPU {bytes_text(torch.cuda.max_memory_allocated(where))}"
     return text
 
 

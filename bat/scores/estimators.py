@@ -11,13 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from bat.seeds import derive_seed
-from bat.statistics import Counts, Floats, greater_p_value, newcombe, standard_error
-
-Bools = NDArray[np.bool_]
+from bat.statistics import Bools, Counts, Floats, greater_p_value, newcombe, standard_error
 
 
 class Rates(NamedTuple):
@@ -215,6 +211,8 @@ def effect_table(
                 for n, total, squares in ((n_in, total_in, squares_in), (n_out, total_out, squares_out))
             )
             error = np.hypot(deviation_in / np.sqrt(n_in), deviation_out / np.sqrt(n_out))
+        from scipy.stats import ttest_ind_from_stats
+
         test = ttest_ind_from_stats(effect, deviation_in, n_in, 0.0, deviation_out, n_out, equal_var=False)
         p_value = np.asarray(test.pvalue)
         columns = {"effect": effect, "standard_error": error, "p_value": p_value}
@@ -262,5 +260,7 @@ def _discoveries(p_values: Floats, rate: float) -> Bools:
     known = ~np.isnan(p_values)
     passed = np.zeros(len(p_values), dtype=bool)
     if known.any():
+        from scipy.stats import false_discovery_control
+
         passed[known] = false_discovery_control(p_values[known]) <= rate
     return passed

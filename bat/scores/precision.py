@@ -3,7 +3,6 @@
 import math
 
 import pandas as pd
-from scipy.special import ndtri
 
 
 def worst_standard_error(models: int, fraction: float) -> float:
@@ -32,6 +31,8 @@ def models_to_find(influence: float, fraction: float, *, pairs: int, false_disco
     """
     if influence <= 0:
         return None
+    from scipy.special import ndtri
+
     z = max(float(-ndtri(false_discovery_rate / pairs)), 0.0)
     return max(math.ceil(_worst_variance_of_one(fraction) * (z / influence) ** 2 * (1 - 1e-9)), 1)
 

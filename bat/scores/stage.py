@@ -24,7 +24,7 @@ from bat.io.tensors import kept
 from bat.models import build
 from bat.scores.estimators import group_table, influence_table, memorization_table, null_pairs_table
 from bat.scores.precision import none_atypical
-from bat.scores.subsets import FORMAT, answers, epochs_on, read_subset_models, subset_masks
+from bat.scores.subsets import ANSWERS_FORMAT, answers, epochs_on, read_subset_models, subset_masks
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
 
@@ -76,7 +76,7 @@ def subsets(
             number = spec.first_model + row
             seeds.append(derive_seed(spec.seed, "model", number))
             # so that a killed shard goes on at its last model
-            part = provenance("part", **about, model=number, format=FORMAT)
+            part = provenance("part", **about, model=number, format=ANSWERS_FORMAT)
             make = partial(recorded, number, seeds[-1], mask)
             results.append(kept(folder / f"{number}.safetensors", part, make, journal.line))
     right = np.stack([found["correct_train"].numpy() for found in results])

@@ -17,7 +17,7 @@ from bat.training.run import Progress
 
 _KIND = "checkpoint"
 
-FORMAT = 1
+CHECKPOINT_FORMAT = 1
 """Of what a checkpoint holds. Raise it when names, shapes or meaning of ``Progress``, of ``Learner.state`` or of the
 columns of records change, or what a run draws its random numbers from: a run of another format starts anew, where the
 version of the package is the same before and after an edit."""
@@ -43,7 +43,7 @@ class Checkpoint:
         except BatError:
             tell(f"{self.path}: damaged, or of another version: training starts anew")
             return None
-        if facts.get("format") != FORMAT:
+        if facts.get("format") != CHECKPOINT_FORMAT:
             tell(f"{self.path}: of another format: training starts anew")
             return None
         if facts["about"] != self._about:
@@ -95,6 +95,6 @@ class Checkpoint:
                 else:
                     rows[-1][name] = value
         done = {name: getattr(self._latest, name) for name in ("epoch", "best_epoch", "best_right")} | {"rows": rows}
-        about = provenance(_KIND, format=FORMAT, about=self._about, done=json.dumps(done))
+        about = provenance(_KIND, format=CHECKPOINT_FORMAT, about=self._about, done=json.dumps(done))
         write_tensors(self.path, tensors, about)
         self._latest, self._written = None, time.monotonic()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 
 from bat.config import load
-from bat.config.documents import LARGEST_FILE, read_document, read_value
+from bat.config.documents import LARGEST_DOCUMENT, read_document, read_value
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_what_all_versions_of_yaml_read_alike_is_read_so(text, value):
     ],
 )
 def test_what_is_read_in_two_ways_or_is_no_plain_value_is_refused(text, message):
-    start = time.monotonic()
+    start = time.process_time()
     found = refusal(read_value, text, "here")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     assert found.startswith(f"here: {message}")
     assert len(found) < 400
 
@@ -168,15 +168,15 @@ def test_maps_may_lie_30_deep_and_no_deeper():
 def test_files_up_to_a_size_are_read_in_time(tmp_path, spare):
     file = tmp_path / "config.yaml"
     text = "a: [" + "1.25, " * 15_000
-    text += " " * (LARGEST_FILE - len(text) - 1) + "]" + " " * spare
+    text += " " * (LARGEST_DOCUMENT - len(text) - 1) + "]" + " " * spare
     file.write_text(text)
-    start = time.monotonic()
+    start = time.process_time()
     if spare:
         message = "has more than 100,000 bytes, too many for a configuration: shorten it"
         assert refusal(read_document, str(file)) == f"{file}: {message}"
     else:
         assert len(read_document(str(file))["a"]) == 15_000
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 NO_UTF_8 = "cannot be read as YAML, since it is no UTF-8 text: save it as UTF-8"

@@ -54,6 +54,11 @@ def test_lines_go_to_standard_error_without_a_file(start, capsys):
     assert [re.sub(STAMP, "", line) for line in err.splitlines()] == ["train: one", "train: two"]
 
 
+def test_what_no_encoding_holds_is_written_by_its_number(start, tmp_path):
+    start(tmp_path / "log").line("a path: \udcff")
+    assert lines(tmp_path / "log") == [r"train: a path: \udcff"]
+
+
 def test_a_log_begins_anew(start, tmp_path):
     for text in ("old", "new"):
         start(tmp_path / "log").line(text)
@@ -80,6 +85,18 @@ def test_a_disk_that_is_full_only_when_the_log_is_closed(start, tmp_path):
     journal._file = Full()
     closed()
     assert "No space left on device" in refusal(journal.finish)
+
+
+def test_the_traceback_of_a_failure_is_written_where_it_is_asked_for(start, tmp_path):
+    journal = start(tmp_path / "log")
+    try:
+        raise ZeroDivisionError("by hand")
+    except ZeroDivisionError:
+        journal.failure("one")
+        journal.failure("two", traceback=True)
+    written = lines(tmp_path / "log")
+    assert written[:3] == ["train: one", "train: two", "Traceback (most recent call last):"]
+    assert written[-2:] == ["ZeroDivisionError: by hand", ""]
 
 
 def test_two_journals_do_not_mix(start, tmp_path):
@@ -131,9 +148,11 @@ def test_a_bar_draws_nothing_on_what_is_no_terminal(start, tmp_path, capsys):
 def test_a_bar_is_drawn_on_a_terminal(start, tmp_path, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    list(start(tmp_path / "log").bar(range(20), 20, "models"))
+    list(start(tmp_path / "log").bar(iter(range(20)), 20, "models"))
     assert "train" in terminal.getvalue()
     assert "0/20" in terminal.getvalue()
+    assert "models/s" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")  # cleared in the end
 
 
 def test_an_exception_of_the_items_passes_through_a_bar(start, tmp_path):

@@ -97,7 +97,13 @@ def test_random_data_has_the_size_of_the_real(config, counts, shape, classes):
     assert tuple(len(part) for part in data.parts().values()) == counts
     assert tuple(data.train.pixels.shape[1:]) == shape
     assert data.classes == classes
-    assert data.train.images().max() <= 1
+    for part in data.parts().values():
+        assert (part.pixel_max, part.pixels.dtype) == (255, torch.uint8)
+        assert (int(part.pixels.min()), int(part.pixels.max())) == (0, 255)
+        assert part.index.tolist() == list(range(len(part)))
+    assert set(data.test.labels.tolist()) <= set(range(classes))
+    again = plan.random_data(config)
+    assert data.digest() == again.digest()
 
 
 def test_random_data_of_digits_is_as_large_as_digits():
@@ -124,6 +130,18 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
         config = replace(SMOKE, training=replace(SMOKE.training, measure_every=every))
         found = plan.disk(config, data, runs=3, weights=1000)["records of training"]
         assert found == 6 * (measured * 1797 * 17 // 4 + 3 * 200 * 4)
+    # by hand, with robust subset models and 12 epochs of which each fifth is measured
+    robust = replace(SMOKE.memorization, robust=replace(SMOKE.memorization.robust, subset_models=20))
+    recipe = replace(SMOKE.training.recipe, epochs=12)
+    long = replace(SMOKE, memorization=robust, training=replace(SMOKE.training, recipe=recipe, measure_every=5))
+    assert plan.disk(long, data, runs=3, weights=1000) == {
+        "data": 1797 * (64 + 16),
+        "subsets": 40 * 1997 // 8 + 20 * (1997 + 1797) // 8,
+        "weights": 2 * 6 * 1000,
+        "records of training": 6 * (3 * 17 * 1797 // 4 + 12 * 4 * 200),
+        "tables": 6 * (4 * 1547 * 8 + 12 * 500 + 20 * 12 * 200 // 5 + 30_000) + 90 * 1797,
+        "adversarial images": 2 * 6 * 4 * 1547 * 64,
+    }
     unkept = replace(SMOKE, evaluation=replace(SMOKE.evaluation, images=False))
     assert plan.disk(unkept, data, runs=3, weights=1000)["adversarial images"] == 0
     write_data(tmp_path / "data.safetensors", data, "{}")
@@ -132,16 +150,29 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
 
 def test_table_adds_up():
     lines = plan.table([plan.Stage("a", 3, 1800.0), plan.Stage("b", 1, 3600.0)], threads=2, unit="CPU")
-    assert lines[1].split() == ["a", "3", "30.00", "3.000"]
-    assert lines[2].split() == ["b", "1", "60.00", "2.000"]
-    assert lines[3].split() == ["total", "4", "5.000"]
+    assert lines == [
+        "stage                      jobs   minutes a job     CPU hours",
+        "a                             3           30.00         3.000",
+        "b                             1           60.00         2.000",
+        "total                         4                         5.000",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(512, "512 B"), (10 * 2**10, "10 KiB"), (1.5 * 2**30, "1.5 GiB"), (2**42, "4 TiB")]
+    ("count", "text"),
+    [
+        (512, "512 B"),
+        (999, "999 B"),
+        (1000, "0.977 KiB"),
+        (10 * 2**10, "10 KiB"),
+        (2.25 * 2**20, "2.25 MiB"),
+        (1.5 * 2**30, "1.5 GiB"),
+        (2**42, "4 TiB"),
+        (5000 * 2**40, "5e+03 TiB"),
+    ],
 )
 def test_size(count, text):
-    assert plan.size(count) == text
+    assert plan.bytes_text(count) == text
 
 
 def test_an_attack_is_shortened_by_what_it_is_multiplied_with():
@@ -237,7 +268,7 @@ def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
         seed=0,
     )
     before = images.now
-    training.train(spec, data)
+    training.train_run(spec, data)
     assert predicted == pytest.approx(images.now - before, rel=0.03)
     steps = stage.attack.steps if objective(method).inner else 0
     # 3 epochs, measured after the second and the last
@@ -256,7 +287,7 @@ def test_evaluation_by_a_clock_of_images(images):
 
 def test_attacks_are_timed_while_all_samples_stand(monkeypatch):
     broken = []
-    real = timing.evaluate
+    real = timing.attack_samples
 
     def seen(*arguments, **options):
         found = real(*arguments, **options)

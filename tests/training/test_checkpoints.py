@@ -14,8 +14,8 @@ from runs import RECIPE, SPEC, right, same, samples
 
 from bat.data.dataset import DataSet
 from bat.io.tensors import read_tensors
-from bat.training.checkpoints import FORMAT, Checkpoint
-from bat.training.run import Progress, Trained, train
+from bat.training.checkpoints import CHECKPOINT_FORMAT, Checkpoint
+from bat.training.run import Progress, Trained, train_run
 
 torch.set_num_threads(1)
 
@@ -38,7 +38,7 @@ def unfinished(checkpoint: Checkpoint, after: int) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(PLAN, DATA, chosen=RARE, keep=keep)
+        train_run(PLAN, DATA, chosen=RARE, keep=keep)
 
 
 def assert_equal(one: Trained, other: Trained) -> None:
@@ -54,7 +54,7 @@ def test_a_run_goes_on_from_its_file_to_the_bit(after: int, tmp_path: Path) -> N
     progress = Checkpoint(tmp_path / "c", {"spec": 1}).read(CPU, print)
     assert progress is not None
     assert progress.epoch == after
-    assert_equal(train(PLAN, DATA, chosen=RARE, progress=progress), train(PLAN, DATA, chosen=RARE))
+    assert_equal(train_run(PLAN, DATA, chosen=RARE, progress=progress), train_run(PLAN, DATA, chosen=RARE))
 
 
 def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path: Path, monkeypatch
     unfinished(Checkpoint(tmp_path / "c", {}), 3)
     kept = Checkpoint(tmp_path / "c", {}).read(CPU, print)
     assert kept is not None
-    trained = train(PLAN, DATA, chosen=RARE, progress=kept)
+    trained = train_run(PLAN, DATA, chosen=RARE, progress=kept)
     assert trained.best_epoch == 2
     assert trained.records["best"].tolist() == [False, True, False, False, False]
     assert same(trained.best, kept.best)
@@ -101,13 +101,13 @@ def test_another_run_or_a_damaged_file_is_not_taken_up(tmp_path: Path, monkeypat
 def test_a_file_of_another_format_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, told = tmp_path / "c", list[str]()
     unfinished(Checkpoint(path, {"spec": 1}), 1)
-    monkeypatch.setattr("bat.training.checkpoints.FORMAT", FORMAT + 1)
+    monkeypatch.setattr("bat.training.checkpoints.CHECKPOINT_FORMAT", CHECKPOINT_FORMAT + 1)
     assert Checkpoint(path, {"spec": 1}).read(CPU, told.append) is None
     assert told == [f"{path}: of another format: training starts anew"]
 
 
 def test_another_structure_needs_another_format(tmp_path: Path) -> None:
-    """Where this fails, raise FORMAT beside the checkpoint, and write the number and the hash here."""
+    """Where this fails, raise CHECKPOINT_FORMAT beside the checkpoint, and write the number and the hash here."""
     unfinished(Checkpoint(tmp_path / "c", {"spec": 1}), 2)
     tensors, facts = read_tensors(tmp_path / "c", "checkpoint")
     done = json.loads(facts.pop("done"))
@@ -118,7 +118,7 @@ def test_another_structure_needs_another_format(tmp_path: Path) -> None:
         "facts": sorted(facts),
     }
     found = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()
-    assert (FORMAT, found[:16]) == (1, "290c7353f865df16")
+    assert (CHECKPOINT_FORMAT, found[:16]) == (1, "290c7353f865df16")
 
 
 def test_what_a_finished_run_removes(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def flags(**more):
 
 
 def needs(rule, resource):
-    """Return what a job of a rule asks for, by ``bat.planning``: mem_mb or runtime; twice that at its second attempt."""
+    """Return what a rule's job asks for, by ``bat.planning``: mem_mb or runtime; twice that at its second attempt."""
     return lambda wildcards, attempt: NEEDS[rule][resource] * attempt
 
 
@@ -116,6 +116,14 @@ def shard_spec(robust):
     return lambda wildcards: spec(
         "SubsetsSpec", first_model=int(wildcards.shard) * size, robust=robust
     )
+
+
+def source_of_data(wildcards):
+    """Return the files that the data set is read from; a change of them makes it anew."""
+    if PUBLISHED:
+        return rules.download.output.receipt
+    # of what is missing, stage data tells
+    return bat.io.given.watched(getattr(parsed.data, "path", None))
 
 
 def named_samples(wildcards):

@@ -26,14 +26,6 @@ if PUBLISHED:
             stage("download")
 
 
-def source_of_data(wildcards):
-    """Return the files that the data set is read from; a change of them makes it anew."""
-    if PUBLISHED:
-        return rules.download.output.receipt
-    # of what is missing, stage data tells
-    return bat.io.given.watched(getattr(parsed.data, "path", None))
-
-
 rule data:
     input:
         source_of_data,
