@@ -215,7 +215,7 @@ def _run(arguments: list[str] | None) -> None:
         with disk_errors():
             # only here: a stage's libraries are heavy
             function = getattr(importlib.import_module(f"bat.{STAGES[stage]}"), stage.replace("-", "_"))
-            function(journal, **_values(stage, options, typing.get_type_hints(function)))
+            function(journal, **_values(stage, options, typing.get_type_hints(function, include_extras=True)))
         journal.finish()
     except BatError as error:
         journal.failure(one_line(error))
