@@ -115,11 +115,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one stage. Exits with status 2 after an error that the user can mend, quietly when it is told to stop."""
+    """Run one stage. Exits with status 2 after an error that the user can mend, quietly when it is told to stop.
+
+    By SIGINT or SIGTERM: the status is 128 and the signal's number. Before a stage begins, while its libraries are
+    imported, the signal itself ends the process, which is the same status to a shell.
+    """
     try:
-        with stoppable():
-            _run(arguments)
-            sys.stdout.flush()
+        _run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
@@ -215,7 +218,9 @@ def _run(arguments: list[str] | None) -> None:
         with disk_errors():
             # only here: a stage's libraries are heavy
             function = getattr(importlib.import_module(f"bat.{STAGES[stage]}"), stage.replace("-", "_"))
-            function(journal, **_values(stage, options, typing.get_type_hints(function, include_extras=True)))
+            values = _values(stage, options, typing.get_type_hints(function))
+            with stoppable():
+                function(journal, **values)
         journal.finish()
     except BatError as error:
         journal.failure(one_line(error))

@@ -23,7 +23,10 @@ class Stopped(SystemExit):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM raise ``Stopped``, so that it ends the process as Ctrl-C does: what was begun is cleaned up."""
+    """Let SIGTERM, and SIGINT (Ctrl-C) too, raise ``Stopped``: what was begun is cleaned up, and the status says which.
+
+    Not for imports: C++ code of a library, that meets an exception while it is loaded, aborts the process.
+    """
 
     def stop(number: int, _: object) -> None:
         raise Stopped(128 + number)
@@ -32,11 +35,16 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # one that is ignored, as Ctrl-C is by what a shell runs in the background, stays so
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def one_line(text: object, longest: int = 2000) -> str:

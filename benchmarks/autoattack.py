@@ -21,7 +21,7 @@ from pyautoattack import AutoAttack
 from bat.attacks.ensemble import STANDARD
 from bat.config import Adversary, Attack, EvaluationPgd, Method, Threat, load
 from bat.data.dataset import DataSet, Part, load_source
-from bat.evaluation.under_attack import evaluate
+from bat.evaluation.under_attack import attack_samples
 from bat.models import Network, build
 from bat.seeds import derive_seed
 from bat.training.loop import fit
@@ -59,7 +59,7 @@ def ours(model: Network, part: Part, threat: Threat, attack: Attack, batch_size:
     # one step, one restart: the least that evaluate() can do beside the ensemble
     pgd = EvaluationPgd(name="pgd", steps=1, step_size=threat.eps, restarts=1)
     found = [
-        evaluate(model, part, rows, threat=threat, pgd_attack=pgd, ensemble=(attack,), seed=seed)["margin"] > 0
+        attack_samples(model, part, rows, threat=threat, pgd_attack=pgd, ensemble=(attack,), seed=seed)["margin"] > 0
         for rows in torch.split(torch.arange(len(part)), batch_size)
     ]
     return torch.cat(found).numpy()

@@ -15,13 +15,15 @@ SMOKE = "results/smoke"
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def command(*arguments):
-    options = ["--snakefile", ROOT / "workflow" / "Snakefile", "--configfile", "config/smoke.yaml", "--cores", "2"]
+def command(*arguments, snakefile=ROOT / "workflow" / "Snakefile", configfile="config/smoke.yaml"):
+    options = ["--snakefile", snakefile, "--configfile", configfile, "--cores", "2"]
     return [sys.executable, "-m", "snakemake", *map(str, arguments), *map(str, options)]
 
 
-def snakemake(folder, *arguments):
-    return subprocess.run(command(*arguments), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def snakemake(folder, *arguments, **where):
+    return subprocess.run(
+        command(*arguments, **where), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
 
 
 def new_experiment(folder):
@@ -37,9 +39,9 @@ def edit(folder, change):
     path.write_text(yaml.safe_dump(config))
 
 
-def planned(folder, *arguments):
+def planned(folder, *arguments, **where):
     """Return how many jobs of each rule a run would do."""
-    return counted(snakemake(folder, *arguments, "--dry-run"))
+    return counted(snakemake(folder, *arguments, "--dry-run", **where))
 
 
 def counted(done):

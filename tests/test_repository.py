@@ -1,8 +1,12 @@
 """What the repository says of itself in several places must agree."""
 
+import ast
 import re
 import tomllib
+from collections import defaultdict
+from collections.abc import Container
 from decimal import Decimal
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,7 @@ import yaml
 
 import bat
 from bat.cli import main
-from bat.config import schema
+from bat.config import json_schema
 from bat.io.schemas import SCHEMAS
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +44,7 @@ def keys(node, definitions):
             yield key, value.get("description", "none")
 
 
-@pytest.mark.parametrize(("key", "description"), sorted(set(keys(schema(), schema()["$defs"]))))
+@pytest.mark.parametrize(("key", "description"), sorted(set(keys(json_schema(), json_schema()["$defs"]))))
 def test_config_readme_explains_each_key(key, description):
     text = (ROOT / "config/README.md").read_text()
     rows = [line for line in text.splitlines() if description in line]
@@ -70,7 +74,7 @@ def bounds(node):
                     yield name, about.get("description", ""), text
 
 
-@pytest.mark.parametrize(("name", "description", "text"), sorted(set(bounds(schema()))))
+@pytest.mark.parametrize(("name", "description", "text"), sorted(set(bounds(json_schema()))))
 def test_config_readme_has_the_ranges(name, description, text):
     rows = [row.split("|") for row in (ROOT / "config/README.md").read_text().splitlines() if row.count("|") == 4]
     found = [cells[2] for cells in rows if re.search(rf"\b{name}\b", cells[1]) and cells[3].strip() == description]
@@ -106,3 +110,74 @@ def test_one_version_of_snakemake_is_the_least_everywhere():
 def test_the_readme_describes_each_table(kind):
     file = {"subsets": "shard-NNN", "training_samples": "samples"}.get(kind, kind)
     assert re.search(rf"^(\| .*\W| +.*){file}\.parquet", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+def layer(module: str) -> int:
+    """Return how high a module stands: it imports from its own layer and those below."""
+    rooms = [{"errors", "seeds", "statistics"}, {"io", "config"}, {"attacks", "models", "data"}]
+    rooms += [{"training", "scores", "evaluation", "report"}]
+    _, room, *rest = [*module.split("."), ""]
+    if room in {name for names in rooms for name in names} and rest[0] in (
+        "stage",
+        "attack",
+        "verify",
+        "importing",
+        "robust",
+    ):
+        return len(rooms)
+    return next((number for number, names in enumerate(rooms) if room in names), len(rooms) + 1)
+
+
+def modules() -> dict[str, ast.Module]:
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
+        for path in sorted((ROOT / "bat").rglob("*.py"))
+    }
+
+
+def imported(tree: ast.Module, known: Container[str]) -> set[str]:
+    """Return the modules of the package that a module imports, in functions too."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            whole = {f"{node.module}.{alias.name}": node.module for alias in node.names}
+            found |= {name if name in known else module for name, module in whole.items() if module}
+    return {name for name in found if name in known} - {"bat"}
+
+
+def test_imports_point_down_and_in_no_circle():
+    trees = modules()
+    imports = {name: imported(tree, trees) for name, tree in trees.items()}
+    assert {
+        (name, other) for name, others in imports.items() for other in others if layer(other) > layer(name)
+    } == set()
+    # names that a package gathers from its own modules close no circle
+    order = TopologicalSorter(
+        {name: {o for o in others if not name.startswith(f"{o}.")} for name, others in imports.items()}
+    )
+    assert len(list(order.static_order())) >= len(trees) - 1  # raises CycleError
+
+
+def test_a_public_name_stands_in_one_module():
+    places = defaultdict(list)
+    for module, tree in modules().items():
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            for target in targets:
+                name = getattr(target, "name", None) or getattr(target, "id", "_")
+                if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign) and not name.startswith("_"):
+                    places[name].append(module)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def test_the_package_has_a_room_per_stage_and_nothing_imports_snakemake():
+    assert len([path for path in (ROOT / "bat").iterdir() if path.name != "__pycache__"]) <= 17
+    rooms = {path.name for path in (ROOT / "bat").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert rooms <= {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert {path.stem for path in (ROOT / "workflow/rules").glob("*.smk")} - {"common"} <= rooms
+    for tree in modules().values():
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not any(name.split(".")[0] == "snakemake" for name in names)

@@ -69,7 +69,7 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(tie, torch.finfo(logits.dtype).tiny, margin)
 
 
-def run(
+def run_attack(
     attack: Attack,
     model: nn.Module,
     x: Tensor,

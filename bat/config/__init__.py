@@ -18,7 +18,7 @@ from bat.config.attacks import (
     check_steps,
 )
 from bat.config.compute import Compute
-from bat.config.data import SOURCES, Cached, Data, ImageFolder, Npz, Packaged, Published, share, split_sizes
+from bat.config.data import SOURCES, Cached, Data, ImageFolder, Npz, Packaged, Published, split_sizes, subsampled
 from bat.config.experiment import (
     Config,
     Evaluation,
@@ -31,7 +31,7 @@ from bat.config.experiment import (
     subset_size,
 )
 from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
-from bat.config.reading import check_files, load, parse, schema
+from bat.config.reading import check_files, json_schema, load, parse
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
 from bat.config.runs import figures_of, is_weighted, questions, runs_of, shards_of
 from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
@@ -114,15 +114,15 @@ __all__ = [
     "expand",
     "figures_of",
     "is_weighted",
+    "json_schema",
     "load",
     "parse",
     "questions",
     "removal_pairs",
     "removal_runs",
     "runs_of",
-    "schema",
     "shards_of",
-    "share",
     "split_sizes",
+    "subsampled",
     "subset_size",
 ]

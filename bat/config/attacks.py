@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
-from bat.config.ranges import LARGEST_L2, SMALLEST_EPS, Fraction, Restarts, Steps, StepSize, Subsample, Targets
+from bat.config.ranges import LARGEST_L2, SMALLEST_EPS, Fraction, Restarts, StepCount, StepSize, Subsample, Targets
 from bat.config.strict import STRICT
 
 
@@ -65,7 +65,7 @@ def check_steps(threat: Threat, attacks: Mapping[str, "Pgd | EvaluationPgd"]) ->
 class Pgd:
     """Projected gradient descent in training."""
 
-    steps: Steps = Field(description="Steps of PGD from a random start.")
+    steps: StepCount = Field(description="Steps of PGD from a random start.")
     step_size: StepSize = Field(description="Length of a step in the threat's norm, for pixels in [0, 1].")
 
 
@@ -74,7 +74,7 @@ class EvaluationPgd:
     """PGD in the evaluation."""
 
     name: Literal["pgd"] = Field(description="PGD on the cross-entropy.")
-    steps: Steps = Field(description="Steps of a restart.")
+    steps: StepCount = Field(description="Steps of a restart.")
     step_size: StepSize = Field(description="Length of a step in the threat's norm, for pixels in [0, 1].")
     restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
 
@@ -84,7 +84,7 @@ class ApgdCe:
     """Auto-PGD on the cross-entropy (Croce and Hein 2020)."""
 
     name: Literal["apgd_ce"] = Field(description="Auto-PGD on the cross-entropy: no step size to choose.")
-    steps: Steps = Field(description="Steps of a restart.")
+    steps: StepCount = Field(description="Steps of a restart.")
     restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
     rho: Fraction = Field(description="Share of improving steps under which the step size is halved.")
 
@@ -96,7 +96,7 @@ class ApgdT:
     name: Literal["apgd_t"] = Field(
         description="Auto-PGD on the targeted DLR loss, on the targeted margin for fewer than 4 classes."
     )
-    steps: Steps = Field(description="Steps of a restart and target.")
+    steps: StepCount = Field(description="Steps of a restart and target.")
     restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
     rho: Fraction = Field(description="Share of improving steps under which the step size is halved.")
     targets: Targets = Field(description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
@@ -107,7 +107,7 @@ class FabT:
     """Targeted fast adaptive boundary attack (Croce and Hein 2020)."""
 
     name: Literal["fab_t"] = Field(description="Targeted FAB: steps to the boundary of least distance.")
-    steps: Steps = Field(description="Steps of a restart and target.")
+    steps: StepCount = Field(description="Steps of a restart and target.")
     restarts: Restarts = Field(description="Starts, the first at the image; a sample must stand under all.")
     targets: Targets = Field(description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
     alpha_max: Fraction = Field(description="Largest weight of the step from the image itself.")

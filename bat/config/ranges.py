@@ -13,10 +13,10 @@ from bat.config.strict import LARGEST, NAME
 from bat.errors import BatError
 from bat.io.given import located
 
-T = TypeVar("T", bound=Sequence[object])
+_T = TypeVar("_T", bound=Sequence[object])
 
 
-def distinct(values: T) -> T:
+def distinct(values: _T) -> _T:
     """Return ``values``.
 
     Raises:
@@ -82,13 +82,13 @@ LabelSmoothing = Annotated[float, Field(ge=0, le=0.9)]
 Factor = Annotated[float, Field(ge=0, le=10_000)]
 EpsFactor = Annotated[float, Field(ge=0.001, le=1000)]
 Temperature = Annotated[float, Field(ge=0.001, le=1000)]
-Samples = Annotated[int, Field(ge=2, le=10**9)]
+SampleCount = Annotated[int, Field(ge=2, le=10**9)]
 Models = Annotated[int, Field(ge=1, le=10**6)]
 ModelsOrNone = Annotated[int, Field(ge=0, le=10**6)]
 FirstModel = Annotated[int, Field(ge=0, lt=10**6)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 EpochsOrNone = Annotated[int, Field(ge=0, le=100_000)]
-Steps = Annotated[int, Field(ge=1, le=100_000)]
+StepCount = Annotated[int, Field(ge=1, le=100_000)]
 # an eighth of the least eps is a step of bat attack
 StepSize = Annotated[float, Field(ge=SMALLEST_EPS / 10, le=2 * LARGEST_L2)]
 Restarts = Annotated[int, Field(ge=1, le=1000)]

@@ -16,11 +16,11 @@ from bat.config.words import key_of, meant, told
 from bat.errors import BatError
 from bat.io.given import located, reason, status
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Location = tuple[int | str, ...]
 
 
-def parse(record: type[T], value: Mapping[str, Any] | str, where: str) -> T:
+def parse(record: type[_T], value: Mapping[str, Any] | str, where: str) -> _T:
     """Build ``record`` from a mapping or a JSON text.
 
     Raises:
@@ -79,7 +79,7 @@ def check_files(config: Config) -> None:
             )
 
 
-def schema() -> dict[str, Any]:
+def json_schema() -> dict[str, Any]:
     """Return the JSON schema of a configuration file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | TypeAdapter(Config).json_schema()
 
@@ -114,7 +114,7 @@ def _has(value: Any, part: int | str) -> bool:
     return isinstance(value, dict) and part in value
 
 
-def _built(record: type[T], value: Mapping[str, Any] | str, source: Callable[[Location], str]) -> T:
+def _built(record: type[_T], value: Mapping[str, Any] | str, source: Callable[[Location], str]) -> _T:
     try:
         text = value if isinstance(value, str) else json.dumps(value)
         plain = json.loads(text, object_pairs_hook=_object)

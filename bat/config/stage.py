@@ -13,6 +13,6 @@ def schema(journal: Journal, *, out: Yaml) -> None:
 
     out: the schema
     """
-    text = yaml.safe_dump(reading.schema(), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(reading.json_schema(), sort_keys=False, allow_unicode=True, width=110)
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")

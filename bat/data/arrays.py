@@ -20,7 +20,7 @@ _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _DIM = 64  # of 255: images whose brightest pixel is below it are said to be dark
 
 
-def open_source(data: Npz) -> Source:
+def open_arrays(data: Npz) -> Source:
     """Read the file; an index is the row in the arrays of its part.
 
     x: uint8 (n, h, w), (n, c, h, w) or (n, h, w, c), c = 1 or 3; y: integers (n,), classes from 0 without gaps.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bat.config import Data, share
+from bat.config import Data, subsampled
 from bat.data.sources import Source, open_source
 from bat.errors import BatError
 from bat.seeds import generator
@@ -81,12 +81,12 @@ class DataSet:
     def to(self, device: torch.device) -> "DataSet":
         """Return the same data set on ``device``; pixels that would crowd its memory stay where they are."""
         size = sum(part.pixels.nbytes for part in self.parts().values())
-        with_pixels = fits(size, free_memory(device))
+        with_pixels = fits(size, free_on_device(device))
         parts = {name: part.to(device, with_pixels=with_pixels) for name, part in self.parts().items()}
         return DataSet(**parts, classes=self.classes, class_names=self.class_names)
 
 
-def free_memory(device: torch.device) -> int | None:
+def free_on_device(device: torch.device) -> int | None:
     """Return the bytes that are free on a GPU now, None for any other device: what is there, lies there."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
@@ -110,7 +110,7 @@ def split(source: Source, data: Data, *, subsample: float) -> DataSet:
         BatError: the source holds too few samples or classes for the split, or its pixels cannot be read.
     """
     # in the source's order within each split, so that tables are sorted by index
-    rows = [order[: share(len(order), subsample)].sort().values for order in _draw(source, data)]
+    rows = [order[: subsampled(len(order), subsample)].sort().values for order in _draw(source, data)]
     labels = source.train.labels[rows[0]]
     absent = [name for label, name in enumerate(source.class_names) if not (labels == label).any()]
     if absent:

@@ -15,7 +15,7 @@ from bat.errors import BatError
 _TIMEOUT = 60  # seconds without a byte; the standard library would wait for ever
 
 
-def download(data: Cached) -> None:
+def fetch(data: Cached) -> None:
     """Download a published data set to its cache, unless a whole copy is there: then nothing is asked of the network.
 
     Raises:
@@ -41,9 +41,9 @@ def download(data: Cached) -> None:
 
 def _open(data: Cached) -> None:
     if data.name == "tiny_imagenet":
-        tiny_imagenet.open_source(data, threads=1)
+        tiny_imagenet.open_tiny_imagenet(data, threads=1)
     else:
-        published.open_source(data)
+        published.open_published(data)
 
 
 def _fetch(data: Cached) -> None:
@@ -52,7 +52,7 @@ def _fetch(data: Cached) -> None:
         download_url(tiny_imagenet.URL, cache, tiny_imagenet.FILE, tiny_imagenet.MD5)
         return
     # torchvision checks archives, but takes some of the files that a killed run unpacked for whole
-    for path in published.unpacked(data):
+    for path in published.extracted(data):
         path.unlink(missing_ok=True)
     for train in (True, False):
         published.part(data, train=train, download=True)

@@ -49,7 +49,7 @@ class _Listing:
     problems: list[str] = field(default_factory=list)
 
 
-def open_source(data: ImageFolder, *, threads: int) -> Source:
+def open_folder(data: ImageFolder, *, threads: int) -> Source:
     """List the files. Class i is the i-th folder by name; an index is a file's place by class, then by name.
 
     Names are compared by code point, in Unicode's normal form C, so that the order does not depend on the system.

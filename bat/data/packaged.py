@@ -12,7 +12,7 @@ from bat.errors import BatError
 _DIGITS = tuple("0123456789")
 
 
-def open_source(data: Packaged) -> Source:
+def open_packaged(data: Packaged) -> Source:
     """Read one of the packaged data sets; it has no official test part.
 
     Raises:

@@ -44,7 +44,7 @@ _CLASSES: dict[str, Any] = {
 }
 
 
-def open_source(data: Cached) -> Source:
+def open_published(data: Cached) -> Source:
     """Read a data set from the cache, which is laid out as a ``root`` of torchvision.
 
     torchvision checks the sums of CIFAR's files, which are pickles, before it loads them, and those of SVHN.
@@ -78,7 +78,7 @@ def part(data: Cached, *, train: bool, download: bool = False) -> Any:
         return kind(Path(data.cache).expanduser(), download=download, **chosen)
 
 
-def unpacked(data: Cached) -> list[Path]:
+def extracted(data: Cached) -> list[Path]:
     """Return the files that torchvision unpacks from archives."""
     kind, cache = _CLASSES[data.name], Path(data.cache).expanduser()
     if issubclass(kind, MNIST):
@@ -97,13 +97,13 @@ def keep_sums(data: Cached) -> None:
         BatError: they cannot be written.
     """
     if data.name == "fashion_mnist" and (sums := _sums_by_archives(data)):
-        with replacing(unpacked(data)[-1]) as temporary:
+        with replacing(extracted(data)[-1]) as temporary:
             temporary.write_text("".join(f"{md5}  {name}\n" for name, md5 in sums.items()), encoding="utf-8")
 
 
 def _check_raw(data: Cached) -> None:
     """Raise ValueError unless the unpacked files of MNIST or Fashion-MNIST are those that were published."""
-    *files, receipt = unpacked(data)
+    *files, receipt = extracted(data)
     sums: dict[str, str] | None = _RAW_MD5.get(data.name)
     if sums is None and receipt.exists():
         sums = {name: md5 for md5, _, name in (line.partition("  ") for line in receipt.read_text().splitlines())}
@@ -123,7 +123,7 @@ def _sums_by_archives(data: Cached) -> dict[str, str] | None:
     """Return the sums of what the archives beside the unpacked files hold; None where one is missing."""
     sums = {}
     for archive, md5 in _CLASSES[data.name].resources:
-        path = unpacked(data)[0].with_name(archive)
+        path = extracted(data)[0].with_name(archive)
         if not path.exists():
             return None
         content = path.read_bytes()
@@ -136,7 +136,7 @@ def _sums_by_archives(data: Cached) -> dict[str, str] | None:
 def _check_fashion(data: Cached) -> None:
     """Raise ValueError unless the files have the sizes of Fashion-MNIST, and each class its share."""
     for name, n in _FASHION.items():
-        raw = unpacked(data)[0].parent
+        raw = extracted(data)[0].parent
         images = read_image_file(str(raw / f"{name}-images-idx3-ubyte"))
         labels = read_label_file(str(raw / f"{name}-labels-idx1-ubyte"))
         if images.shape != (n, 28, 28) or torch.bincount(labels).tolist() != [n // 10] * 10:

@@ -16,19 +16,19 @@ def open_source(data: Data, *, threads: int = 1) -> Source:
     if isinstance(data, Packaged):
         from bat.data import packaged
 
-        return packaged.open_source(data)
+        return packaged.open_packaged(data)
     if isinstance(data, ImageFolder):
         from bat.data import folders
 
-        return folders.open_source(data, threads=threads)
+        return folders.open_folder(data, threads=threads)
     if isinstance(data, Npz):
         from bat.data import arrays
 
-        return arrays.open_source(data)
+        return arrays.open_arrays(data)
     if data.name == "tiny_imagenet":
         from bat.data import tiny_imagenet
 
-        return tiny_imagenet.open_source(data, threads=threads)
+        return tiny_imagenet.open_tiny_imagenet(data, threads=threads)
     from bat.data import published
 
-    return published.open_source(data)
+    return published.open_published(data)

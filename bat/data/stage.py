@@ -23,7 +23,7 @@ def download(journal: Journal, *, spec: DownloadSpec, receipt: Json) -> None:
     """
     from bat.data import downloading
 
-    downloading.download(spec)
+    downloading.fetch(spec)
     journal.line(f"a whole copy of {spec.name} is in {spec.cache}")
     with replacing(receipt) as temporary:
         temporary.write_text(provenance("download", name=spec.name) + "\n", encoding="utf-8")

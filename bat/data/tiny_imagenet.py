@@ -25,7 +25,7 @@ _TOP = "tiny-imagenet-200"
 _LOOK = Look(shape=(3, 64, 64), resize=False)
 
 
-def open_source(data: Cached, *, threads: int) -> Source:
+def open_tiny_imagenet(data: Cached, *, threads: int) -> Source:
     """List the zip in the cache.
 
     Raises:

@@ -21,7 +21,7 @@ from bat.data.dataset import Part
 from bat.data.saved import device_named
 from bat.errors import BatError
 from bat.evaluation.flags import is_random, probe
-from bat.evaluation.own_model import check_outputs, read_model, weights_digest
+from bat.evaluation.own_model import check_outputs, read_own_model, weights_digest
 from bat.evaluation.stage import attack_all
 from bat.io.files import provenance
 from bat.io.journal import Journal
@@ -82,7 +82,7 @@ def attack(
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        network = read_model(model, architecture, part, where)
+        network = read_own_model(model, architecture, part, where)
         no_gradient = check_outputs(network, part, batch_size, model)
         if no_gradient:
             journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")

@@ -105,7 +105,7 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def read_model(entry: str, architecture: str | None, part: Part, device: torch.device) -> nn.Module:
+def read_own_model(entry: str, architecture: str | None, part: Part, device: torch.device) -> nn.Module:
     """Return the model that ``entry`` names, on ``device``.
 
     A network of this package is returned itself, any other as ``Judged``.

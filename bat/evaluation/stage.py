@@ -21,7 +21,7 @@ from bat.evaluation.comparison import comparison_table
 from bat.evaluation.flags import Probe, find_flags, probe
 from bat.evaluation.grounds import failures
 from bat.evaluation.summary import accuracies_by_seed, run_table, summary_table
-from bat.evaluation.under_attack import evaluate as evaluated
+from bat.evaluation.under_attack import attack_samples as evaluated
 from bat.evaluation.under_attack import sample_table
 from bat.io.files import provenance, replacing
 from bat.io.journal import Journal

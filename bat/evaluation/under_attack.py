@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bat.attacks.ensemble import STANDARD, Outcome, margins, run
+from bat.attacks.ensemble import STANDARD, Outcome, margins, run_attack
 from bat.attacks.gradient import predictions
 from bat.config import Attack, EvaluationPgd, Threat
 from bat.data.dataset import Part
@@ -18,7 +18,7 @@ MEMBERS = tuple(attack.name for attack in STANDARD)
 """The attacks that have a column of their own."""
 
 
-def evaluate(
+def attack_samples(
     model: nn.Module,
     part: Part,
     rows: Tensor,
@@ -50,7 +50,7 @@ def evaluate(
         broken_by = torch.full_like(labels, -1)
 
         def attacked(attack: Attack, left: Tensor) -> Outcome:
-            return run(attack, model, x[left], logits[left], labels[left], index[left], threat=threat, seed=seed)
+            return run_attack(attack, model, x[left], logits[left], labels[left], index[left], threat=threat, seed=seed)
 
         left = pgd_correct.nonzero().flatten()
         outcome = attacked(pgd_attack, left)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bat.errors import BatError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class Journal:
@@ -47,7 +47,7 @@ class Journal:
         with suppress(BatError):
             self.line(text + (f"\n{format_exc()}" if traceback else ""))
 
-    def bar(self, items: Iterable[T], total: int, unit: str) -> Iterator[T]:
+    def bar(self, items: Iterable[_T], total: int, unit: str) -> Iterator[_T]:
         """Pass ``items`` on, with a progress bar on a terminal and otherwise a line at each tenth."""
         for done, item in enumerate(tqdm(items, self._stage, total, unit=unit, disable=None, leave=False), start=1):
             yield item

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from bat.config import SOURCES, Config, share, split_sizes
+from bat.config import SOURCES, Config
+from bat.data.counting import counted
 from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
+from bat.planning.resources import sizes_of
 from bat.seeds import generator
 
 
@@ -25,29 +27,26 @@ class Stage:
         return self.jobs * self.seconds / 3600
 
 
-def random_data(config: Config) -> DataSet:
-    """Return random images and labels in the numbers and the shape of a data set that is not on disk.
+def random_data(config: Config, command: str) -> DataSet:
+    """Return random images and labels in the numbers and the shape of a data set that was not read yet.
+
+    command: what reads it, for the error.
 
     Raises:
-        BatError: the size of this data set is known only after it was read.
+        BatError: how many images it has is known only after it was read.
     """
-    sizes = split_sizes(config.data)
-    if sizes is None:
+    if config.data.name not in SOURCES and counted(config.data) is None:
         raise BatError(
-            f"data set {config.data.name}: how many images it has is known only after it was read: first run "
-            f"snakemake --cores 1 {data_path(config)}"
+            f"data set {config.data.name}: how many images it has is known only after it was read: first run {command}"
         )
-    source = SOURCES[config.data.name]
-    random = generator("plan")
+    sizes, random = sizes_of(config), generator("plan")
 
-    def part(samples: int) -> Part:
-        count = share(samples, config.subsample)
-        pixels = torch.randint(256, (count, *source.shape), dtype=torch.uint8, generator=random)
-        labels = torch.randint(source.classes, (count,), generator=random)
+    def part(count: int) -> Part:
+        pixels = torch.randint(256, (count, *sizes.shape), dtype=torch.uint8, generator=random)
+        labels = torch.randint(sizes.classes, (count,), generator=random)
         return Part(pixels, labels, torch.arange(count), pixel_max=255)
 
-    train, validation, test = sizes
-    return DataSet(part(train), part(validation), part(test), source.classes)
+    return DataSet(part(sizes.train), part(sizes.validation), part(sizes.test), sizes.classes)
 
 
 def data_path(config: Config) -> str:
@@ -90,7 +89,7 @@ def table(stages: Sequence[Stage], *, threads: int, unit: str) -> list[str]:
     return [*rows, f"{'total':<24}{jobs:>7}{'':>16}{hours:>14.3f}"]
 
 
-def size(count: float) -> str:
+def bytes_text(count: float) -> str:
     """Return a number of bytes as a text with three digits: 512 B, 10.2 KiB, 1.46 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1000:

@@ -7,7 +7,7 @@ Estimates on the safe side, made without torch or the data: a job that needs mor
 import math
 from dataclasses import dataclass
 
-from bat.config import Config, Model, Pgd, SizedModel, expand, is_weighted, runs_of, share, split_sizes
+from bat.config import Config, Model, Pgd, SizedModel, expand, is_weighted, runs_of, split_sizes, subsampled
 from bat.config.data import SOURCES, shape_of
 from bat.data.counting import counted
 
@@ -53,7 +53,7 @@ def sizes_of(config: Config) -> Sizes:
         classes = SOURCES[config.data.name].classes
     elif (found := counted(config.data)) is not None:
         splits, shape, classes = found
-    train, validation, test = (share(count, config.subsample) for count in splits or (50_000, 5_000, 10_000))
+    train, validation, test = (subsampled(count, config.subsample) for count in splits or (50_000, 5_000, 10_000))
     return Sizes(train, validation, test, shape, classes)
 
 

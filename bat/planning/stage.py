@@ -2,13 +2,15 @@
 
 import os
 import resource
+import shlex
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from bat.config import Config, FileScores, Model, check_files, expand, load, removal_runs
+from bat.config import Config, FileScores, Model, Run, check_files, load, runs_of
 from bat.config.specs import DataSpec
 from bat.data.dataset import DataSet
 from bat.data.saved import device_named, read_data
@@ -16,12 +18,10 @@ from bat.errors import BatError
 from bat.io.journal import Journal
 from bat.io.tensors import read_tensors
 from bat.models import build
-from bat.planning.cost import Stage, data_path, disk, random_data, size, table
+from bat.planning.cost import Stage, bytes_text, data_path, disk, random_data, table
+from bat.planning.jobs import jobs_of
 from bat.planning.timing import STANDING, evaluation_seconds, first_step, method_seconds, subset_seconds
 from bat.scores.precision import models_for, worst_standard_error
-
-FIGURES = 4
-"""Jobs of the workflow that draw."""
 
 
 def plan(
@@ -46,73 +46,80 @@ def plan(
     torch.set_num_threads(threads)
     experiment, where = load(base, *(configfile or ()), settings=config or ()), device_named(device)
     check_files(experiment)
-    data, origin = _data(experiment)
+    more = [*(["--configfile", *configfile] if configfile else []), *(["--config", *config] if config else [])]
+    data, origin = _data(experiment, shlex.join(["snakemake", "--cores", "1", data_path(experiment), *more]))
     data = data.to(where)
-    methods = expand(experiment.training.methods, experiment.training.sweeps)
-    without = removal_runs(methods, experiment.removal)
+    jobs, runs = jobs_of(experiment), runs_of(experiment)
+    methods = [run.method for run in runs if run.without is None]
     seeds = len(experiment.training.seeds)
     with journal.work():
         first_step(experiment, data)
         # what this process took until here each job takes: start, imports, reading, the first use of torch
         start = time.process_time()
-        stages = [Stage("data", 1, start), *_scoring(journal, experiment, data, start)]
-        for method in journal.bar(methods, len(methods), "methods"):
-            seconds = start + method_seconds(experiment, data, method)
-            stages.append(Stage(f"train {method.name}", seeds, seconds))
-            if method.name == experiment.removal.method:
-                stages.append(Stage(f"  {method.name}_without_...", seeds * len(without), seconds))
+        seconds = dict.fromkeys(jobs, start)
+        for rule in jobs.keys() & {"subsets", "robust_subsets"}:
+            journal.line(f"timing {rule}")
+            one = subset_seconds(experiment, data, robust=rule == "robust_subsets")
+            seconds[rule] += experiment.memorization.models_per_shard * one
+        trained = {
+            method.name: method_seconds(experiment, data, method)
+            for method in journal.bar(methods, len(methods), "methods")
+        }
         journal.line("timing attacks")
         attacks = evaluation_seconds(experiment, data)
-    runs = len(methods) + len(without)
-    stages += [
-        Stage("groups", 1, start),
-        Stage("evaluate", seeds * runs, start + 2 * sum(attacks.values())),
-        Stage("summary", 1, start),
-        Stage("figures", FIGURES, start),
+        seconds["evaluate"] += 2 * sum(attacks.values())
+    stages = [
+        stage
+        for rule, count in jobs.items()
+        for stage in (
+            _trainings(runs, seeds, start, trained) if rule == "train" else [Stage(rule, count, seconds[rule])]
+        )
     ]
     on_cpu = where.type == "cpu"
     network, weights = _network(experiment.model, data)
     if experiment.memorization.model and not isinstance(experiment.scores, FileScores):
         network += f"; of stage 1 {_network(experiment.subset_model, data)[0]}"
-    stored = disk(experiment, data, runs=runs, weights=weights)
+    stored = disk(experiment, data, runs=len(runs), weights=weights)
     lines = [
         _described(experiment, data, origin),
         f"{network}, on {where}, {threads} thread{'s'[: threads > 1]}",
         "",
         *table(stages, threads=threads if on_cpu else 1, unit="CPU" if on_cpu else "GPU"),
         "",
-        f"data, scores, groups, summary, figures: start-up alone ({start:.1f} s a job)",
+        f"rules not timed: start-up alone ({start:.1f} s a job)",
         f"evaluate: both checkpoints; {STANDING:.0%} of the test samples taken to stand under an attack; seconds: "
         + ", ".join(f"{name} {seconds:.3g}" for name, seconds in attacks.items()),
         f"peak memory of a job: {_memory(where)}",
-        f"disk: {size(sum(stored.values()))} ({', '.join(f'{name} {size(count)}' for name, count in stored.items())})",
+        f"disk: {bytes_text(sum(stored.values()))} "
+        f"({', '.join(f'{name} {bytes_text(count)}' for name, count in stored.items())})",
         *_precision(experiment, standard_error),
     ]
     print("\n".join(lines))  # noqa: T201
 
 
-def _scoring(journal: Journal, config: Config, data: DataSet, start: float) -> list[Stage]:
-    """Return the jobs that the scores take; a job starts in ``start`` seconds."""
-    if isinstance(config.scores, FileScores):
-        return [Stage("import_scores", 1, start)]
-    journal.line("timing subset models")
-    plan = config.memorization
+def _trainings(runs: Sequence[Run], seeds: int, start: float, trained: Mapping[str, float]) -> list[Stage]:
+    """Return the jobs of each method, and of its runs without some samples, which cost as much."""
     stages = []
-    for name, models in (("subsets", plan.subset_models), ("robust_subsets", plan.robust.subset_models)):
-        if models:
-            seconds = plan.models_per_shard * subset_seconds(config, data, robust=name == "robust_subsets")
-            stages.append(Stage(name, models // plan.models_per_shard, start + seconds))
-    return [*stages, Stage("scores", len(stages), start)]
+    for run in runs:
+        if run.without is None:
+            stages.append(Stage(f"train {run.name}", seeds, start + trained[run.name]))
+            removed = sum(other.base == run.name and other.without is not None for other in runs)
+            if removed:
+                stages.append(Stage(f"  {run.name}_without_...", seeds * removed, start + trained[run.name]))
+    return stages
 
 
-def _data(config: Config) -> tuple[DataSet, str]:
-    """Return the data set where the workflow has written it, else random images of its shape, and which it is."""
+def _data(config: Config, command: str) -> tuple[DataSet, str]:
+    """Return the data set where the workflow has written it, else random images of its shape, and which it is.
+
+    command: what reads it, for the error where its size is not known.
+    """
     path = data_path(config)
     if Path(path).exists():
         wanted = DataSpec(data=config.data, subsample=config.subsample)
         if read_tensors(path, "data")[1]["spec"] == asdict(wanted):
             return read_data(path), path
-    return random_data(config), "random images in its place"
+    return random_data(config, command), "random images in its place"
 
 
 def _network(model: Model, data: DataSet) -> tuple[str, int]:
@@ -132,9 +139,9 @@ def _described(config: Config, data: DataSet, origin: str) -> str:
 
 def _memory(where: torch.device) -> str:
     """Return the most that this process has held until here, as text."""
-    text = size(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    text = bytes_text(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     if where.type == "cuda":
-        text += f", of the GPU {size(torch.cuda.max_memory_allocated(where))}"
+        text += f", of the GPU {bytes_text(torch.cuda.max_memory_allocated(where))}"
     return text
 
 

@@ -13,14 +13,14 @@ from bat.attacks.ensemble import members
 from bat.config import Adversary, Attack, Config, Method, Pgd, Recipe, subset_size
 from bat.config.specs import SubsetsSpec, TrainSpec
 from bat.data.dataset import DataSet, Part
-from bat.evaluation.under_attack import evaluate
+from bat.evaluation.under_attack import attack_samples
 from bat.models import Network, build
 from bat.scores.subsets import NATURAL, answers, epochs_on
 from bat.training import run as training
 from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 BUDGET = 1.0
 """Seconds that a measurement should reach: long enough for a clock, short enough to wait for."""
@@ -92,7 +92,7 @@ def method_seconds(config: Config, data: DataSet, method: Method) -> float:
         share = count / len(data.train)
         parts = {name: _first(part, max(1, round(share * len(part)))) for name, part in data.parts().items()}
         seconds: list[float] = []
-        training.train(
+        training.train_run(
             spec,
             DataSet(parts["train"], parts["validation"], parts["test"], data.classes),
             lambda epochs: timed(epochs, seconds),
@@ -131,7 +131,7 @@ def evaluation_seconds(config: Config, data: DataSet) -> dict[str, float]:
                 part = replace(part, labels=model(part.images()).argmax(1))
             rows = torch.arange(count, device=part.labels.device)
             return repeated(
-                lambda: evaluate(
+                lambda: attack_samples(
                     model, part, rows, threat=threat, pgd_attack=one_step, ensemble=attacks, seed=plan.seed
                 )
             )
@@ -181,7 +181,7 @@ def typical_epoch(epochs: Iterable[Any]) -> float:
     return settled(seconds)
 
 
-def timed(epochs: Iterable[T], seconds: list[float]) -> Iterator[T]:
+def timed(epochs: Iterable[_T], seconds: list[float]) -> Iterator[_T]:
     """Pass ``epochs`` on until ``BUDGET`` is spent; append the seconds of each, with what its receiver does with it.
 
     The first, which also warms up, comes free up to ten times the budget.

@@ -138,7 +138,7 @@ def _finding_b(given: Given) -> Figure:
 def _harmful(given: Given) -> Figure:
     data = given.data()
     place = {int(index): row for row, index in enumerate(data.train.index)}
-    return figures.harmful(
+    return figures.harmful_gallery(
         lambda index: data.train.images(slice(place[index], place[index] + 1))[0].numpy(),
         given.table("harmful"),
         class_names=data.class_names,

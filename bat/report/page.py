@@ -14,7 +14,7 @@ from tabulate import tabulate
 from bat.config.specs import ResultsSpec
 from bat.evaluation.comparison import HIGHER, LOWER
 from bat.report.tables import MARKDOWN, accuracy_table, difference_table, training_table
-from bat.report.verdicts import Verdict, better, finding_a, finding_b
+from bat.report.verdicts import Verdict, better, verdict_a, verdict_b
 from bat.scores.precision import none_atypical
 
 _CHECKPOINTS = ("last", "best")
@@ -67,8 +67,8 @@ def verdicts_of(tables: Tables, margin: float) -> list[Verdict]:
         means = tables.summary
         row = (means["method"] == base) & (means["group"] == "atypical") & (means["metric"] == "robust")
         accuracy = float(means.loc[row & (means["checkpoint"] == "last"), "accuracy"].mean())
-        verdicts += finding_a(compared, runs, base=base, robust_accuracy=accuracy, margin=margin)
-        verdicts.append(finding_b(compared, runs, base=base, margin=margin))
+        verdicts += verdict_a(compared, runs, base=base, robust_accuracy=accuracy, margin=margin)
+        verdicts.append(verdict_b(compared, runs, base=base, margin=margin))
     weighted = set(runs.loc[runs["weighted"], "method"])
     for question in ("methods", "pairs"):
         pairs = compared.loc[compared["question"] == question, ["method", "baseline"]].drop_duplicates()

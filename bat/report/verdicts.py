@@ -22,7 +22,7 @@ class Verdict(NamedTuple):
     evidence: str
 
 
-def finding_a(
+def verdict_a(
     comparisons: pd.DataFrame, runs: pd.DataFrame, *, base: str, robust_accuracy: float, margin: float
 ) -> list[Verdict]:
     """Say whether memorizing atypical samples raises accuracy on atypical test samples, clean and robust.
@@ -75,7 +75,7 @@ def finding_a(
     ]
 
 
-def finding_b(comparisons: pd.DataFrame, runs: pd.DataFrame, *, base: str, margin: float) -> Verdict:
+def verdict_b(comparisons: pd.DataFrame, runs: pd.DataFrame, *, base: str, margin: float) -> Verdict:
     """Say whether leaving out the harmful samples raises accuracy on typical test samples, clean or robust.
 
     Shown, if one of the two is higher against training with all samples and against training without as many random

@@ -11,13 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from bat.seeds import derive_seed
-from bat.statistics import Counts, Floats, greater_p_value, newcombe, standard_error
-
-Bools = NDArray[np.bool_]
+from bat.statistics import Bools, Counts, Floats, greater_p_value, newcombe, standard_error
 
 
 class Rates(NamedTuple):

@@ -16,7 +16,7 @@ from bat.io.outputs import Parquet
 from bat.io.tables import write_table
 from bat.io.tensors import read_tensors
 from bat.scores.estimators import group_table
-from bat.scores.released import check_labels, influence_table, memorization_table, read_released
+from bat.scores.released import check_released_labels, read_released, released_influence, released_memorization
 
 
 def import_scores(
@@ -40,14 +40,14 @@ def import_scores(
     released = read_released(file, spec.format)
     # samples in the source's parts, of which the data set may be a draw
     sizes = read_tensors(data, "data")[1].get("source")
-    for kind in check_labels(file, released, samples, sizes):
+    for kind in check_released_labels(file, released, samples, sizes):
         journal.line(f"the file has no labels of {kind} samples: whether it has the order of the data set is not known")
     with open_file(located(file)) as opened:
         source = {"name": Path(file).name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
     # no models: what figures and readers take for the number of subset models
     about = {"spec": asdict(spec), "file": source, "data": digest, "models": 0}
     with journal.work():
-        found = memorization_table(file, released, samples.train, threshold=spec.threshold)
+        found = released_memorization(file, released, samples.train, threshold=spec.threshold)
         if found["memorization"].isna().all():
             raise BatError(f"{file}: has a score of other samples, but of no training sample: give another file")
         if found["memorization"].nunique() == 1:
@@ -58,7 +58,7 @@ def import_scores(
             f"{int(found['memorization'].isna().sum())} have no score"
         )
         write_table(memorization, "memorization", found, provenance("memorization", **about))
-        pairs = influence_table(released, atypical, samples.test, threshold=spec.threshold)
+        pairs = released_influence(released, atypical, samples.test, threshold=spec.threshold)
         nothing = pairs.iloc[:0]
         for name, path, over in (("test", test_groups, pairs), ("validation", validation_groups, nothing)):
             part, column, kind = samples.parts()[name], f"{name}_index", f"{name}_groups"

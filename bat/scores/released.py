@@ -289,7 +289,9 @@ def _check_range(path: str, name: str, values: NDArray[Any], lowest: int) -> Non
         raise BatError(f"{path}: {name} goes from {low:g} to {high:g}: need {need}")
 
 
-def check_labels(path: str, released: Released, samples: DataSet, sizes: Mapping[str, int] | None = None) -> list[str]:
+def check_released_labels(
+    path: str, released: Released, samples: DataSet, sizes: Mapping[str, int] | None = None
+) -> list[str]:
     """Compare a file with the data set, and return the kinds of samples whose labels the file does not have.
 
     Validation samples are training samples of the source, and those that the file has are compared too. sizes: samples
@@ -337,7 +339,7 @@ def _check_sizes(path: str, released: Released, sizes: Mapping[str, int]) -> Non
             )
 
 
-def memorization_table(path: str, released: Released, train: Part, *, threshold: float) -> pd.DataFrame:
+def released_memorization(path: str, released: Released, train: Part, *, threshold: float) -> pd.DataFrame:
     """Return scores/memorization.parquet of the training samples: what the file does not hold is NaN, counts are 0."""
     index = train.index.numpy()
     scores = released.memorization[_rows(path, released.index, index, "score of training sample")]
@@ -346,7 +348,7 @@ def memorization_table(path: str, released: Released, train: Part, *, threshold:
     return pd.DataFrame(table | {"n_in": 0, "n_out": 0, "atypical": scores > threshold})
 
 
-def influence_table(released: Released, train: Part, targets: Part, *, threshold: float) -> pd.DataFrame:
+def released_influence(released: Released, train: Part, targets: Part, *, threshold: float) -> pd.DataFrame:
     """Return a row for each pair of a sample of ``train`` and one of ``targets`` of its class that has an influence.
 
     The columns are those of ``bat.scores.estimators.influence_table``. A file has no p-values: standard errors and

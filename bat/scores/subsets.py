@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bat.config import Natural, PgdAt
 from bat.config.specs import SubsetsSpec
@@ -15,11 +14,10 @@ from bat.errors import BatError
 from bat.io.tables import read_shards
 from bat.models import Network
 from bat.seeds import derive_seed
+from bat.statistics import Bools
 from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
 from bat.training.measure import correct, robustly_correct
-
-Bools = NDArray[np.bool_]
 
 NATURAL = Natural(name="natural", objective="natural")
 ROBUST = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)

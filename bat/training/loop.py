@@ -22,7 +22,7 @@ from bat.training.losses import Batch, Objective, wrong_probability
 
 
 @dataclass(frozen=True)
-class Samples:
+class EpochSamples:
     """What one epoch of training saw of each training sample, in the order of the training set.
 
     wrong_probability: (n,), the highest probability of a wrong class at the point trained on where the sample was
@@ -48,7 +48,7 @@ class Epoch:
     discrimination_loss: float
     harmful: int
     harmful_weight: float
-    samples: Samples
+    samples: EpochSamples
     state: Callable[[], dict[str, Tensor]] = field(repr=False)
 
 
@@ -193,10 +193,10 @@ def _attacked(
     return replace(batch, x=x_adv, right=right / attack.steps)
 
 
-def _samples(order: Tensor, labels: Tensor, logits: Tensor, weight: Tensor) -> Samples:
+def _samples(order: Tensor, labels: Tensor, logits: Tensor, weight: Tensor) -> EpochSamples:
     """Put an epoch's values, which are in the order of training, in that of the training set."""
     place = order.argsort()
-    return Samples(wrong_probability(logits, labels[order])[place], weight[place])
+    return EpochSamples(wrong_probability(logits, labels[order])[place], weight[place])
 
 
 def _epoch(
@@ -204,7 +204,7 @@ def _epoch(
     learning_rate: float,
     seen: Tensor,
     counts: Tensor,
-    samples: Samples,
+    samples: EpochSamples,
     state: Callable[[], dict[str, Tensor]],
     what: str,
 ) -> Epoch:

@@ -48,7 +48,7 @@ class Trained:
     last: dict[str, Tensor]
 
 
-def train(
+def train_run(
     spec: TrainSpec,
     data: DataSet,
     watch: Callable[[Iterable[Epoch]], Iterable[Epoch]] = iter,

@@ -5,13 +5,11 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from bat.config import Bat, BatMart, BatTrades, Method, Without
 from bat.errors import BatError
 from bat.seeds import derive_seed
-
-Bools = NDArray[np.bool_]
+from bat.statistics import Bools
 
 
 def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None, *, seed: int) -> Bools:

@@ -92,7 +92,7 @@ def train(
         epochs = spec.recipe.epochs - (progress.epoch if progress else 0)
         if progress:
             journal.line(f"goes on after epoch {progress.epoch}, from {checkpoint.path}")
-        trained = training.train(
+        trained = training.train_run(
             spec,
             dataset,
             lambda each: journal.bar(each, epochs, "epochs"),

@@ -7,7 +7,7 @@ from pyautoattack import AutoAttack
 
 from bat.attacks.ensemble import TIERS
 from bat.config import EvaluationPgd, Threat
-from bat.evaluation.under_attack import evaluate
+from bat.evaluation.under_attack import attack_samples
 
 torch.set_num_threads(1)
 
@@ -36,7 +36,7 @@ def test_robust_accuracy_of_each_tier_is_the_references(case, tier, norm, eps, c
     model, test = case
     part, threat = test.take(torch.arange(500)), Threat(norm=norm, eps=eps)
     pgd = EvaluationPgd(name="pgd", steps=1, step_size=eps, restarts=1)
-    found = evaluate(model, part, torch.arange(500), threat=threat, pgd_attack=pgd, ensemble=TIERS[tier], seed=0)[
+    found = attack_samples(model, part, torch.arange(500), threat=threat, pgd_attack=pgd, ensemble=TIERS[tier], seed=0)[
         "broken_by"
     ]
     right = model(part.images()).argmax(1) == part.labels

@@ -9,12 +9,12 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 
-from bat.attacks.ensemble import STANDARD, TIERS, margins, members, run, tier
+from bat.attacks.ensemble import STANDARD, TIERS, margins, members, run_attack, tier
 from bat.attacks.gradient import cross_entropy, targeted_dlr, targeted_margin
 from bat.config import ApgdCe, Attack, EvaluationPgd, Threat
 from bat.data.dataset import Part
 from bat.evaluation.flags import find_flags, probe
-from bat.evaluation.under_attack import evaluate, sample_table
+from bat.evaluation.under_attack import attack_samples, sample_table
 
 torch.set_num_threads(1)
 
@@ -65,7 +65,7 @@ def distances(model: Linear, part: Part, norm: str) -> np.ndarray:
 
 
 def results(model: nn.Module, part: Part, threat: Threat, ensemble: tuple[Attack, ...], **changed: Any) -> Any:
-    found = evaluate(
+    found = attack_samples(
         model,
         part,
         changed.get("rows", torch.arange(len(part))),
@@ -290,7 +290,7 @@ def test_targets_are_the_most_likely_wrong_classes(monkeypatch: pytest.MonkeyPat
     x, labels, logits = x[right], labels[right], logits[right]
     seen = []
     monkeypatch.setattr(bat.attacks.ensemble, "fab", lambda model, x, labels, target, **_: (seen.append(target), x)[1])
-    run(STANDARD[2], model, x, logits, labels, labels, threat=Threat(norm="linf", eps=0.01), seed=0)
+    run_attack(STANDARD[2], model, x, logits, labels, labels, threat=Threat(norm="linf", eps=0.01), seed=0)
     expected = logits.sort(dim=1, descending=True).indices[:, 1:]
     assert len(seen) == 4  # one for each wrong class, though the standard asks for 9
     torch.testing.assert_close(torch.stack(seen, dim=1), expected)
@@ -317,7 +317,7 @@ def test_targeted_apgd_takes_the_margin_where_there_are_too_few_classes_for_dlr(
 
     monkeypatch.setattr(bat.attacks.ensemble, "apgd", spy)
     for attack in STANDARD[:2]:
-        run(attack, model, x, logits, labels, labels, threat=Threat(norm="linf", eps=0.01), seed=0)
+        run_attack(attack, model, x, logits, labels, labels, threat=Threat(norm="linf", eps=0.01), seed=0)
     (untargeted, same_labels), *targeted = seen
     assert untargeted is cross_entropy
     assert torch.equal(same_labels, labels)

@@ -30,12 +30,13 @@ from bat.config import (
     Recipe,
     Steps,
     check_files,
+    json_schema,
     load,
     parse,
-    schema,
-    share,
+    subsampled,
     subset_size,
 )
+from bat.config.ranges import distinct
 from bat.data.dataset import split
 from bat.data.sources import Samples, Source
 from bat.errors import BatError
@@ -113,7 +114,7 @@ def test_a_network_of_fixed_size_stands_alone_or_takes_an_inherited_width_away(n
     expected = FixedModel(name=name)
     assert parse(Config, edited("model", {"name": name}), "").model == expected
     assert parse(Config, edited("model", {"name": name, "width": None}), "").model == expected
-    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+    assert Draft202012Validator(json_schema()).is_valid(edited("model", {"name": name}))
 
 
 @pytest.mark.parametrize("name", LARGE[1:])
@@ -171,7 +172,7 @@ def test_splits_and_subsets_of_large_data_sets_and_of_their_trials(name, subsamp
 @pytest.mark.parametrize("name", ["torchvision:vgg11_bn", "timm:resnet18.a1_in1k", "timm:vit_tiny_patch16_224"])
 def test_networks_of_libraries_are_named_with_their_library(name):
     assert parse(Config, edited("model", {"name": name}), "").model == LibraryModel(name=name)
-    assert Draft202012Validator(schema()).is_valid(edited("model", {"name": name}))
+    assert Draft202012Validator(json_schema()).is_valid(edited("model", {"name": name}))
 
 
 def test_unions_become_the_record_that_their_name_says():
@@ -206,7 +207,7 @@ def test_the_data_becomes_the_record_that_its_name_says(data, record):
     config = parse(Config, value, "here")
     assert type(config.data) is record
     assert json.loads(json.dumps(dataclasses.asdict(config))) == value
-    assert not list(Draft202012Validator(schema()).iter_errors(value))
+    assert not list(Draft202012Validator(json_schema()).iter_errors(value))
 
 
 def test_a_trial_must_score_each_sample_too():
@@ -217,9 +218,9 @@ def test_a_trial_must_score_each_sample_too():
 
 @given(st.integers(2, 10**6), st.floats(0, 1, exclude_min=True))
 def test_a_share_is_a_part_of_at_least_2(samples, subsample):
-    assert 2 <= share(samples, subsample) <= samples
-    assert share(samples, 1.0) == samples
-    assert abs(share(samples, subsample) - samples * subsample) <= 2
+    assert 2 <= subsampled(samples, subsample) <= samples
+    assert subsampled(samples, 1.0) == samples
+    assert abs(subsampled(samples, subsample) - samples * subsample) <= 2
 
 
 REMOVAL = {"method": "pgd_at", "fractions": [0.05, 0.1], "harmful_threshold": 0.5}
@@ -672,7 +673,11 @@ CASES = [
             ("a/" * 2001, '"' + "a/" * 39 + "a... is too long: give at most 4,000 characters"),
         )
     ),
-    ({"data": NPZ | {"path": "ü" * 127 + "/~/ b-c.npz"}}, {"data": PUBLISHED | {"cache": "{a}"}}, "here: data.cache: "),
+    (
+        {"data": NPZ | {"path": "ü" * 127 + "X/~/ b-c.npz"}},
+        {"data": PUBLISHED | {"cache": "{a}"}},
+        "here: data.cache: ",
+    ),
     (
         {"scores": {"source": "file", "path": "~/a.npz", "format": "npz"}},
         {"scores": {"source": "file", "path": "{a}", "format": "npz"}},
@@ -695,6 +700,10 @@ CASES = [
 def test_numbers_and_names_make_sense_beside_one_another(right, wrong, message):
     parse(Config, with_all(**right), "here")
     assert message in refusal(parse, Config, with_all(**wrong), "here")
+
+
+def test_true_is_no_1_among_values():
+    assert distinct((1, True, "1", 1.0)) == (1, True, "1", 1.0)
 
 
 def test_a_step_of_twice_eps_as_rounded_decimals_is_accepted():
@@ -851,35 +860,35 @@ def objects(part):
 
 
 def test_the_schema_explains_each_key_allows_no_other_and_sets_no_default():
-    found = list(objects(schema()))
+    found = list(objects(json_schema()))
     assert len(found) == 35  # as many records as the configuration is made of
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) == set(part["properties"])
         for name, about in part["properties"].items():
             # pydantic leaves a description out where the record it refers to has the same
-            described = about if "description" in about else schema()["$defs"][about["$ref"].rpartition("/")[2]]
+            described = about if "description" in about else json_schema()["$defs"][about["$ref"].rpartition("/")[2]]
             assert described["description"].endswith("."), name
-    assert '"default"' not in json.dumps(schema())
+    assert '"default"' not in json.dumps(json_schema())
 
 
 def test_the_schema_itself_is_valid():
-    Draft202012Validator.check_schema(schema())
+    Draft202012Validator.check_schema(json_schema())
 
 
 @pytest.mark.parametrize("names", SHIPPED, ids="+".join)
 def test_shipped_configurations_are_valid_under_the_schema(names):
-    Draft202012Validator(schema()).validate(without_null_width(read(*names)))
+    Draft202012Validator(json_schema()).validate(without_null_width(read(*names)))
 
 
 @pytest.mark.parametrize(("path", "value", "_", "refused"), WRONG)
 def test_the_schema_refuses_what_one_key_shows(path, value, _, refused):
-    assert Draft202012Validator(schema()).is_valid(edited(path, value)) != refused
+    assert Draft202012Validator(json_schema()).is_valid(edited(path, value)) != refused
 
 
 @pytest.mark.skipif(not SCHEMA_FILE.exists(), reason="generated by: python -m bat schema --out")
 def test_the_schema_file_is_up_to_date():
-    assert yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8")) == schema()
+    assert yaml.safe_load(SCHEMA_FILE.read_text(encoding="utf-8")) == json_schema()
 
 
 def test_files_of_the_user_must_be_there(tmp_path, monkeypatch):
@@ -976,7 +985,10 @@ SAID = [
     ({"training": None}, "training: null is wrong here: give a map of keys, KEY: VALUE"),
     ({"training__seeds": [0, 0]}, "training.seeds: 0 stands there twice: keep one"),
     ({"experimnt": 1}, "experimnt: unknown key: remove it or mend its spelling; did you mean experiment?"),
-    ({"experimnt": 1, "data__name": "letters"}, "experimnt: unknown key: remove it or mend its spelling; did you mean experiment? (and 1 more)"),
+    (
+        {"experimnt": 1, "data__name": "letters"},
+        "experimnt: unknown key: remove it or mend its spelling; did you mean experiment? (and 1 more)",
+    ),
     ({"evaluation__pairs": [["bat"]]}, "evaluation.pairs.0.1: missing entry: add it"),
     ({"threat": {"norm": "l2"}}, "threat.eps: missing key: add it"),
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 
 from bat.config import load
-from bat.config.documents import LARGEST_FILE, read_document, read_value
+from bat.config.documents import LARGEST_DOCUMENT, read_document, read_value
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_maps_may_lie_30_deep_and_no_deeper():
 def test_files_up_to_a_size_are_read_in_time(tmp_path, spare):
     file = tmp_path / "config.yaml"
     text = "a: [" + "1.25, " * 15_000
-    text += " " * (LARGEST_FILE - len(text) - 1) + "]" + " " * spare
+    text += " " * (LARGEST_DOCUMENT - len(text) - 1) + "]" + " " * spare
     file.write_text(text)
     start = time.process_time()
     if spare:

@@ -90,6 +90,12 @@ def test_a_sweep_that_makes_no_sense_is_refused(sweeps, message):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_long_value_is_cut():
+    with pytest.raises(ValueError, match=r"^training") as caught:
+        expand(METHODS, [sweep("trades", "beta", "x" * 101)])
+    assert f"value {'x' * 100}: " in str(caught.value)
+
+
 def test_a_swept_name_may_not_be_that_of_an_entry():
     with pytest.raises(ValueError, match="name twice"):
         expand([TRADES, but(PGD_AT, name="trades_beta_1")], [sweep("trades", "beta", 1.0)])

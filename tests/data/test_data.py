@@ -10,7 +10,7 @@ from refusals import refusal
 from sklearn.datasets import load_digits
 
 from bat.config import FixedModel, Npz, Packaged, SizedModel
-from bat.data.dataset import DataSet, Part, augment, fits, free_memory, load_source, split, stratified_order
+from bat.data.dataset import DataSet, Part, augment, fits, free_on_device, load_source, split, stratified_order
 from bat.data.sources import Samples, Source
 from bat.errors import BatError
 from bat.models import build
@@ -226,14 +226,14 @@ def test_pixels_that_take_more_than_half_of_the_free_memory_do_not_fit():
 
 def test_only_a_gpu_has_free_memory_to_ask_for(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index or 7, 10**9))
-    assert free_memory(torch.device("cuda", 3)) == 3
-    assert free_memory(torch.device("cpu")) is None
+    assert free_on_device(torch.device("cuda", 3)) == 3
+    assert free_on_device(torch.device("cpu")) is None
 
 
 # 5 + 3 + 4 images of 16 bytes
 @pytest.mark.parametrize(("free", "where"), [(2 * 192, "meta"), (2 * 192 - 1, "cpu"), (None, "meta")])
 def test_pixels_of_all_splits_move_where_they_fit_together(free, where, monkeypatch):
-    monkeypatch.setattr("bat.data.dataset.free_memory", lambda device: free)
+    monkeypatch.setattr("bat.data.dataset.free_on_device", lambda device: free)
     for name, samples in set_of().to(torch.device("meta")).parts().items():
         assert samples.pixels.device.type == where
         assert samples.labels.device.type == samples.index.device.type == "meta"

@@ -230,7 +230,7 @@ def source(request, archives, monkeypatch):
 
 def test_each_sample_is_that_of_its_index_in_the_published_files(source, tmp_path):
     name, server = source
-    downloading.download(cached(name, tmp_path / "cache"))
+    downloading.fetch(cached(name, tmp_path / "cache"))
     data = load_source(published(name, tmp_path / "cache", validation=14), subsample=1.0)
     assert data.class_names == tuple(SETS[name][1])
     assert data.classes == len(data.class_names)
@@ -250,12 +250,12 @@ def test_each_sample_is_that_of_its_index_in_the_published_files(source, tmp_pat
 def test_a_whole_copy_is_not_downloaded_again(source, tmp_path, monkeypatch):
     name, server = source
     cache = tmp_path / "cache"
-    downloading.download(cached(name, cache))
+    downloading.fetch(cached(name, cache))
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     for path in server.folder.iterdir():
         path.unlink()
     monkeypatch.setattr(downloading, "_fetch", None)
-    downloading.download(cached(name, cache))
+    downloading.fetch(cached(name, cache))
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
 
 
@@ -279,17 +279,17 @@ def used(cache):
 def test_a_cut_file_is_refused_and_another_download_mends_it(source, tmp_path):
     name, _ = source
     cache = tmp_path / "cache"
-    downloading.download(cached(name, cache))
+    downloading.fetch(cached(name, cache))
     whole = load_source(published(name, cache), subsample=1.0).digest()
     for path in used(cache):
         content = path.read_bytes()
         path.write_bytes(content[: len(content) - 3])
         assert "run stage download" in refusal(load_with(name, cache))
-        downloading.download(cached(name, cache))
+        downloading.fetch(cached(name, cache))
         assert path.read_bytes() == content
         path.unlink()
         assert "run stage download" in refusal(load_with(name, cache))
-        downloading.download(cached(name, cache))
+        downloading.fetch(cached(name, cache))
     assert load_source(published(name, cache), subsample=1.0).digest() == whole
 
 
@@ -297,12 +297,12 @@ def test_a_cut_file_is_refused_and_another_download_mends_it(source, tmp_path):
 def test_a_flipped_bit_is_refused_and_another_download_mends_it(source, place, tmp_path):
     name, _ = source
     cache = tmp_path / "cache"
-    downloading.download(cached(name, cache))
+    downloading.fetch(cached(name, cache))
     for path in used(cache):
         content = path.read_bytes()
         flip(path, int(place * (len(content) - 1)))
         assert "run stage download" in refusal(load_with(name, cache))
-        downloading.download(cached(name, cache))
+        downloading.fetch(cached(name, cache))
         assert path.read_bytes() == content
 
 
@@ -316,7 +316,7 @@ def flip(path, byte, bit=0):
 def raw(request, archives, monkeypatch, tmp_path):
     """Return the name of MNIST or Fashion-MNIST, the cache with a whole copy of it, and its unpacked files."""
     SETS[request.param][0](archives, monkeypatch)
-    downloading.download(cached(request.param, tmp_path / "cache"))
+    downloading.fetch(cached(request.param, tmp_path / "cache"))
     return request.param, tmp_path / "cache", used(tmp_path / "cache")
 
 
@@ -339,7 +339,7 @@ def test_unpacked_files_are_compared_without_their_archives_too(raw, byte):
 
 def test_the_sums_that_a_download_left_are_md5sums(archives, monkeypatch, tmp_path):
     fashion_mnist(archives, monkeypatch)
-    downloading.download(cached("fashion_mnist", tmp_path))
+    downloading.fetch(cached("fashion_mnist", tmp_path))
     [receipt] = tmp_path.rglob("md5sums.txt")
     expected = [f"{md5(path.read_bytes())}  {path.name}" for path in used(tmp_path)]
     assert sorted(receipt.read_text().splitlines()) == sorted(expected)
@@ -351,7 +351,7 @@ def test_the_sums_that_a_download_left_are_md5sums(archives, monkeypatch, tmp_pa
 @pytest.mark.parametrize("byte", [20, -1])
 def test_unpacked_files_without_sums_are_compared_with_their_archives(archives, byte, monkeypatch, tmp_path):
     fashion_mnist(archives, monkeypatch)
-    downloading.download(cached("fashion_mnist", tmp_path))
+    downloading.fetch(cached("fashion_mnist", tmp_path))
     without(tmp_path, "md5sums.txt")
     load_with("fashion_mnist", tmp_path)()
     for path in used(tmp_path):
@@ -389,7 +389,7 @@ IMAGES, LABELS = numbers(0, 40, 28, 28), (np.arange(40) % 10).astype(np.uint8)
 )
 def test_fashion_mnist_without_any_sum_must_have_its_sizes(archives, images, labels, monkeypatch, tmp_path):
     fashion_mnist(archives, monkeypatch)
-    downloading.download(cached("fashion_mnist", tmp_path))
+    downloading.fetch(cached("fashion_mnist", tmp_path))
     without(tmp_path, "*.gz")
     without(tmp_path, "md5sums.txt")
     load_with("fashion_mnist", tmp_path)()
@@ -411,7 +411,7 @@ def test_older_files_of_torchvision_are_not_taken(raw, archives):
     # nor do they hinder a download
     files[0].unlink()
     assert "run stage download" in refusal(load_with(name, cache))
-    downloading.download(cached(name, cache))
+    downloading.fetch(cached(name, cache))
     assert load_source(published(name, cache), subsample=1.0).digest() == data.digest()
 
 
@@ -419,7 +419,7 @@ def test_a_download_with_another_checksum_is_refused(source, tmp_path):
     name, server = source
     for path in server.folder.iterdir():
         path.write_bytes(path.read_bytes()[:-1] + b"x")
-    message = refusal(downloading.download, cached(name, tmp_path / "cache"))
+    message = refusal(downloading.fetch, cached(name, tmp_path / "cache"))
     assert message.startswith(f"{tmp_path / 'cache'}: {name} cannot be downloaded (")
     assert message.endswith("): try again, or put its files there by hand")
     assert "run stage download" in refusal(load_with(name, tmp_path / "cache"))
@@ -430,7 +430,7 @@ def test_a_server_without_the_file_is_one_line(source, tmp_path):
     name, server = source
     for path in server.folder.iterdir():
         path.unlink()
-    assert "put its files there by hand" in refusal(downloading.download, cached(name, tmp_path / "cache"))
+    assert "put its files there by hand" in refusal(downloading.fetch, cached(name, tmp_path / "cache"))
     gc.collect()  # torchvision leaves the socket of a refusal open
 
 

@@ -15,11 +15,11 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import bat.attacks.ensemble
-from bat.attacks.ensemble import check_allowed, run
+from bat.attacks.ensemble import check_allowed, run_attack
 from bat.config import ApgdCe, Attack, EvaluationPgd, Pgd, Threat
 from bat.data.dataset import DataSet, Part
 from bat.evaluation.summary import METRICS, accuracies_by_seed, groups_of, summary_table
-from bat.evaluation.under_attack import evaluate, sample_table
+from bat.evaluation.under_attack import attack_samples, sample_table
 from bat.models import attackable
 from bat.seeds import derive_seed
 from bat.statistics import bootstrap_interval
@@ -81,7 +81,7 @@ def table(
 ) -> pd.DataFrame:
     model = model or Threshold().eval()
     options: dict[str, Any] = {"threat": threat, "pgd_attack": pgd_attack, "ensemble": ensemble, "seed": seed}
-    batches = [evaluate(model, part, rows, **options) for rows in torch.arange(len(part)).split(batch_size)]
+    batches = [attack_samples(model, part, rows, **options) for rows in torch.arange(len(part)).split(batch_size)]
     joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     return sample_table(part, joined, ensemble)
 
@@ -224,7 +224,7 @@ def standing(attack: Attack, seed: int = 0) -> np.ndarray:
     part = ladder()
     with attackable(model := Threshold()):
         x = part.images()
-        outcome = run(attack, model, x, model(x), part.labels, part.index, threat=THREAT, seed=seed)
+        outcome = run_attack(attack, model, x, model(x), part.labels, part.index, threat=THREAT, seed=seed)
     return outcome.stands.numpy()
 
 
@@ -253,8 +253,8 @@ def at(*values: float) -> Tensor:
         ("linf", at(0.5, 0.5), at(0.5, 0.6001), "left the linf ball"),
         ("linf", at(0.5, 0.5), at(0.3999, 0.5), "left the linf ball"),
         ("l2", at(0.5, 0.5), at(0.572, 0.572), "left the l2 ball"),
-        ("linf", at(0.95, 0.5), at(1.0001, 0.5), r"left \[0, 1\]"),
-        ("l2", at(0.01, 0.5), at(-0.0001, 0.5), r"left \[0, 1\]"),
+        ("linf", at(0.95, 0.5), at(1.0001, 0.5), r"^an attack left \[0, 1\]$"),
+        ("l2", at(0.01, 0.5), at(-0.0001, 0.5), r"^an attack left \[0, 1\]$"),
         ("linf", at(0.5, 0.5), at(float("nan"), 0.5), "left"),
         ("l2", at(0.5, 0.5), at(float("nan"), 0.5), "left"),
         ("linf", at(0.5, 0.5), at(float("inf"), 0.5), "left"),

@@ -162,29 +162,47 @@ def test_nan_at_perturbed_points_is_broken_and_flagged(own):
     assert raised["nonfinite_outputs"]
 
 
+NEEDED = ": give a model from float32 images (n, c, h, w) in [0, 1], for any n, to logits (n, classes)"
+FORM = (
+    ": give module:function, a function without arguments that returns a torch.nn.Module from images in [0, 1] to "
+    "logits"
+)
+NAN = (
+    "the model's outputs for 60 of 60 unperturbed images are NaN or infinite: look for overflow in the model or "
+    "damaged weights, or train with a lower learning rate"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nan", "outputs for 60 of 60 unperturbed images are NaN"),
-        ("inf", "outputs for 60 of 60 unperturbed images are NaN"),
-        ("pair", "returns a tuple"),
-        ("named", "keys ['logits']"),
-        ("nothing", "returns None"),
-        ("array", "returns a ndarray"),
-        ("flat", "not (2, classes)"),
-        ("one", "not (2, classes)"),
-        ("row", "not (2, classes)"),
-        ("narrow", "a class for each label"),
-        ("leaves", "SystemExit: 0"),
-        ("fixed", "ZeroDivisionError"),
-        ("sparse", "layout sparse"),
-        ("complex", "complex64"),
-        ("wants", "wants arguments"),
-        ("raises", "SystemExit: no"),
-        ("number", "is a int, not a function"),
-        ("none", "no none in module"),
-        ("nowhere:model", "cannot be imported"),
-        ("nowhere.pt", "no such file"),
+        ("nan", NAN),
+        ("inf", NAN),
+        ("pair", f"returns a tuple, not a tensor{NEEDED}"),
+        ("named", f"returns a dict with keys ['logits'], not a tensor{NEEDED}"),
+        ("nothing", f"returns None, not a tensor{NEEDED}"),
+        ("array", f"returns a ndarray, not a tensor{NEEDED}"),
+        ("flat", f"outputs have shape (2,) for 2 images, not (2, classes){NEEDED}"),
+        ("one", f"outputs have shape (2, 1) for 2 images, not (2, classes){NEEDED}"),
+        ("row", f"outputs have shape (1, 4) for 2 images, not (2, classes){NEEDED}"),
+        (
+            "narrow",
+            "outputs have shape (2, 2) for labels 0 to 3: need (n, classes) logits, a class for each label",
+        ),
+        ("leaves", f"fails on images (2, 1, 4, 4) of float32 on cpu (SystemExit: 0, users_model.py line 21){NEEDED}"),
+        (
+            "fixed",
+            "fails on images (60, 1, 4, 4) of float32 on cpu (ZeroDivisionError: division by zero, users_model.py line "
+            f"48){NEEDED}",
+        ),
+        ("sparse", f"returns a tensor of float32, layout sparse_coo, on cpu{NEEDED}"),
+        ("complex", f"returns a tensor of complex64, layout strided, on cpu{NEEDED}"),
+        ("wants", f"the function wants arguments (missing a required argument: 'path'){FORM}"),
+        ("raises", rf"the function fails (SystemExit: no\nmore, users_model.py line 56){FORM}"),
+        ("number", f"is a int, not a function{FORM}"),
+        ("none", "no none in module users_model (AttributeError: module 'users_model' has no attribute 'none', "),
+        ("nowhere:model", "the module nowhere cannot be imported, from "),
+        ("nowhere.pt", f"no such file, and no module:function either{FORM}"),
     ],
 )
 def test_what_is_no_model_is_one_line(own, capsys, name, message):
@@ -192,7 +210,13 @@ def test_what_is_no_model_is_one_line(own, capsys, name, message):
         attack(name)
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    said = line.partition(" attack: ")[2]
+    entry = "" if message == NAN else f"{name}: " if ":" in name or "." in name else f"users_model:{name}: "
+    if name.startswith("no") and message.endswith(" "):  # lines of other code are in it
+        assert said.startswith(f"{entry}{message}")
+        assert said.endswith(FORM)
+    else:
+        assert said == f"{entry}{message}"
     assert not Path("out.parquet").exists()
 
 

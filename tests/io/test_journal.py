@@ -82,6 +82,18 @@ def test_a_disk_that_is_full_only_when_the_log_is_closed(start, tmp_path):
     assert "No space left on device" in refusal(journal.finish)
 
 
+def test_the_traceback_of_a_failure_is_written_where_it_is_asked_for(start, tmp_path):
+    journal = start(tmp_path / "log")
+    try:
+        raise ZeroDivisionError("by hand")
+    except ZeroDivisionError:
+        journal.failure("one")
+        journal.failure("two", traceback=True)
+    written = lines(tmp_path / "log")
+    assert written[:3] == ["train: one", "train: two", "Traceback (most recent call last):"]
+    assert written[-2:] == ["ZeroDivisionError: by hand", ""]
+
+
 def test_two_journals_do_not_mix(start, tmp_path):
     first, second = start(tmp_path / "a"), start(tmp_path / "b")
     first.line("one")
@@ -131,9 +143,11 @@ def test_a_bar_draws_nothing_on_what_is_no_terminal(start, tmp_path, capsys):
 def test_a_bar_is_drawn_on_a_terminal(start, tmp_path, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    list(start(tmp_path / "log").bar(range(20), 20, "models"))
+    list(start(tmp_path / "log").bar(iter(range(20)), 20, "models"))
     assert "train" in terminal.getvalue()
     assert "0/20" in terminal.getvalue()
+    assert "models/s" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r")  # cleared in the end
 
 
 def test_an_exception_of_the_items_passes_through_a_bar(start, tmp_path):

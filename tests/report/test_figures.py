@@ -242,7 +242,9 @@ def sheet(harmful: int, benign: int) -> Figure:
     table = table.assign(
         memorization=0.5, wrong_probability=np.linspace(1, 0, count), harmful=np.arange(count) < harmful
     )
-    return figures.harmful(lambda index: np.full((1, 4, 4), index / 100, np.float32), table, class_names=["a", "b"])
+    return figures.harmful_gallery(
+        lambda index: np.full((1, 4, 4), index / 100, np.float32), table, class_names=["a", "b"]
+    )
 
 
 def test_sheet_shows_the_most_harmful_and_the_most_benign_first() -> None:

@@ -1,15 +1,16 @@
 """The rules behind the words shown, not shown and too small to tell, case by case, and the tables they stand beside."""
 
+import textwrap
 from typing import Any
 
 import pandas as pd
 import pytest
 from by_hand import runs_table
 
-from bat.evaluation.comparison import GROUNDLESS, HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
+from bat.evaluation.comparison import EQUAL, GROUNDLESS, HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
 from bat.report.page import page
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table, difference_table, training_table
-from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, finding_a, finding_b, points
+from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, points, verdict_a, verdict_b
 
 CASES = ("atypical", "top_0_1", "top_0_2", "harmful", "benign")
 RUNS = runs_table("m", *(f"m_without_{random}{case}" for random in ("", "random_") for case in CASES))
@@ -38,7 +39,7 @@ def removal(case: str, clean: tuple[float, str], twin: tuple[float, str], robust
 
 
 def answers_a(*rows: dict[str, Any]) -> list[str]:
-    found = finding_a(pd.DataFrame(rows), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    found = verdict_a(pd.DataFrame(rows), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     return [verdict.answer for verdict in found]
 
 
@@ -104,7 +105,7 @@ def test_finding_a_says_where_robustness_had_no_more_to_lose() -> None:
         (0.1 + 0.1 - 1e-17, SHOWN),
         (0.21, SHOWN),
     ):
-        assert finding_a(rows, RUNS, base="m", robust_accuracy=accuracy, margin=0.01)[1].answer == answer
+        assert verdict_a(rows, RUNS, base="m", robust_accuracy=accuracy, margin=0.01)[1].answer == answer
 
 
 def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
@@ -113,7 +114,7 @@ def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
     harmful = removal("harmful", (-0.9, LOWER), (-0.9, LOWER), 0.0, **FAR)
     assert answers_a(*weak, *strong, *harmful) == ["shown (clean)", SHOWN]
     assert answers_a(*weak, *harmful)[0] == TOO_SMALL
-    found = finding_a(pd.DataFrame([*weak, *strong]), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    found = verdict_a(pd.DataFrame([*weak, *strong]), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     assert found == [
         (
             QUESTIONS[0],
@@ -124,7 +125,7 @@ def test_finding_a_looks_at_the_largest_loss_and_at_no_other_case() -> None:
     ]
     # of equal losses the first one is looked at
     tie = [removal(case, (-0.3, LOWER), (-0.3, LOWER), 0.0, **FAR) for case in ("top_0_2", "top_0_1", "atypical")]
-    found = finding_a(
+    found = verdict_a(
         pd.DataFrame([row for rows in tie for row in rows]), RUNS, base="m", robust_accuracy=0.4, margin=0.01
     )
     assert found[0].evidence.startswith("`m_without_top_0_2`")
@@ -134,7 +135,7 @@ def test_without_atypical_test_samples_finding_a_has_nothing_to_test() -> None:
     nothing = "nothing to test: no atypical test sample"
     assert answers_a(*removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0)) == [nothing, nothing]
     rows = pd.DataFrame(removal("atypical", (-0.3, LOWER), (-0.3, LOWER), 0.0))
-    found = finding_a(rows, RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    found = verdict_a(rows, RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     assert found == [(question, nothing, "") for question in QUESTIONS]
 
 
@@ -145,7 +146,7 @@ def test_finding_a_passes_over_removals_that_say_nothing(groundless: str) -> Non
     assert answers_a(*strong, *weak) == ["shown (clean)", SHOWN]
     assert answers_a(*strong) == [groundless, groundless]
     strong = removal("top_0_1", (-0.3, groundless), (-0.3, LOWER), -0.3, **FAR)
-    found = finding_a(pd.DataFrame(strong), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
+    found = verdict_a(pd.DataFrame(strong), RUNS, base="m", robust_accuracy=0.4, margin=0.01)
     thirty = "-30.0 [-30.2, -29.8]"
     assert found == [
         (QUESTIONS[0], groundless, f"`m_without_top_0_1`: {thirty} against all, {thirty} against random"),
@@ -171,7 +172,7 @@ def test_finding_a_passes_over_removals_that_say_nothing(groundless: str) -> Non
 )
 def test_finding_b(clean: tuple[float, str], twin: tuple[float, str], half: float, answer: str) -> None:
     rows = removal("harmful", clean, twin, 0.0, half=half) + removal("benign", (0.9, HIGHER), (0.9, HIGHER), 0.9)
-    found = finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
+    found = verdict_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
     against_all, against_random = (points(value, value - half, value + half) for value in (clean[0], twin[0]))
     robust = points(0.0, -half, half)
     assert found == (
@@ -198,12 +199,12 @@ def test_finding_b_names_what_gained_and_needs_the_other_not_to_lose(
     clean: str, robust: str, robust_twin: str, answer: str
 ) -> None:
     rows = removal("harmful", (0.02, clean), (0.02, clean), (0.02, robust), robust_twin=robust_twin)
-    assert finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == answer
+    assert verdict_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == answer
 
 
 def test_without_typical_test_samples_finding_b_has_nothing_to_test() -> None:
     rows = removal("harmful", (0.9, HIGHER), (0.9, HIGHER), 0.9, **FAR)
-    found = finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
+    found = verdict_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01)
     hurts = "(b) fitting harmful atypical samples hurts typical ones"
     assert found == (hurts, "nothing to test: no typical test sample", "")
 
@@ -258,7 +259,7 @@ def test_few_seeds_are_said(seeds: int, said: str) -> None:
     found = better(table, "methods", "bat", "m", checkpoint="last", margin=0.01).answer
     assert found == f"shown (clean and robust){said}"
     rows = removal("harmful", (0.0, NOT_SHOWN), (0.0, NOT_SHOWN), 0.0, seeds=seeds)
-    assert finding_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == EXCLUDED + said
+    assert verdict_b(pd.DataFrame(rows), RUNS, base="m", margin=0.01).answer == EXCLUDED + said
     far = removal("atypical", (-0.2, LOWER), (-0.15, LOWER), -0.01, seeds=seeds, **FAR)
     assert answers_a(*far) == [f"shown (clean){said}", f"shown{said}"]
 
@@ -373,3 +374,105 @@ def test_page_holds_facts_answers_and_parts_in_order() -> None:
         )
     ]
     assert places == sorted(places)
+
+
+# -- whole texts
+
+
+def said(text: str) -> str:
+    return textwrap.dedent(text).strip()
+
+
+def test_a_table_of_accuracies_as_a_whole() -> None:
+    table = summary()
+    # the order is that of the runs given, and of the table's groups
+    table = pd.concat([table[table["group"] == "atypical"], table[table["group"] == "all"]])
+    assert accuracy_table(table, ["pgd_at", "natural"], form=MARKDOWN) == said(
+        """
+        | method   | test samples   | clean             | PGD               | fast              |
+        |----------|----------------|-------------------|-------------------|-------------------|
+        | pgd_at   | atypical (4)   | 50.0 [40.0, 60.0] | 51.0 [40.0, 60.0] | 52.0 [40.0, 60.0] |
+        | pgd_at   | all (30)       | 50.0 [40.0, 60.0] | 51.0 [40.0, 60.0] | 52.0 [40.0, 60.0] |
+        | natural  | atypical (4)   | 50.0 [40.0, 60.0] | 51.0 [40.0, 60.0] | 52.0 [40.0, 60.0] |
+        | natural  | all (30)       | 50.0 [40.0, 60.0] | 51.0 [40.0, 60.0] | 52.0 [40.0, 60.0] |
+        """
+    )
+
+
+def test_a_table_of_differences_as_a_whole() -> None:
+    far = {"group": "atypical"}
+    rows = [row("b", "a", "clean", 0.05, HIGHER), row("b", "a", "robust", -0.01, UNCORRECTED)]
+    rows += [row("b", "a", "clean", -0.2, LOWER, **far), row("a", "c", "robust", 0.0, NOT_SHOWN, **far)]
+    rows += [row("a", "c", "clean", 0.1, EQUAL), row("d", "e", "clean", 0.5, HIGHER, checkpoint="best")]
+    assert difference_table(pd.DataFrame(rows), "removal", "last") == said(
+        """
+        | compared   | typical, clean               | typical, robust   | atypical, clean       | atypical, robust   |
+        |------------|------------------------------|-------------------|-----------------------|--------------------|
+        | b - a      | +5.0 [+4.8, +5.2]*           | -1.0 [-1.2, -0.8] | -20.0 [-20.2, -19.8]* | no sample          |
+        | a - c      | no comparison: equal results | no sample         | no sample             | 0.0 [-0.2, +0.2]   |
+        """
+    )
+
+
+def test_a_table_of_training_as_a_whole() -> None:
+    columns = [f"{split}_all_pgd" for split in ("train", "validation")]
+    columns += [f"train_{group}_{metric}" for group in ("typical", "atypical") for metric in ("clean", "pgd")]
+    rows = [
+        {"method": run, "seed": 0, "epoch": epoch, "best": epoch == 1, "trained_samples": trained}
+        | {f"{name}_accuracy": (10 * place + epoch) / 100 for place, name in enumerate(columns)}
+        for run, trained in (("m", 100), ("a", 90))
+        for epoch in (1, 2)
+    ]
+    head, rule, *lines = training_table(pd.DataFrame(rows)).splitlines()
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [
+        "run",
+        "trained on",
+        "best epoch",
+        "robust, training: best, last",
+        "robust, validation: best, last",
+        "typical training, clean / robust",
+        "atypical training, clean / robust",
+    ]
+    assert set(rule) == set("|-")
+    assert len(head) == len(rule) == len(lines[0])
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    values = ["1 of 2", "1.0, 2.0", "11.0, 12.0", "22.0 / 32.0", "42.0 / 52.0"]
+    assert cells == [["m", "100", *values], ["a", "90", *values]]
+    assert lines[0].startswith("| m     | 100          | 1 of 2       |")  # texts, also where they are numbers
+
+
+def test_a_page_as_a_whole() -> None:
+    verdicts = [Verdict("better?", SHOWN, "+1.0 [0.5, 1.5]"), Verdict("worse?", TOO_SMALL, "")]
+    parts = {"Numbers": "| a |", "More": "text"}
+    assert page("digits", ["n is 3", "m is 4"], ["one failed", "two"], verdicts, ["finding_a", "curves"], parts) == (
+        said(
+            """
+            ## digits
+
+            - n is 3
+            - m is 4
+
+            > one failed
+
+            > two
+
+            | question   | answer            | evidence: differences in points   |
+            |------------|-------------------|-----------------------------------|
+            | better?    | shown             | +1.0 [0.5, 1.5]                   |
+            | worse?     | too small to tell |                                   |
+
+            ![finding a](figures/finding_a.svg)
+
+            ![curves](figures/curves.svg)
+
+            ### Numbers
+
+            | a |
+
+            ### More
+
+            text
+            """
+        )
+        + "\n"
+    )

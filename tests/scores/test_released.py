@@ -18,7 +18,14 @@ from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
-from bat.scores.released import Influence, Released, check_labels, influence_table, memorization_table, read_released
+from bat.scores.released import (
+    Influence,
+    Released,
+    check_released_labels,
+    read_released,
+    released_influence,
+    released_memorization,
+)
 
 CLASSES, TRAINING, TESTS = 3, 60, 24
 THRESHOLD = 0.15
@@ -264,7 +271,7 @@ def test_labels_of_another_order_are_refused_with_the_first_sample_and_both_labe
     if layout == "feldman_zhang":
         arrays |= {f"tr_classidx_{label}": np.flatnonzero(arrays[name] == label) for label in range(CLASSES)}
     path = npz(tmp_path / "released.npz", arrays)
-    line = refusal(check_labels, path, read_released(path, layout), DATA)
+    line = refusal(check_released_labels, path, read_released(path, layout), DATA)
     assert (
         f"training sample {FIRST} has label {TRAIN_LABELS[SECOND]}, but {TRAIN_LABELS[FIRST]} in the data set" in line
     )
@@ -273,14 +280,16 @@ def test_labels_of_another_order_are_refused_with_the_first_sample_and_both_labe
 
 def test_test_labels_of_another_order_are_refused_too(tmp_path):
     path = npz(tmp_path / "released.npz", plain(test_labels=swapped(TEST_LABELS, TEST, OTHER)))
-    line = refusal(check_labels, path, read_released(path, "npz"), DATA)
+    line = refusal(check_released_labels, path, read_released(path, "npz"), DATA)
     assert f"test sample {TEST} has label {TEST_LABELS[OTHER]}, but {TEST_LABELS[TEST]} in the data set" in line
 
 
 def test_labels_of_a_table_are_compared(tmp_path):
     table(label=table()["label"].where(table()["train_index"] != SECOND, 7)).to_csv(tmp_path / "own.csv", index=False)
     path = str(tmp_path / "own.csv")
-    assert f"training sample {SECOND} has label 7" in refusal(check_labels, path, read_released(path, "table"), DATA)
+    assert f"training sample {SECOND} has label 7" in refusal(
+        check_released_labels, path, read_released(path, "table"), DATA
+    )
 
 
 @pytest.mark.parametrize(
@@ -327,7 +336,7 @@ def test_arrays_that_are_wrong_in_themselves_are_refused(layout, arrays, message
 )
 def test_a_file_with_too_few_samples_is_refused(arrays, message, tmp_path):
     path = npz(tmp_path / "released.npz", arrays)
-    assert message in refusal(check_labels, path, read_released(path, "npz"), DATA)
+    assert message in refusal(check_released_labels, path, read_released(path, "npz"), DATA)
 
 
 @pytest.mark.parametrize(
@@ -507,9 +516,11 @@ def test_influence_is_on_as_many_test_samples_as_the_source_has(tmp_path, tests,
     path = npz(tmp_path / "own.npz", plain() if labels else plain(labels=None, test_labels=None))
     sizes = {"train": TRAINING, "test": tests}
     if fits:
-        assert check_labels(path, read_released(path, "npz"), DATA, sizes) == ([] if labels else ["training", "test"])
+        assert check_released_labels(path, read_released(path, "npz"), DATA, sizes) == (
+            [] if labels else ["training", "test"]
+        )
     else:
-        line = refusal(check_labels, path, read_released(path, "npz"), DATA, sizes)
+        line = refusal(check_released_labels, path, read_released(path, "npz"), DATA, sizes)
         assert f"has {TESTS} test samples, but the data set's source has {tests}" in line
 
 
@@ -517,10 +528,10 @@ def test_a_table_may_lack_samples_but_not_have_more_than_the_source(tmp_path):
     path = str(tmp_path / "own.csv")
     needed = table()[table()["train_index"].isin(DATA.train.index.numpy())]
     needed.to_csv(path, index=False)
-    assert check_labels(path, read_released(path, "table"), DATA, {"train": TRAINING, "test": TESTS}) == []
+    assert check_released_labels(path, read_released(path, "table"), DATA, {"train": TRAINING, "test": TESTS}) == []
     last = int(needed["train_index"].max())
-    assert check_labels(path, read_released(path, "table"), DATA, {"train": last + 1, "test": TESTS}) == []
-    line = refusal(check_labels, path, read_released(path, "table"), DATA, {"train": last, "test": TESTS})
+    assert check_released_labels(path, read_released(path, "table"), DATA, {"train": last + 1, "test": TESTS}) == []
+    line = refusal(check_released_labels, path, read_released(path, "table"), DATA, {"train": last, "test": TESTS})
     assert f"has train_index up to that of {last + 1} train samples, but the data set's source has {last}" in line
 
 
@@ -758,9 +769,125 @@ def test_pairs_are_those_of_a_loop_over_blocks_and_samples(seed, train, tests, t
             if not np.isnan(values[a, b])
         }
     released = Released(np.arange(TRAINING), MEMORIZATION.astype(float), None, None, tuple(blocks))
-    found = influence_table(released, data.train, data.test, threshold=threshold)
+    found = released_influence(released, data.train, data.test, threshold=threshold)
     assert {(row.train_index, row.target_index): row.influence for row in found.itertuples()} == expected
     assert len(found) == len(expected)
     assert (found["significant"] == (found["influence"] > threshold)).all()
-    scores = memorization_table("here", released, data.train, threshold=threshold)
+    scores = released_memorization("here", released, data.train, threshold=threshold)
     assert scores["memorization"].tolist() == [float(MEMORIZATION[i]) for i in data.train.index]
+
+
+# -- messages as a whole
+
+
+@pytest.mark.parametrize(
+    ("layout", "arrays", "message"),
+    [
+        (
+            "npz",
+            plain(memorization=None),
+            "has no array memorization (it has influence, labels, test_labels): mend scores.format",
+        ),
+        ("npz", {"x" * 41: MEMORIZATION}, f"has no array memorization (it has {'x' * 40}): mend scores.format"),
+        ("npz", {}, "has no array memorization (it has none): mend scores.format"),
+        (
+            "npz",
+            plain(labels=TRAIN_LABELS.astype(float)),
+            "array labels has shape (60,) of float64: need integers along 1 axes",
+        ),
+        (
+            "npz",
+            plain(influence=MEMORIZATION),
+            "array influence has shape (60,) of float32: need floating numbers along 2 axes",
+        ),
+        (
+            "npz",
+            plain(labels=np.full(TRAINING, 2**63, np.uint64)),
+            "array labels goes up to 9223372036854775808: need labels or indices",
+        ),
+        ("npz", plain(memorization=NOTHING), "60 samples, and none has a score: give another file"),
+        (
+            "npz",
+            plain(influence=np.full_like(INFLUENCE, np.nan)),
+            "60 samples, and none has an influence: give another file",
+        ),
+        (
+            "feldman_zhang",
+            feldman_zhang(tr_classidx_1=np.arange(20)),
+            "tr_classidx_1 is not the index of each sample of class 1 once: the file is damaged",
+        ),
+    ],
+)
+def test_what_is_wrong_with_arrays_is_said_in_whole(layout, arrays, message, tmp_path):
+    path = npz(tmp_path / "released.npz", arrays)
+    assert refusal(read_released, path, layout) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("own.txt", LINES, "neither .parquet nor .csv: give a table, or another scores.format"),
+        (
+            "none.csv",
+            None,
+            "cannot be read as a table (No such file or directory): give Parquet, or CSV as UTF-8 with decimal points",
+        ),
+        ("own.csv", "a,b\n", "has no column train_index (it has a, b): add it"),
+        (
+            "own.csv",
+            ",".join(["x" * 41, *"abcdefgh"]) + "\n",
+            f"has no column train_index (it has {'x' * 40}, a, b, c, d, e, f, g): add it",
+        ),
+        (
+            "own.csv",
+            LINES.replace("\n5,", "\n5,x"),
+            "column memorization holds 'x{}' in row 7: need numbers with decimal points",
+        ),
+        ("own.csv", LINES.replace("\n5,", "\n5.5,"), "column train_index holds '5.5' in row 7: need integers"),
+        (
+            "own.csv",
+            LINES.replace("\n5,", "\n,"),
+            "column train_index holds int64, 1 of them missing: need integers, none missing",
+        ),
+        (
+            "own.csv",
+            LINES.replace("\n5,", "\n-5,"),
+            "train_index -5 is negative: give each sample's place in its source, from 0",
+        ),
+        ("own.csv", LINES.replace("\n5,", "\n6,"), "train_index 6 is there twice: give each sample one row"),
+        (
+            "own.csv",
+            LINES.replace("train_index", "train_index, train_index "),
+            "has 2 columns train_index: leave one",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said_in_whole(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    path = str(tmp_path / name)
+    assert refusal(read_released, path, "table") == f"{path}: {message.format(MEMORIZATION[5])}"
+
+
+def test_what_does_not_fit_the_data_set_is_said_in_whole(tmp_path):
+    path = npz(tmp_path / "own.npz", plain(labels=swapped(TRAIN_LABELS, FIRST, SECOND)))
+    assert refusal(check_released_labels, path, read_released(path, "npz"), DATA) == (
+        f"{path}: training sample {FIRST} has label {TRAIN_LABELS[SECOND]}, but {TRAIN_LABELS[FIRST]} in the data set; "
+        "2 of 57 differ: the file is of other data, or in another order than the data set's own files"
+    )
+    few = npz(tmp_path / "few.npz", plain(memorization=MEMORIZATION[:40], labels=None, influence=None))
+    missing = [int(i) for i in DATA.train.index if i >= 40]
+    assert refusal(check_released_labels, few, read_released(few, "npz"), DATA) == (
+        f"{few}: has no score of training sample {missing[0]} ({len(missing)} of 50 are missing, 40 are there): the "
+        "file is of other data"
+    )
+    whole = npz(tmp_path / "whole.npz", plain())
+    assert refusal(check_released_labels, whole, read_released(whole, "npz"), DATA, {"train": 61, "test": TESTS}) == (
+        f"{whole}: has 60 train samples, but the data set's source has 61: the file is of other data"
+    )
+    (tmp_path / "own.csv").write_text(LINES)
+    rows = str(tmp_path / "own.csv")
+    assert refusal(check_released_labels, rows, read_released(rows, "table"), DATA, {"train": 59, "test": TESTS}) == (
+        f"{rows}: has train_index up to that of 60 train samples, but the data set's source has 59: the file is of "
+        "other data"
+    )

@@ -12,7 +12,7 @@ from runs import RECIPE, SPEC, right, same, samples
 
 from bat.data.dataset import DataSet
 from bat.training.checkpoints import Checkpoint
-from bat.training.run import Progress, Trained, train
+from bat.training.run import Progress, Trained, train_run
 
 torch.set_num_threads(1)
 
@@ -35,7 +35,7 @@ def unfinished(checkpoint: Checkpoint, after: int) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(PLAN, DATA, chosen=RARE, keep=keep)
+        train_run(PLAN, DATA, chosen=RARE, keep=keep)
 
 
 def assert_equal(one: Trained, other: Trained) -> None:
@@ -51,7 +51,7 @@ def test_a_run_goes_on_from_its_file_to_the_bit(after: int, tmp_path: Path) -> N
     progress = Checkpoint(tmp_path / "c", {"spec": 1}).read(CPU, print)
     assert progress is not None
     assert progress.epoch == after
-    assert_equal(train(PLAN, DATA, chosen=RARE, progress=progress), train(PLAN, DATA, chosen=RARE))
+    assert_equal(train_run(PLAN, DATA, chosen=RARE, progress=progress), train_run(PLAN, DATA, chosen=RARE))
 
 
 def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path: Path, monkeypatch
     unfinished(Checkpoint(tmp_path / "c", {}), 3)
     kept = Checkpoint(tmp_path / "c", {}).read(CPU, print)
     assert kept is not None
-    trained = train(PLAN, DATA, chosen=RARE, progress=kept)
+    trained = train_run(PLAN, DATA, chosen=RARE, progress=kept)
     assert trained.best_epoch == 2
     assert trained.records["best"].tolist() == [False, True, False, False, False]
     assert same(trained.best, kept.best)

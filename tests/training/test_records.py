@@ -23,7 +23,7 @@ from bat.errors import BatError
 from bat.io.schemas import SCHEMAS
 from bat.training.measure import measure
 from bat.training.records import history_table, packed, samples_table, unpacked
-from bat.training.run import train
+from bat.training.run import train_run
 
 torch.set_num_threads(1)
 
@@ -131,7 +131,7 @@ def test_groups_formed_afterwards_equal_those_measured_in_training(
         return measured[-1]
 
     monkeypatch.setattr(bat.training.run, "measure", spy)
-    trained = train(replace(PLAN, method=method), DATA, chosen=torch.arange(48) % 4 == 0)
+    trained = train_run(replace(PLAN, method=method), DATA, chosen=torch.arange(48) % 4 == 0)
     assert len(measured) == 2  # after epochs 3 and 4
     # any groups, none of the validation samples and all of the test samples: nothing is trained again
     for every in (2, 5):
@@ -159,7 +159,7 @@ def test_the_record_of_atypical_samples_equals_a_loop_over_epochs() -> None:
             seen.append(epoch)
             yield epoch
 
-    trained = train(replace(PLAN, method=BAT), DATA, watch, chosen=torch.arange(48) % 4 == 0, removed=out)
+    trained = train_run(replace(PLAN, method=BAT), DATA, watch, chosen=torch.arange(48) % 4 == 0, removed=out)
     left = [row for row in range(48) if not out[row]]
     expected = [
         (

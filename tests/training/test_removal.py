@@ -25,7 +25,7 @@ from bat.training.loop import fit
 from bat.training.losses import objective
 from bat.training.measure import measure
 from bat.training.records import packed, unpacked
-from bat.training.run import Trained, train
+from bat.training.run import Trained, train_run
 
 torch.set_num_threads(1)
 
@@ -41,7 +41,7 @@ by_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method
 
 @by_method
 def test_training_without_samples_is_training_on_the_others_from_the_same_weights(method: Method) -> None:
-    found = train(replace(SPEC, method=method), DATA, chosen=RARE["train"], removed=OUT)
+    found = train_run(replace(SPEC, method=method), DATA, chosen=RARE["train"], removed=OUT)
     model = build(SPEC.model, DATA.train, classes=3, seed=derive_seed(SPEC.seed, "weights"))
     part, rows = DATA.train.take((~OUT).nonzero().flatten()), []
     adversary = Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval")
@@ -67,7 +67,7 @@ def test_normalisation_and_first_weights_are_those_of_the_full_set(monkeypatch: 
 
     monkeypatch.setattr(bat.training.run, "build", spy)
     dark = DATA.train.labels < 2  # what is left is brighter, so that its own mean would differ
-    whole, part = (train(SPEC, DATA, removed=removed) for removed in (None, dark))
+    whole, part = (train_run(SPEC, DATA, removed=removed) for removed in (None, dark))
     assert same(built[0], built[1])
     for name in ("mean", "std"):
         assert torch.equal(part.last[name], whole.last[name])
@@ -77,7 +77,7 @@ def test_normalisation_and_first_weights_are_those_of_the_full_set(monkeypatch: 
 
 
 def test_removing_nothing_changes_nothing() -> None:
-    whole, none = (train(SPEC, DATA, removed=removed) for removed in (None, torch.zeros(48, dtype=torch.bool)))
+    whole, none = (train_run(SPEC, DATA, removed=removed) for removed in (None, torch.zeros(48, dtype=torch.bool)))
     assert same(whole.last, none.last)
     pd.testing.assert_frame_equal(whole.records, none.records, check_exact=True)
     assert (whole.records["trained_samples"] == 48).all()
@@ -87,7 +87,7 @@ def test_removed_samples_are_measured_but_neither_trained_on_nor_recorded() -> N
     other = replace(DATA, train=replace(DATA.train, pixels=DATA.train.pixels.clone()))
     other.train.pixels[OUT] = other.train.pixels[OUT].flip(0)  # the same statistics
     spec = replace(SPEC, method=BAT)
-    one, two = (train(spec, data, chosen=RARE["train"], removed=OUT) for data in (DATA, other))
+    one, two = (train_run(spec, data, chosen=RARE["train"], removed=OUT) for data in (DATA, other))
     assert same(one.last, two.last)
     assert not one.records["train_clean_loss"].equals(two.records["train_clean_loss"])
     kept = [name for name in one.records if not name.startswith("train_")]
@@ -105,8 +105,8 @@ def test_removed_samples_are_measured_but_neither_trained_on_nor_recorded() -> N
 
 def test_chosen_samples_are_weighted_while_those_of_the_scores_are_told_of() -> None:
     chosen, spec = torch.arange(48) % 3 == 0, replace(SPEC, method=BAT)
-    found = train(spec, DATA, chosen=chosen, removed=OUT)
-    assert not same(found.last, train(spec, DATA, chosen=RARE["train"], removed=OUT).last)
+    found = train_run(spec, DATA, chosen=chosen, removed=OUT)
+    assert not same(found.last, train_run(spec, DATA, chosen=RARE["train"], removed=OUT).last)
     # by the scores, so that all methods tell of the same samples
     table = recorded(found, DATA.train, RARE["train"])
     assert table["train_index"].tolist() == 3 * DATA.train.index[RARE["train"] & ~OUT].tolist()
@@ -119,7 +119,7 @@ def test_chosen_samples_are_weighted_while_those_of_the_scores_are_told_of() -> 
 @pytest.mark.parametrize("method", [NATURAL, PGD_AT], ids=["natural", "pgd_at"])
 def test_chosen_samples_are_nothing_to_methods_without_weights(method: Method) -> None:
     spec = replace(SPEC, method=method)
-    assert same(train(spec, DATA, chosen=OUT).last, train(spec, DATA).last)
+    assert same(train_run(spec, DATA, chosen=OUT).last, train_run(spec, DATA).last)
 
 
 # -- measured epochs
@@ -128,7 +128,7 @@ def test_chosen_samples_are_nothing_to_methods_without_weights(method: Method) -
 @pytest.mark.parametrize(("every", "measured"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (3, [3, 5]), (5, [5])])
 def test_accuracies_are_measured_at_each_so_manieth_epoch_and_the_last(every: int, measured: list[int]) -> None:
     spec = replace(SPEC, recipe=replace(RECIPE, epochs=5))
-    whole, found = (train(replace(spec, measure_every=number), DATA) for number in (1, every))
+    whole, found = (train_run(replace(spec, measure_every=number), DATA) for number in (1, every))
     assert same(whole.last, found.last)  # measuring changes nothing
     assert found.best_epoch in measured
     whole, found = history(whole, RARE), history(found, RARE)
@@ -148,7 +148,7 @@ def faked(accuracies: list[float], *, every: int, patience: int = 0) -> Trained:
     spec = replace(SPEC, recipe=recipe, measure_every=every, early_stop=patience, method=NATURAL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bat.training.run, "measure", lambda *_, **__: {"validation_clean_correct": right(next(seen))})
-        return train(spec, DATA)
+        return train_run(spec, DATA)
 
 
 def test_the_best_epoch_is_the_best_of_the_measured() -> None:
@@ -189,7 +189,7 @@ def test_a_stopped_run_ends_with_a_measured_epoch(accuracies: list[float], every
 
 
 def test_curves_join_the_measured_epochs() -> None:
-    found = train(replace(SPEC, recipe=replace(RECIPE, epochs=5), measure_every=2), DATA)
+    found = train_run(replace(SPEC, recipe=replace(RECIPE, epochs=5), measure_every=2), DATA)
     rows = history(found, RARE).assign(method="pgd_at", seed=0)
     figure = curves(rows, typical=27, atypical=9, attack="PGD-2", threat="L-inf 0.1")
     for axes, name in zip(figure.axes, ("typical_clean", "atypical_clean", "typical_pgd", "atypical_pgd"), strict=True):

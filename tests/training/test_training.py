@@ -29,7 +29,7 @@ from bat.training.loop import Epoch, fit, learning_rate_factor
 from bat.training.losses import Batch, Objective, Terms, objective
 from bat.training.measure import measure
 from bat.training.records import packed
-from bat.training.run import Trained, train
+from bat.training.run import Trained, train_run
 
 torch.set_num_threads(1)
 
@@ -350,7 +350,7 @@ def test_a_diverging_run_names_method_and_seed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("bat.training.loop.learning_rate_factor", lambda *_: 1e31)
     spec = replace(SPEC, method=BAT, seed=7)
     with pytest.raises(BatError, match=r"^method bat, seed 7: the loss is (nan|inf) in epoch 1, batch 2: "):
-        train(spec, data_set())
+        train_run(spec, data_set())
 
 
 @pytest.mark.parametrize("method", [PGD_AT, BAT], ids=["pgd_at", "bat"])
@@ -522,7 +522,7 @@ def trained_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bat.training.run, "measure", spy)
         patch.setattr(bat.training.run, "build", spy_build)
-        result = train(replace(SPEC, method=method), data, chosen=RARE)
+        result = train_run(replace(SPEC, method=method), data, chosen=RARE)
     return Run(result, first[0], seen)
 
 
@@ -556,7 +556,7 @@ def test_the_best_epoch_is_the_first_of_the_highest_validation_accuracy(
 @by_method
 def test_the_best_weights_measure_what_their_row_says(method: Method) -> None:
     data = data_set()
-    found = train(replace(SPEC, method=method), data, chosen=RARE)
+    found = train_run(replace(SPEC, method=method), data, chosen=RARE)
     assert found.records["epoch"].tolist() == [1, 2, 3, 4, 5]
     model = build(SPEC.model, data.train, classes=3, seed=99)
     for state, epoch in ((found.best, found.best_epoch), (found.last, 5)):
@@ -581,7 +581,7 @@ def test_test_samples_choose_nothing() -> None:
         Part(shuffled.pixels, (data.test.labels + 1) % 3, data.test.index, data.test.pixel_max),
         data.classes,
     )
-    found, other = (train(SPEC, part) for part in (data, corrupted))
+    found, other = (train_run(SPEC, part) for part in (data, corrupted))
     assert found.best_epoch == other.best_epoch
     assert same(found.best, other.best)
     assert same(found.last, other.last)
@@ -598,7 +598,7 @@ def test_validation_samples_choose_but_do_not_train() -> None:
 
 
 def test_no_sample_is_harmful_but_among_the_chosen() -> None:
-    none, some = (train(replace(SPEC, method=BAT), data_set(), chosen=chosen) for chosen in (None, RARE))
+    none, some = (train_run(replace(SPEC, method=BAT), data_set(), chosen=chosen) for chosen in (None, RARE))
     assert none.records["harmful"].sum() == 0
     assert some.records["harmful"].sum() > 0
 
@@ -611,6 +611,6 @@ def test_train_is_watched_epoch_by_epoch() -> None:
             seen.append(epoch)
             yield epoch
 
-    found = train(SPEC, data, watch)
+    found = train_run(SPEC, data, watch)
     columns = ["epoch", "learning_rate", "loss", "discrimination_loss", "harmful"]
     assert [astuple(epoch)[:5] for epoch in seen] == list(found.records[columns].itertuples(index=False, name=None))

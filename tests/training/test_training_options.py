@@ -23,7 +23,7 @@ from bat.models import build
 from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
 from bat.training.records import packed
-from bat.training.run import train
+from bat.training.run import train_run
 
 torch.set_num_threads(1)
 
@@ -126,7 +126,7 @@ def stopped_after(accuracies: list[float], patience: int) -> tuple[int, int]:
     spec = replace(SPEC, recipe=replace(RECIPE, epochs=len(accuracies)), early_stop=patience, method=NATURAL)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bat.training.run, "measure", lambda *_, **__: {"validation_clean_correct": right(next(values))})
-        trained = train(spec, DATA)
+        trained = train_run(spec, DATA)
     return len(trained.records), trained.best_epoch
 
 
@@ -158,8 +158,8 @@ def test_early_stop_equals_a_loop_by_hand(accuracies: list[float], patience: int
 
 
 def test_a_stopped_run_is_the_start_of_the_whole_one() -> None:
-    whole = train(SPEC, DATA, chosen=FEW)
-    part = train(replace(SPEC, early_stop=1), DATA, chosen=FEW)
+    whole = train_run(SPEC, DATA, chosen=FEW)
+    part = train_run(replace(SPEC, early_stop=1), DATA, chosen=FEW)
     epochs = len(part.records)
     assert 1 < epochs < 8
     pd.testing.assert_frame_equal(
@@ -171,7 +171,7 @@ def test_a_stopped_run_is_the_start_of_the_whole_one() -> None:
 def test_the_average_is_what_is_measured_chosen_and_saved() -> None:
     spec = replace(SPEC, recipe=replace(SPEC.recipe, epochs=3))
     trained, plain = (
-        train(replace(spec, recipe=replace(spec.recipe, ema_decay=decay)), DATA, chosen=FEW) for decay in (0.5, 0)
+        train_run(replace(spec, recipe=replace(spec.recipe, ema_decay=decay)), DATA, chosen=FEW) for decay in (0.5, 0)
     )
     assert not same(trained.last, plain.last)
     model = build(SPEC.model, DATA.train, classes=3, seed=99)
@@ -219,7 +219,7 @@ def test_each_sample_is_recorded_as_it_was_trained_on(method: Method) -> None:
 
 def test_the_table_of_samples_has_the_atypical_training_samples_of_each_epoch() -> None:
     spec = replace(SPEC, recipe=replace(RECIPE, epochs=3), method=but(BAT, alpha="inf"))
-    trained = train(spec, DATA, chosen=FEW)
+    trained = train_run(spec, DATA, chosen=FEW)
     table = recorded(trained, DATA.train, FEW)
     assert table["epoch"].tolist() == [epoch for epoch in (1, 2, 3) for _ in range(int(FEW.sum()))]
     assert table["train_index"].tolist() == 3 * DATA.train.index[FEW].tolist()
@@ -232,7 +232,7 @@ def test_the_table_of_samples_has_the_atypical_training_samples_of_each_epoch() 
 
 
 def test_without_atypical_samples_the_table_is_empty_with_its_columns() -> None:
-    trained = train(replace(SPEC, recipe=replace(RECIPE, epochs=2)), DATA)
+    trained = train_run(replace(SPEC, recipe=replace(RECIPE, epochs=2)), DATA)
     table = recorded(trained, DATA.train, torch.zeros_like(FEW))
     assert table.empty
     assert set(table) == set(SCHEMAS["training_samples"].names)

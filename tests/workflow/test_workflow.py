@@ -15,14 +15,6 @@ from experiments import ENVIRONMENT, ROOT, SMOKE, command, edit, new_experiment,
 from bat.io.schemas import SCHEMAS
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = new_experiment(tmp_path_factory.mktemp("finished"))
-    done = snakemake(folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 @pytest.fixture
 def copy(finished, tmp_path):
     """A finished experiment that a test may change. Times are kept, so that nothing reruns by itself."""

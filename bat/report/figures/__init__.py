@@ -1,7 +1,7 @@
 """Tables to figures: each function takes DataFrames and returns a matplotlib Figure."""
 
 from bat.report.figures.findings import finding_a, finding_b
-from bat.report.figures.memorization import gallery, harmful, memorization
+from bat.report.figures.memorization import gallery, harmful_gallery, memorization
 from bat.report.figures.style import save
 from bat.report.figures.tradeoff import influence, overfitting, tradeoff
 from bat.report.figures.training import curves, weights
@@ -11,7 +11,7 @@ __all__ = [
     "finding_a",
     "finding_b",
     "gallery",
-    "harmful",
+    "harmful_gallery",
     "influence",
     "memorization",
     "overfitting",

@@ -115,7 +115,7 @@ def gallery(
 
 
 @matplotlib.rc_context(STYLE)
-def harmful(
+def harmful_gallery(
     image: Callable[[int], NDArray[np.float32]], table: pd.DataFrame, *, class_names: Sequence[str], most: int = 16
 ) -> Figure:
     """Draw the most harmful and the most benign atypical training samples.

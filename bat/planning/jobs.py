@@ -1,0 +1,27 @@
+"""Which jobs an experiment has, by rule of the workflow."""
+
+from bat.config import Config, FileScores, Published, runs_of, shards_of
+
+
+def jobs_of(config: Config) -> dict[str, int]:
+    """Return the number of jobs of each rule, in the order in which they start, of an experiment without results."""
+    imported = isinstance(config.scores, FileScores)
+    clean, robust = shards_of(config)
+    models = len(runs_of(config)) * len(config.training.seeds)
+    found = {
+        "download": int(isinstance(config.data, Published)),
+        "data": 1,
+        "subsets": clean,
+        "import_scores" if imported else "scores": 1,
+        "null_pairs": int(bool(config.memorization.shuffles) and not imported),
+        "robust_subsets": robust,
+        "robust_scores": int(robust > 0),
+        "train": models,
+        "groups": 1,
+        "harmful": int(config.removal.method is not None),
+        "evaluate": models,
+        "summary": 1,
+        "figures": 1,
+        "results": 1,
+    }
+    return {rule: count for rule, count in found.items() if count}

@@ -1,0 +1,66 @@
+"""Which jobs there are: as many as ``bat plan`` says, and again only those that an edit of the package concerns."""
+
+import shutil
+
+import pytest
+from experiments import ROOT, new_experiment, planned
+
+from bat.config import load
+from bat.planning.jobs import jobs_of
+from bat.planning.resources import needs
+
+CONFIGS = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
+SUMMARY_ON = {"summary": 1, "figures": 1, "results": 1}
+EDITS = {
+    "a figure": (["report/figures/style.py"], {"figures": 1, "results": 1}),
+    "the page": (["report/page.py"], {"figures": 1, "results": 1}),
+    "a stage of the report": (["report/stage.py"], {"figures": 1, "results": 1}),
+    "the summary": (["evaluation/summary.py"], SUMMARY_ON),
+    "the comparisons": (["evaluation/comparison.py"], SUMMARY_ON),
+    "what training recorded": (["training/records.py"], {"groups": 1} | SUMMARY_ON),
+    "how files are read": (["io/tables.py"], {"groups": 1} | SUMMARY_ON),
+    "what no model would do": (["scores/precision.py"], {"results": 1}),
+    # what trains, attacks or estimates is never done again for an edit
+    "all else": (
+        ["training/losses.py", "scores/estimators.py", "attacks/apgd.py", "evaluation/stage.py", "cli.py"],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_there_are_as_many_jobs_as_the_plan_says(name, tmp_path):
+    new_experiment(tmp_path)
+    base = ROOT / "config" / "config.yaml"
+    config = load(str(base), str(ROOT / "config" / name))
+    assert planned(tmp_path, configfile=f"config/{name}") == jobs_of(config)
+    asked = needs(config)
+    assert jobs_of(config).keys() <= asked.keys()
+    assert all(1 <= each["runtime"] <= 7 * 24 * 60 and each["mem_mb"] >= 900 for each in asked.values())
+
+
+@pytest.fixture(scope="module")
+def own_copy(finished, tmp_path_factory):
+    """The finished experiment beside a copy of workflow and package, that may be edited."""
+    folder = tmp_path_factory.mktemp("edited") / "copy"
+    shutil.copytree(finished, folder)
+    for part in ("workflow", "bat"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "environment.yml", folder)
+    return folder
+
+
+def test_nothing_is_to_be_done_again_without_an_edit(own_copy):
+    assert planned(own_copy, snakefile="workflow/Snakefile") == {}
+
+
+@pytest.mark.parametrize(("files", "expected"), EDITS.values(), ids=EDITS)
+def test_an_edit_of_the_package_does_again_what_it_concerns(files, expected, own_copy):
+    before = {own_copy / "bat" / file: (own_copy / "bat" / file).read_text() for file in files}
+    try:
+        for path, text in before.items():
+            path.write_text(text + "\n# edited\n")
+        assert planned(own_copy, snakefile="workflow/Snakefile") == expected
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
