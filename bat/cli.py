@@ -218,7 +218,7 @@ def _run(arguments: list[str] | None) -> None:
         with disk_errors():
             # only here: a stage's libraries are heavy
             function = getattr(importlib.import_module(f"bat.{STAGES[stage]}"), stage.replace("-", "_"))
-            values = _values(stage, options, typing.get_type_hints(function))
+            values = _values(stage, options, typing.get_type_hints(function, include_extras=True))
             with stoppable():
                 function(journal, **values)
         journal.finish()
