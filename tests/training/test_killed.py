@@ -1,14 +1,12 @@
 """Training that is killed at any moment, as a real process, goes on and ends with the same bytes."""
 
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from processes import ended, says, start, wait_until
 from stages import COMPUTE, NATURAL, PGD_AT, RECIPE, SCORES, SUBSETS, TRAIN, call, command, digits, scores, training
 
 torch.set_num_threads(1)
@@ -33,18 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(stage: str, folder: Path, *more: str, **flags: Any) -> "subprocess.Popen[bytes]":
-    arguments = [sys.executable, "-m", "bat", *command(stage, folder, **flags), *more]
-    return subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
-
-
-def wait_for(process: "subprocess.Popen[bytes]", log: Path, text: str) -> None:
-    """Wait until a line of the log has the text."""
-    while text not in (log.read_text() if log.exists() else ""):
-        assert process.poll() is None, "ended too soon for this test"
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("name", PLANS)
 def test_a_killed_run_ends_with_the_same_weights_and_tables(name: str, folder: Path) -> None:
     plan, moments, log = PLANS[name], random.Random(name), folder / f"{name}.log"
@@ -57,21 +43,21 @@ def test_a_killed_run_ends_with_the_same_weights_and_tables(name: str, folder: P
     flags = training(spec=plan) | {"log": log.name}
 
     # killed without a word: what the interval has kept is there
-    process = start("train", folder, "--checkpoint-minutes=0", **flags)
-    wait_for(process, log, f"of {EPOCHS} epochs")
+    process = start(*command("train", folder, **flags), "--checkpoint-minutes=0")
+    wait_until(process, lambda: says(log, f"of {EPOCHS} epochs"))
     time.sleep(moments.uniform(0, 0.1))
     process.kill()
-    assert process.wait() == -9
+    assert ended(process)[0] == -9
     assert checkpoint.exists()
 
     # asked to stop, long before the interval is over
     log.unlink()
-    process = start("train", folder, **flags)
-    wait_for(process, log, "goes on after epoch")
-    wait_for(process, log, " epochs\n")
+    process = start(*command("train", folder, **flags))
+    wait_until(process, lambda: says(log, "goes on after epoch"))
+    wait_until(process, lambda: says(log, " epochs\n"))
     before = checkpoint.read_bytes()
     process.terminate()
-    assert process.wait() == 143
+    assert ended(process) == (143, "")
     assert checkpoint.read_bytes() != before
     assert not any((folder / file).exists() for file in FILES)
 
@@ -86,21 +72,17 @@ def test_a_killed_shard_goes_on_at_its_last_model(folder: Path) -> None:
     call("subsets", folder, spec=plan, data="data.safetensors", shard="whole.parquet")
     parts = folder / "killed.parquet.parts"
     flags = {"spec": plan, "data": "data.safetensors", "shard": "killed.parquet"}
-    process = start("subsets", folder, **flags)
-    while len(list(parts.glob("*.safetensors"))) < 5:
-        assert process.poll() is None, "ended too soon for this test"
-        time.sleep(0.005)
+    process = start(*command("subsets", folder, **flags))
+    wait_until(process, lambda: len(list(parts.glob("*.safetensors"))) >= 5)
     process.kill()
-    process.wait()
+    ended(process)
     kept = {path: path.stat().st_mtime_ns for path in parts.glob("[0-9]*.safetensors")}
     assert 5 <= len(kept) < 40
     # it goes on: the models that are there are read, not trained
-    process = start("subsets", folder, **flags)
-    while len(list(parts.glob("[0-9]*.safetensors"))) == len(kept):
-        assert process.poll() is None, "ended too soon for this test"
-        time.sleep(0.005)
+    process = start(*command("subsets", folder, **flags))
+    wait_until(process, lambda: len(list(parts.glob("[0-9]*.safetensors"))) > len(kept))
     process.kill()
-    process.wait()
+    ended(process)
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in kept.items())
     call("subsets", folder, **flags)
     assert (folder / "killed.parquet").read_bytes() == (folder / "whole.parquet").read_bytes()
