@@ -34,13 +34,13 @@ STAGES: dict[str, tuple[dict[str, Any], list[str], str, str]] = {
         "out/l.safetensors.checkpoint",
     ),
     "subsets": (
-        {"spec": SUBSETS | {"first_model": 0, "recipe": RECIPE | {"epochs": 4}}, **INPUTS, "out": "out/s.parquet"},
+        {"spec": SUBSETS | {"first_model": 0, "recipe": RECIPE | {"epochs": 4}}, **INPUTS, "shard": "out/s.parquet"},
         [],
         "out/s.parquet.parts/1.safetensors",
         "out/s.parquet.parts",
     ),
     "evaluate": (
-        evaluation(spec=EVALUATE | {"batch_size": 100}, out="out/e.parquet", flags="out/f.parquet"),
+        evaluation(spec=EVALUATE | {"batch_size": 100}, attacked="out/e.parquet", flags="out/f.parquet"),
         [],
         "out/e.parquet.parts/best/0003.safetensors",
         "out/e.parquet.parts",
@@ -57,7 +57,7 @@ STAGES: dict[str, tuple[dict[str, Any], list[str], str, str]] = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("signals")
-    main(command("data", folder, **digits() | {"out": "data.safetensors"}))
+    main(command("data", folder, **digits() | {"data": "data.safetensors"}))
     short = {"spec": TRAIN | {"method": NATURAL, "recipe": RECIPE | {"epochs": 4}}, "records": "r.parquet"}
     main(command("train", folder, **short, **INPUTS, best="best.safetensors", last="last.safetensors"))
     test = read_data(folder / "data.safetensors").test
