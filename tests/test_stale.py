@@ -4,7 +4,6 @@ Everything else leads to new work, told in the log, or to one line that names th
 """
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,74 +12,35 @@ import pandas as pd
 import pytest
 import stages
 import torch
-from stages import (
-    BAT,
-    EVALUATE,
-    MODEL,
-    NATURAL,
-    RECIPE,
-    SCORES,
-    SUBSETS,
-    SUMMARY,
-    THREAT,
-    TRAIN,
-    call,
-    digits,
-    evaluation,
-    fails,
-    grouped,
-    scores,
-    summary,
-    training,
+from chain import (
+    FEW,
+    GALLERY,
+    HARMFUL,
+    NULL_PAIRS,
+    PAGE,
+    PLAN,
+    SHARD,
+    SHORT,
+    TRAINING_WITHOUT,
+    without_kind,
 )
+from stages import BAT, EVALUATE, NATURAL, SUMMARY, THREAT, call, evaluation, fails, grouped, scores, summary, training
 
-import bat.io.files
+import bat
 from bat.cli import main
 from bat.data.saved import read_data
 from bat.io.files import provenance
-from bat.io.tables import read_table_with_facts, write_table
+from bat.io.tables import read_table_with_facts
 from bat.io.tensors import read_tensors, write_tensors
-from bat.training.checkpoints import Checkpoint
 
 torch.set_num_threads(1)
 
-SHORT = RECIPE | {"epochs": 2}
-FEW = SUBSETS | {"first_model": 0, "models": 4, "recipe": SHORT}
-PLAN = TRAIN | {"recipe": SHORT, "method": BAT | {"score": "robust_memorization"}}
-WITHOUT = {"what": "harmful", "fraction": None, "random": False}
-NULL = {"threshold": SCORES["threshold"], "false_discovery_rate": 0.2, "shuffles": 1, "seed": 0}
-HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet"}
 OTHER = "of another spec, or from other inputs"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    for name, seed in (("data", 0), ("other_data", 1)):
-        call(
-            "data", folder, **digits(split_seed=seed) | {"out": f"{name}.safetensors", "files": f"{name}-files.parquet"}
-        )
-    (folder / "data-files.parquet").rename(folder / "files.parquet")
-    call("subsets", folder, spec=FEW, data="data.safetensors", shard="shard.parquet")
-    call("scores", folder, **scores("shard.parquet"))
-    table, facts = read_table_with_facts(folder / "memorization.parquet", "memorization")
-    about = provenance("robust_memorization", **without_kind(facts))
-    write_table(folder / "robust_memorization.parquet", "robust_memorization", table, about)
-    call("train", folder, **training(spec=PLAN), robust_memorization="robust_memorization.parquet")
-    call("groups", folder, **grouped())
-    call("harmful", folder, **HARMFUL, records=["records.parquet"], out="harmful.parquet")
-    call("evaluate", folder, **evaluation())
-    call("summary", folder, **summary("attacked.parquet"))
-    return folder
 
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
     return shutil.copytree(made, tmp_path / "copy")
-
-
-def without_kind(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in facts.items() if key not in ("kind", "version")}
 
 
 def rewrite(folder: Path, stem: str, to: str | None = None, change: Any = None, **facts: Any) -> None:
@@ -99,21 +59,6 @@ STEMS = {
 }
 
 
-@pytest.fixture
-def unfinished(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Let stages keep what they remove when they are done, as if they had been killed just before."""
-    rmtree = shutil.rmtree
-
-    def unless_parts(folder: Path, ignore_errors: bool = False) -> None:
-        if not str(folder).endswith(".parts"):
-            rmtree(folder, ignore_errors)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", unless_parts)
-        patched.setattr(Checkpoint, "remove", lambda self: None)
-        yield patched
-
-
 # -- parts of subset models
 
 SUBSETS_CHANGED = {
@@ -125,22 +70,22 @@ SUBSETS_CHANGED = {
 
 
 def shard(**changed: Any) -> dict[str, Any]:
-    return {"spec": FEW, "data": "data.safetensors", "out": "kept.parquet", "log": "log"} | changed
+    return SHARD | {"shard": "kept.parquet", "log": "log"} | changed
 
 
 @pytest.mark.parametrize("name", SUBSETS_CHANGED)
-def test_parts_of_other_subset_models_are_made_anew(name: str, folder: Path, unfinished: pytest.MonkeyPatch) -> None:
+def test_parts_of_other_subset_models_are_made_anew(name: str, folder: Path, unfinished: Any) -> None:
     call("subsets", folder, **shard())
     call("subsets", folder, **shard())
     assert OTHER not in (folder / "log").read_text()
     changed = shard(**SUBSETS_CHANGED[name])
     call("subsets", folder, **changed)
     assert (folder / "log").read_text().count(f"{OTHER}: made anew") == 4
-    call("subsets", folder, **changed | {"out": "fresh.parquet"})
+    call("subsets", folder, **changed | {"shard": "fresh.parquet"})
     assert (folder / "kept.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
 
 
-def test_each_part_is_of_its_own_model(folder: Path, unfinished: pytest.MonkeyPatch) -> None:
+def test_each_part_is_of_its_own_model(folder: Path, unfinished: Any) -> None:
     call("subsets", folder, **shard())
     parts = folder / "kept.parquet.parts"
     shutil.copy(parts / "1.safetensors", parts / "2.safetensors")
@@ -151,7 +96,7 @@ def test_each_part_is_of_its_own_model(folder: Path, unfinished: pytest.MonkeyPa
 # -- parts of an evaluation
 
 
-def test_parts_of_an_evaluation_by_another_spec_are_made_anew(folder: Path, unfinished: pytest.MonkeyPatch) -> None:
+def test_parts_of_an_evaluation_by_another_spec_are_made_anew(folder: Path, unfinished: Any) -> None:
     call("evaluate", folder, **evaluation(log="log"))
     call("evaluate", folder, **evaluation(log="log"))
     assert OTHER not in (folder / "log").read_text()
@@ -162,7 +107,7 @@ def test_parts_of_an_evaluation_by_another_spec_are_made_anew(folder: Path, unfi
         assert (folder / "attacked.parquet").read_bytes() == (folder / "fresh.parquet").read_bytes()
 
 
-def test_parts_of_an_evaluation_of_other_weights_are_made_anew(folder: Path, unfinished: pytest.MonkeyPatch) -> None:
+def test_parts_of_an_evaluation_of_other_weights_are_made_anew(folder: Path, unfinished: Any) -> None:
     call("evaluate", folder, **evaluation())
     for name in ("best", "last"):
         weights, facts = read_tensors(folder / f"{name}.safetensors", "model")
@@ -226,38 +171,26 @@ CHECKPOINT_CHANGED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", CHECKPOINT_CHANGED)
-def test_a_checkpoint_of_another_run_is_not_taken_up(name: str, folder: Path, unfinished: pytest.MonkeyPatch) -> None:
-    plan, changed = PLAN | {"without": WITHOUT}, CHECKPOINT_CHANGED[name]
-    tables = {f"{kind}memorization": f"{kind}memorization.parquet" for kind in ("", "robust_")}
-    flags = training(**tables, harmful="harmful.parquet", log="log") | {"checkpoint_minutes": 0}
-    arguments = {key: value for key, value in flags.items() if key not in ("spec", "checkpoint_minutes")}
-    unfinished.setattr(Checkpoint, "keep", keep_at_once)
-    call("train", folder, **arguments, spec=plan)
-    call("train", folder, **arguments, spec=plan)
+def test_a_checkpoint_of_another_run_is_not_taken_up(name: str, folder: Path, unfinished: Any) -> None:
+    flags, changed = TRAINING_WITHOUT | {"log": "log"}, CHECKPOINT_CHANGED[name]
+    call("train", folder, **flags)
+    call("train", folder, **flags)
     assert "goes on after epoch" in (folder / "log").read_text()
     if isinstance(changed, dict):
-        plan = plan | changed
+        flags["spec"] = flags["spec"] | changed
     else:
         rewrite(folder, changed[0], change=changed[1])
-    call("train", folder, **arguments, spec=plan)
+    call("train", folder, **flags)
     log = (folder / "log").read_text()
     assert f"{OTHER}: training starts anew" in log
     assert "goes on after epoch" not in log
     written = [(folder / name).read_bytes() for name in ("best.safetensors", "records.parquet")]
     (folder / "last.safetensors.checkpoint").unlink()
-    call("train", folder, **arguments, spec=plan)
+    call("train", folder, **flags)
     assert [(folder / name).read_bytes() for name in ("best.safetensors", "records.parquet")] == written
 
 
-_keep = Checkpoint.keep
-
-
-def keep_at_once(self: Checkpoint, progress: Any, minutes: float) -> None:
-    _keep(self, progress, 0)
-
-
-def test_a_checkpoint_of_other_data_is_not_taken_up(folder: Path, unfinished: pytest.MonkeyPatch) -> None:
-    unfinished.setattr(Checkpoint, "keep", keep_at_once)
+def test_a_checkpoint_of_other_data_is_not_taken_up(folder: Path, unfinished: Any) -> None:
     flags = training(spec=PLAN | {"method": BAT}, log="log")
     call("train", folder, **flags)
     # other pixels alone: the same samples with the same scores
@@ -272,89 +205,34 @@ def test_a_checkpoint_of_other_data_is_not_taken_up(folder: Path, unfinished: py
 # -- files that a stage reads
 
 DATA = {"data": "another digest"}
-RESULTS = {"experiment": "trial", "data": "digits", "model": MODEL, "recipe": SHORT, "methods": ["bat"]}
-RESULTS |= {"weighted": ["bat"], "baseline": None, "retrained": None, "margin": 0.01}
-
+DRAWN = {
+    name: f"{name}.parquet" for name in ("memorization", "train_influence", "test_groups", "summary", "comparisons")
+}
+FIGURES: dict[str, Any] = {
+    "data": "data.safetensors",
+    **DRAWN,
+    **{name: f"{name}.parquet" for name in ("harmful", "per_sample", "runs")},
+    "histories": ["history.parquet"],
+    "samples": ["training_samples.parquet", "training_samples_2.parquet"],
+    "out": ["curves.svg"],
+}
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     f"{stage} by {table}": (stage, flags, table)
     for stage, flags, tables in [
         ("train", training(), ("memorization",)),
         ("groups", grouped(), ("memorization", "validation_groups", "test_groups", "records")),
-        (
-            "train",
-            training(spec=PLAN | {"without": WITHOUT})
-            | {"harmful": "harmful.parquet", "robust_memorization": "robust_memorization.parquet"},
-            ("harmful", "robust_memorization"),
-        ),
+        ("train", TRAINING_WITHOUT, ("harmful", "robust_memorization")),
         ("scores", scores("shard.parquet"), ("shard",)),
-        (
-            "null-pairs",
-            {
-                "spec": NULL,
-                "data": "data.safetensors",
-                "memorization": "memorization.parquet",
-                "shards": ["shard.parquet"],
-                "out": "x.parquet",
-            },
-            ("memorization", "shard"),
-        ),
+        ("null-pairs", NULL_PAIRS, ("memorization", "shard")),
         ("summary", summary("attacked.parquet"), ("flags", "test_groups", "files", "history")),
         ("summary", summary("attacked.parquet", "attacked_2.parquet"), ("attacked_2",)),
-        (
-            "harmful",
-            HARMFUL | {"records": ["records.parquet", "records_2.parquet"], "out": "x.parquet"},
-            ("memorization", "records_2"),
-        ),
-        (
-            "figure gallery",
-            {
-                "data": "data.safetensors",
-                "memorization": "memorization.parquet",
-                "train_influence": "train_influence.parquet",
-                "out": ["x.svg"],
-            },
-            ("memorization", "train_influence"),
-        ),
-        (
-            "figure harmful",
-            {"data": "data.safetensors", "harmful": "harmful.parquet", "out": ["x.svg"]},
-            ("harmful",),
-        ),
-        (
-            "figure curves",
-            {"histories": ["history.parquet"], "test_groups": "test_groups.parquet", "out": ["x.svg"]},
-            ("test_groups", "history"),
-        ),
-        (
-            "figure weights",
-            {"samples": ["training_samples.parquet", "training_samples_2.parquet"], "out": ["x.svg"]},
-            ("training_samples_2",),
-        ),
-        (
-            "figure finding_a",
-            {"summary": "summary.parquet", "histories": ["history.parquet"], "out": ["x.svg"]},
-            ("history", "summary"),
-        ),
-        (
-            "figure finding_b",
-            {"comparisons": "comparisons.parquet", "harmful": "harmful.parquet", "out": ["x.svg"]},
-            ("comparisons", "harmful"),
-        ),
+        ("harmful", HARMFUL | {"records": ["records.parquet", "records_2.parquet"]}, ("memorization", "records_2")),
+        ("figures", FIGURES, (*DRAWN, "harmful", "per_sample", "runs", "history", "training_samples_2")),
         (
             "results",
-            {
-                "spec": RESULTS,
-                **{name: f"{name}.parquet" for name in ("summary", "comparisons", "memorization", "test_groups")},
-                "flags": "all_flags.parquet",
-                "histories": ["history.parquet"],
-                "harmful": "harmful.parquet",
-                "benchmarks": "benchmarks",
-                "markdown": "x.md",
-                "latex": "x.tex",
-                "out": "y.md",
-            },
-            ("summary", "comparisons", "all_flags", "memorization", "test_groups", "history", "harmful"),
+            PAGE,
+            ("summary", "comparisons", "runs", "all_flags", "memorization", "test_groups", "history", "harmful"),
         ),
     ]
     for table in tables
@@ -377,16 +255,13 @@ def test_score_tables_of_two_specs_are_refused(table: str, folder: Path, capsys:
     rewrite(folder, table, spec=read_table_with_facts(folder / f"{table}.parquet", table)[1]["spec"] | {"threshold": 0})
     line = fails(capsys, "groups", folder, **grouped())
     assert "are not of one run of their stage" in line
-    gallery = {"data": "data.safetensors", "memorization": "memorization.parquet", "out": ["x.svg"]}
     if table == "memorization":
-        line = fails(capsys, "figure gallery", folder, **gallery, train_influence="train_influence.parquet")
-        assert "are not of one run of their stage" in line
+        assert "are not of one run of their stage" in fails(capsys, "figures", folder, **GALLERY)
 
 
 def test_scores_of_other_subset_models_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call("subsets", folder, spec=FEW | {"seed": 1}, data="data.safetensors", shard="shard.parquet")
-    flags = {"data": "data.safetensors", "memorization": "memorization.parquet", "shards": ["shard.parquet"]}
-    line = fails(capsys, "null-pairs", folder, spec=NULL, **flags, out="x.parquet")
+    call("subsets", folder, **SHARD | {"spec": FEW | {"seed": 1}})
+    line = fails(capsys, "null-pairs", folder, **NULL_PAIRS)
     assert "memorization.parquet: of other subset models than" in line
 
 
@@ -401,7 +276,7 @@ def test_evaluations_of_two_specs_are_refused_and_flags_of_another(
 
 
 def test_records_of_two_trainings_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = HARMFUL | {"records": ["records.parquet", "other.parquet"], "out": "x.parquet"}
+    files = HARMFUL | {"records": ["records.parquet", "other.parquet"]}
     rewrite(folder, "records", "other", spec=PLAN | {"early_stop": 1})
     assert "trained by different specs" in fails(capsys, "harmful", folder, **files)
     # another seed is what the table is the mean over

@@ -10,11 +10,14 @@ from matplotlib.figure import Figure
 from bat.data.dataset import DataSet
 from bat.data.saved import read_data
 from bat.errors import BatError
-from bat.io.tables import check_one_data_set, read_table_with_facts
+from bat.io.tables import check_one_data_set, check_one_run, read_table_with_facts
 from bat.report import figures
 
 _MOST = 8
 """Methods that are drawn over one another."""
+
+_OF_ONE_RUN = (("memorization", "train_influence", "test_groups"), ("summary", "comparisons", "runs"))
+"""Kinds of tables that one stage writes in one run."""
 
 
 class Given:
@@ -26,6 +29,9 @@ class Given:
         self._data: DataSet | None = None
         data = (self._files["data"][0], self.data().digest()) if "data" in files else None
         check_one_data_set(*(path for kind in files if kind != "data" for path in self._files[kind]), data=data)
+        for together in _OF_ONE_RUN:
+            if paths := [path for kind in together for path in self._files.get(kind, [])]:
+                check_one_run(*paths)
 
     def data(self) -> DataSet:
         """Return the data set, its pixels mapped into memory."""

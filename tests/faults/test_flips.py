@@ -10,95 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from stages import (
-    EVALUATE,
-    RECIPE,
-    RESULTS,
-    SCORES,
-    SUBSETS,
-    TRAIN,
-    call,
-    digits,
-    evaluation,
-    fails,
-    grouped,
-    scores,
-    summary,
-)
-from stages import training as training_flags
-
-from bat.io.files import provenance
-from bat.io.tables import read_table_with_facts, write_table
-from bat.training.checkpoints import Checkpoint
+from chain import EVALUATION, GALLERY, HARMFUL, NULL_PAIRS, PAGE, SHARD, VERIFY
+from chain import TRAINING_WITHOUT as TRAINING
+from stages import call, fails, grouped, scores, summary
 
 torch.set_num_threads(1)
 
 FLIPS = 40
-RM = "robust_memorization.parquet"
-SHORT = RECIPE | {"epochs": 2}
-WITHOUT = {"what": "harmful", "fraction": None, "random": False}
-PLAN = TRAIN | {"recipe": SHORT, "without": WITHOUT, "method": TRAIN["method"] | {"score": "robust_memorization"}}
-SHARD = {"spec": SUBSETS | {"first_model": 0, "recipe": SHORT}, "data": "data.safetensors", "shard": "shard.parquet"}
-NULL = {"threshold": SCORES["threshold"], "false_discovery_rate": 0.2, "shuffles": 1, "seed": 0}
-TRAINING = training_flags(spec=PLAN) | {
-    "harmful": "harmful.parquet",
-    "robust_memorization": "robust_memorization.parquet",
-}
-EVALUATION = evaluation(spec=EVALUATE, images="images.safetensors")
-NULL_PAIRS = {
-    "spec": NULL,
-    "data": "data.safetensors",
-    "memorization": "memorization.parquet",
-    "shards": ["shard.parquet"],
-    "null_pairs": "null_pairs.parquet",
-}
-PAGE: dict[str, Any] = {
-    "spec": RESULTS,
-    **{
-        name: f"{name}.parquet"
-        for name in ("summary", "comparisons", "runs", "memorization", "test_groups", "null_pairs")
-    },
-    "flags": "all_flags.parquet",
-    "histories": ["history.parquet"],
-    "harmful": "harmful.parquet",
-    "benchmarks": "benchmarks",
-    "markdown": "summary.md",
-    "latex": "summary.tex",
-    "page": "results.md",
-}
-VERIFY = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"attacked": "attacked.parquet"}
-HARMFUL = {"spec": {"threshold": 0.5}, "memorization": "memorization.parquet", "records": ["records.parquet"]}
-HARMFUL |= {"harmful": "harmful.parquet"}
-GALLERY = {
-    "data": "data.safetensors",
-    "memorization": "memorization.parquet",
-    "train_influence": "train_influence.parquet",
-    "out": ["gallery.svg"],
-}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    call("data", folder, **digits(), data="data.safetensors")
-    call("subsets", folder, **SHARD)
-    call("scores", folder, **scores("shard.parquet"))
-    call("null-pairs", folder, **NULL_PAIRS)
-    table, facts = read_table_with_facts(folder / "memorization.parquet", "memorization")
-    about = {key: value for key, value in facts.items() if key not in ("kind", "version")}
-    write_table(
-        folder / "robust_memorization.parquet",
-        "robust_memorization",
-        table,
-        provenance("robust_memorization", **about),
-    )
-    call("train", folder, **training_flags(spec=PLAN | {"without": None}), robust_memorization=RM)
-    call("harmful", folder, **HARMFUL)
-    call("train", folder, **TRAINING)
-    call("groups", folder, **grouped())
-    call("evaluate", folder, **EVALUATION)
-    call("summary", folder, **summary("attacked.parquet"))
-    return folder
 
 
 READ = [
@@ -114,7 +32,7 @@ READ = [
         for name in ("memorization", "test_groups", "validation_groups", "records")
     ],
     ("harmful.parquet", "train", TRAINING),
-    (RM, "train", TRAINING),
+    ("robust_memorization.parquet", "train", TRAINING),
     ("test_groups.parquet", "summary", summary("attacked.parquet")),
     ("best.safetensors", "evaluate", EVALUATION),
     ("last.safetensors", "evaluate", EVALUATION),
@@ -145,20 +63,6 @@ def test_no_flipped_bit_is_used(
         flipped[byte] ^= 1 << places.randrange(8)
         (folder / name).write_bytes(flipped)
         assert name in fails(capsys, stage, folder, **flags)
-
-
-@pytest.fixture
-def unfinished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let stages keep what they remove when they are done, as if they had been killed just before."""
-    rmtree, keep = shutil.rmtree, Checkpoint.keep
-
-    def unless_parts(folder: Path, ignore_errors: bool = False) -> None:
-        if not str(folder).endswith(".parts"):
-            rmtree(folder, ignore_errors)
-
-    monkeypatch.setattr(shutil, "rmtree", unless_parts)
-    monkeypatch.setattr(Checkpoint, "remove", lambda self: None)
-    monkeypatch.setattr(Checkpoint, "keep", lambda self, progress, minutes: keep(self, progress, 0))
 
 
 KEPT = [

@@ -1,0 +1,37 @@
+"""Fixtures of several folders: an experiment through each stage, and stages that end as if they had been killed."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chain import make
+
+from bat.training.checkpoints import Checkpoint
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of each stage, which no test may change."""
+    folder = tmp_path_factory.mktemp("made")
+    make(folder)
+    return folder
+
+
+@pytest.fixture
+def unfinished(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Let stages keep what they remove when they are done, as if they had been killed just before.
+
+    Checkpoints are written after each epoch.
+    """
+    rmtree, keep = shutil.rmtree, Checkpoint.keep
+
+    def unless_parts(folder: Path, ignore_errors: bool = False) -> None:
+        if not str(folder).endswith(".parts"):
+            rmtree(folder, ignore_errors)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", unless_parts)
+        patched.setattr(Checkpoint, "remove", lambda self: None)
+        patched.setattr(Checkpoint, "keep", lambda self, progress, minutes: keep(self, progress, 0))
+        yield patched
