@@ -36,13 +36,17 @@ def checked(stage: str, options: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         BatError: a number is out of its range; an output is also an input or another output, is a folder, has the
-            ending of another format, or cannot be written.
+            ending of another format, or cannot be written; or a name is no UTF-8 text.
     """
     _check_numbers(options)
     options = {name: _expanded(name, value) if name not in _NO_PATHS else value for name, value in options.items()}
     outputs = list(_named(options, (*_OUTPUTS.get(stage, ()), "log")))
     paths = [name for name, value in options.items() if name not in _NO_PATHS and isinstance(value, str | list)]
     inputs = list(_named(options, [name for name in paths if name not in (*_OUTPUTS.get(stage, ()), "log")]))
+    for flag, path in inputs:
+        # npz files, which Python itself opens, may have any name
+        if (stage, flag) != ("attack", "data"):
+            _check_text(flag, path, path)
     taken = {Path(path).resolve(): flag for flag, path in inputs}
     for flag, path in outputs:
         _check_output(stage, flag, path)
@@ -85,6 +89,17 @@ def _named(options: dict[str, Any], names: Any) -> Iterator[tuple[str, str]]:
                 yield name.replace("_", "-"), path
 
 
+def _check_text(flag: str, path: str, name: str) -> None:
+    """Refuse a name that the libraries of Parquet and safetensors cannot be told: as of bytes that are not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise BatError(
+            f"--{flag} {path}: the name of the file or of its folder is no text in UTF-8: rename it, or set a locale "
+            "of UTF-8, as LC_ALL=C.UTF-8"
+        ) from error
+
+
 def _endings(stage: str, flag: str) -> tuple[str, ...]:
     """Return the endings that an output may have: its format's."""
     if flag in ("images", "best", "last") or (stage, flag) == ("data", "out"):
@@ -106,6 +121,8 @@ def _check_output(stage: str, flag: str, path: str) -> None:
     try:
         if where.is_dir():
             raise BatError(f"--{flag} {path}: is a folder: give the name of a file")
+        if flag != "log":
+            _check_text(flag, path, str(where.absolute()))
         endings = _endings(stage, flag)
         if flag != "log" and where.suffix.lower() not in endings:
             raise BatError(f"--{flag} {path}: give a name that ends in {' or '.join(endings)}, as its format is")
