@@ -21,7 +21,7 @@ from bat import __version__
 from bat.errors import BatError, is_out_of_memory, one_line, stoppable
 from bat.io.files import disk_errors
 from bat.io.given import located
-from bat.io.outputs import ENDINGS, check_output
+from bat.io.outputs import ENDINGS, check_output, check_text
 
 STAGES = {
     "download": "data.stage",
@@ -245,7 +245,8 @@ def _checked(stage: str, options: dict[str, Any], log: str | None, threads: int)
     """Return the options with files as paths, ``~`` resolved.
 
     Raises:
-        BatError: threads are out of their range; an output is also an input or another output, or cannot be written.
+        BatError: threads are out of their range; a name is no text; an output is also an input or another output, or
+            cannot be written.
     """
     most = max(256, os.cpu_count() or 1)
     if not 1 <= threads <= most:
@@ -256,7 +257,12 @@ def _checked(stage: str, options: dict[str, Any], log: str | None, threads: int)
         if given is not None:
             name = flag.name.replace("_", "-")
             options[flag.name] = [_path(name, each) for each in given] if flag.many else _path(name, given)
-    taken = {path.resolve(): name for flag in flags if flag.kind == "file" for name, path in _named(flag, options)}
+    read = [each for flag in flags if flag.kind == "file" for each in _named(flag, options)]
+    for name, path in read:
+        # npz files, which Python itself opens, may have any name
+        if (stage, name) != ("attack", "data"):
+            check_text(name, path, str(path))
+    taken = {path.resolve(): name for name, path in read}
     written = [(ENDINGS[flag.kind], *each) for flag in flags if flag.kind in ENDINGS for each in _named(flag, options)]
     for endings, name, path in [*written, *([(None, "log", _path("log", log))] if log else [])]:
         check_output(name, path, endings)

@@ -86,8 +86,7 @@ def attack(
         no_gradient = check_outputs(network, part, batch_size, model)
         if no_gradient:
             journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")
-        name = model.encode(errors="backslashreplace").decode()  # a name of a file may be no text
-        about = {"spec": spec, "model": name, "weights": weights_digest(network, model), "data": _digest(part)}
+        about = {"spec": spec, "model": model, "weights": weights_digest(network, model), "data": _digest(part)}
         before = probe(network, part, batch_size)
         said = {"clean": before.logits} | _said(network, part, plan)
         if folder.exists() and (is_random(before.random) or not _is_same(folder / _SAID, said)):
@@ -99,7 +98,7 @@ def attack(
         if here in sys.path:
             sys.path.remove(here)
     about["logits"] = hashlib.sha256(before.logits.cpu().numpy().tobytes()).hexdigest()
-    this = {"method": name, "seed": None, "checkpoint": None}
+    this = {"method": model, "seed": None, "checkpoint": None}
     if images:
         write_tensors(images, {"x_adv": strongest}, provenance("images", **about))
     write_table(flags, "flags", flagged.assign(**this), provenance("flags", **about))

@@ -28,15 +28,29 @@ ENDINGS = {
 """The endings that a file of each format may have."""
 
 
+def check_text(flag: str, path: Path, name: str) -> None:
+    """Refuse a name that the libraries of Parquet and safetensors cannot be told: as of bytes that are not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise BatError(
+            f"--{flag} {path}: the name of the file or of its folder is no text in UTF-8: rename it, or set a locale "
+            "of UTF-8, as LC_ALL=C.UTF-8"
+        ) from error
+
+
 def check_output(flag: str, path: Path, endings: tuple[str, ...] | None = None) -> None:
     """Check that a file of one of these formats can be written; None for a log, which has any.
 
     Raises:
-        BatError: it is a folder, has the ending of another format, or its folder cannot be written.
+        BatError: it is a folder, has the ending of another format or a name that is no text, or its folder cannot be
+            written.
     """
     try:
         if path.is_dir():
             raise BatError(f"--{flag} {path}: is a folder: give the name of a file")
+        if endings:
+            check_text(flag, path, str(path.absolute()))
         if endings and path.suffix.lower() not in endings:
             raise BatError(f"--{flag} {path}: give a name that ends in {' or '.join(endings)}, as its format is")
         folder = path.absolute().parent
