@@ -393,6 +393,7 @@ def test_a_table_of_accuracies_as_a_whole() -> None:
         | 007      | all (30)       | 60.0 [40.0, 60.0] | 61.0 [40.0, 60.0] | 62.0 [40.0, 60.0] |
         """
     )
+    assert accuracy_table(table, ["007"], form=MARKDOWN).splitlines()[2].startswith("| 007      |")
 
 
 def test_a_table_of_differences_as_a_whole() -> None:
