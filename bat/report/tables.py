@@ -23,7 +23,7 @@ def accuracy_table(summary: pd.DataFrame, runs: Sequence[str], *, form: str) -> 
     for run in runs:
         for group, cells in last[last["method"] == run].groupby("group", sort=False):
             by_metric = cells.set_index("metric")[["accuracy", "ci_low", "ci_high"]]
-            found = [by_metric.loc[metric].to_numpy(dtype=float) for metric in METRICS]
+            found = [by_metric.loc[metric].to_numpy() for metric in METRICS]
             percent = [f"{mean:z.1f} [{low:z.1f}, {high:z.1f}]" for mean, low, high in (100 * cell for cell in found)]
             rows.append([run, f"{group} ({cells['samples'].iloc[0]})", *percent])
     headers = ["method", "test samples", "clean", "PGD", last["tier"].iloc[0]]
@@ -53,7 +53,7 @@ def difference_table(comparisons: pd.DataFrame, question: str, checkpoint: str) 
                 row.append(points(cell["difference"], cell["ci_low"], cell["ci_high"]) + star)
         rows.append(row)
     headers = ["compared", *(f"{group}, {metric}" for group, metric in columns)]
-    return tabulate(rows, headers, tablefmt=MARKDOWN, disable_numparse=True)
+    return tabulate(rows, headers, tablefmt=MARKDOWN)
 
 
 def training_table(histories: pd.DataFrame) -> str:
