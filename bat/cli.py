@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from bat import __version__
-from bat.errors import BatError, is_out_of_memory, one_line, stoppable
+from bat.errors import BatError, in_words, is_out_of_memory, one_line, stoppable
 from bat.io.files import disk_errors
 from bat.io.given import located
 from bat.io.outputs import ENDINGS, check_output, check_text
@@ -229,7 +229,7 @@ def _run(arguments: list[str] | None) -> None:
         if is_out_of_memory(error):
             key = _MEMORY.get(stage)
             line = (
-                "out of memory: " + (f"lower {key}, or " if key else "") + f"give the job more ({one_line(error, 200)})"
+                "out of memory: " + (f"lower {key}, or " if key else "") + f"give the job more ({in_words(error, 200)})"
             )
             journal.failure(line)
             sys.exit(_complain(stage, line) if log else 2)

@@ -55,8 +55,19 @@ def one_line(text: object, longest: int = 2000) -> str:
     return plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
 
 
+def in_words(error: BaseException, longest: int = 400) -> str:
+    """Return an exception in one line: its kind, and its text where it has one."""
+    try:
+        text = one_line(error, longest)
+    except Exception:  # of a user's own __str__
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether the memory of this machine or of its GPU did not suffice."""
     # torch tells of the host's memory by a bare RuntimeError, of the GPU's by a subclass of it
-    told = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(t in str(error) for t in told))
+    words = ("out of memory", "not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in in_words(error, 100_000) for text in words)
+    )

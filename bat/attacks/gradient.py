@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bat.errors import BatError, is_out_of_memory, one_line
+from bat.errors import BatError, Stopped, in_words, is_out_of_memory
 
 InnerLoss = Callable[[Tensor, Tensor], Tensor]
 """(logits (n, classes), target (n, ...)) -> loss of each sample (n,), which an attack maximises."""
@@ -86,8 +86,10 @@ _HUGE = 1e15
 def _gradient(value: Tensor, x_adv: Tensor) -> Tensor:
     try:
         (gradient,) = torch.autograd.grad(value.sum(), x_adv, allow_unused=True, materialize_grads=True)
-    except Exception as error:
+    except (KeyboardInterrupt, Stopped):
+        raise
+    except BaseException as error:  # a user's own backward pass may raise anything
         if is_out_of_memory(error):
             raise
-        raise BatError(f"the model has no gradient in its images ({one_line(error)})") from error
+        raise BatError(f"the model has no gradient in its images ({in_words(error)})") from error
     return gradient

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bat.attacks.gradient import ascent, cross_entropy
 from bat.config import Model, parse
 from bat.data.dataset import Part
-from bat.errors import BatError, Stopped, is_out_of_memory, one_line
+from bat.errors import BatError, Stopped, in_words, is_out_of_memory, one_line
 from bat.models import build, mode
 
 _NEEDED = "give a model from float32 images (n, c, h, w) in [0, 1], for any n, to logits (n, classes)"
@@ -48,6 +48,7 @@ class Judged(nn.Module):
         super().__init__()
         self.inner, self.training = inner, inner.training
         self.entry, self.classes, self.differentiable = entry, 0, True
+        self.kind: torch.dtype | None = None
 
     def train(self, mode: bool = True) -> "Judged":
         """Set the mode of the user's model, whose method may be anything."""
@@ -60,7 +61,8 @@ class Judged(nn.Module):
         doing = f"{self.entry}: fails on images {tuple(x.shape)} of {str(x.dtype)[6:]} on {x.device}"
         with users_code(doing, hint=_NEEDED), torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
             output = self.inner((x if self.differentiable else x.detach()).clone())
-        return self._logits(output, x)
+        with users_code(doing, hint=_NEEDED):  # an output of a kind of its own may fail when it is looked at
+            return self._logits(output, x)
 
     def _logits(self, output: Any, x: Tensor) -> Tensor:
         if not isinstance(output, Tensor):
@@ -75,10 +77,10 @@ class Judged(nn.Module):
                 f"({len(x)}, {wanted}): {_NEEDED}"
             )
         logits: Tensor = output.as_subclass(Tensor)
-        if not logits.is_floating_point():
-            return logits.to(x.device, torch.float64)
-        wide = logits.dtype in (torch.float32, torch.float64)
-        return logits.to(x.device, logits.dtype if wide else torch.float32).clone()
+        wide = logits.dtype is torch.float64 or not logits.is_floating_point()
+        # of one type at every call, as attacks put them together
+        self.kind = self.kind or (torch.float64 if wide else torch.float32)
+        return logits.to(x.device, self.kind).clone()
 
 
 @contextmanager
@@ -93,16 +95,8 @@ def users_code(doing: str, hint: str = "") -> Iterator[None]:
             raise
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f", {Path(last.filename).name} line {last.lineno}"
-        message = f"{doing} ({_told(error)}{place})" + (f": {hint}" if hint else "")
+        message = f"{doing} ({in_words(error)}{place})" + (f": {hint}" if hint else "")
         raise BatError(message) from error
-
-
-def _told(error: BaseException) -> str:
-    try:
-        text = one_line(error, 400)
-    except Exception:  # a user's own __str__
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def read_own_model(entry: str, architecture: str | None, part: Part, device: torch.device) -> nn.Module:
