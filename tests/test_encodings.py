@@ -23,8 +23,9 @@ from stages import RESULTS, command
 from bat.cli import main
 from bat.config import SizedModel
 from bat.data.dataset import Part
+from bat.data.saved import write_data
 from bat.io.files import provenance
-from bat.io.tensors import write_data, write_tensors
+from bat.io.tensors import write_tensors
 from bat.models import build
 
 torch.set_num_threads(1)
