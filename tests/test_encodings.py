@@ -23,8 +23,9 @@ from stages import RESULTS, command
 from bat.cli import main
 from bat.config import SizedModel
 from bat.data.dataset import Part
+from bat.data.saved import write_data
 from bat.io.files import provenance
-from bat.io.tensors import write_data, write_tensors
+from bat.io.tensors import write_tensors
 from bat.models import build
 
 torch.set_num_threads(1)
@@ -222,8 +223,8 @@ IMAGES = ["--data", "x.npz", "--norm", "linf", "--eps", "0.1"]
     [
         ("out", ["schema", "--out", f"{OTHER}.yaml"]),
         ("out", ["schema", "--out", f"{OTHER}/x.yaml"]),
-        ("memorization", ["figure", "memorization", "--memorization", f"{OTHER}.parquet", "--out", "x.svg"]),
-        ("out", ["figure", "memorization", "--memorization", "x.parquet", "--out", "x.svg", f"{OTHER}.svg"]),
+        ("memorization", ["figures", "--memorization", f"{OTHER}.parquet", "--out", "x.svg"]),
+        ("out", ["figures", "--memorization", "x.parquet", "--out", "x.svg", f"{OTHER}.svg"]),
         ("model", ["attack", "--model", f"{OTHER}.pt", *IMAGES, "--out", "x.parquet", "--flags", "y.parquet"]),
         ("flags", ["attack", "--model", "x.pt", *IMAGES, "--out", "x.parquet", "--flags", f"{OTHER}.parquet"]),
     ],

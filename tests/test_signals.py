@@ -16,8 +16,8 @@ from processes import ended, says, start, wait_until
 from stages import EVALUATE, MODEL, NATURAL, PGD_AT, RECIPE, SUBSETS, TRAIN, command, digits, evaluation
 
 from bat.cli import main
+from bat.data.saved import read_data
 from bat.errors import Stopped, stoppable
-from bat.io.tensors import read_data
 
 torch.set_num_threads(1)
 

@@ -92,7 +92,7 @@ def run_table(runs: Sequence[Run], questions: Mapping[str, Sequence[tuple[str, s
 
     role: see ``Run``. removed: atypical, top (the most memorized), harmful or benign samples, or as many random ones
     (role random); fraction: the share of training samples that top is. twin: of a run without some samples the one
-    without as many random ones, and the other way round. compared_with: names of runs.
+    without as many random ones, and the other way round. compared_with: names of runs, with commas between them.
     """
     rows = []
     for run in runs:
@@ -116,9 +116,9 @@ def run_table(runs: Sequence[Run], questions: Mapping[str, Sequence[tuple[str, s
                 "removed": without and without.what,
                 "fraction": without and without.fraction,
                 "twin": twins[0] if twins else None,
-                "compared_with": [
+                "compared_with": ", ".join(
                     baseline for pairs in questions.values() for method, baseline in pairs if method == run.name
-                ],
+                ),
             }
         )
     return pd.DataFrame(rows)

@@ -203,7 +203,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("removed", pa.string()),
             ("fraction", pa.float64()),
             ("twin", pa.string()),
-            ("compared_with", pa.list_(pa.string())),
+            ("compared_with", pa.string()),
         ]
     ),
     "harmful": pa.schema(

@@ -316,7 +316,7 @@ def test_stage_data_writes_the_data_and_a_table_of_files(tmp_path):
     folder(tmp_path / "images", classes=("Ärger", "bee", "日本"))
     data, table = tmp_path / "data.safetensors", tmp_path / "files.parquet"
     spec = {"data": dataclasses.asdict(plan(tmp_path / "images")), "subsample": 1.0}
-    main(["data", "--spec", json.dumps(spec), "--out", str(data), "--files", str(table), "--threads", "2"])
+    main(["data", "--spec", json.dumps(spec), "--data", str(data), "--files", str(table), "--threads", "2"])
     samples, rows = read_data(data), pd.read_parquet(table)
     assert samples.class_names == ("bee", "Ärger", "日本")
     assert len(rows) == sum(len(part) for part in samples.parts().values()) == 24
@@ -519,7 +519,7 @@ def test_the_log_of_stage_data_says_what_was_noted(tmp_path):
             "data",
             "--spec",
             json.dumps(spec),
-            "--out",
+            "--data",
             str(out),
             "--files",
             str(tmp_path / "f.parquet"),

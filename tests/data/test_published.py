@@ -439,10 +439,10 @@ def test_stages_download_and_data_in_turn(source, tmp_path):
     at = {"receipt": "receipt.json", "data": "data.safetensors", "files": "files.parquet"}
     at = {name: str(tmp_path / file) for name, file in at.items()}
     where = {"name": name, "cache": str(tmp_path / "cache")}
-    main(["download", "--spec", json.dumps(where), "--out", at["receipt"]])
+    main(["download", "--spec", json.dumps(where), "--receipt", at["receipt"]])
     assert json.loads(Path(at["receipt"]).read_text())["name"] == name
     spec = {"data": where | {"train_samples": "all", "validation_samples": 4, "split_seed": 0}, "subsample": 0.8}
-    main(["data", "--spec", json.dumps(spec), "--out", at["data"], "--files", at["files"]])
+    main(["data", "--spec", json.dumps(spec), "--data", at["data"], "--files", at["files"]])
     data, samples = read_data(at["data"]), pd.read_parquet(at["files"])
     assert data.class_names == tuple(SETS[name][1])
     assert len(data.train) == round(0.8 * (len(server.expected["train"][1]) - 4))

@@ -102,7 +102,7 @@ def test_random_data_has_the_size_of_the_real(config, counts, shape, classes):
         assert (int(part.pixels.min()), int(part.pixels.max())) == (0, 255)
         assert part.index.tolist() == list(range(len(part)))
     assert set(data.test.labels.tolist()) <= set(range(classes))
-    again = plan.random_data(config)
+    again = plan.random_data(config, "snakemake")
     assert data.digest() == again.digest()
 
 
@@ -294,7 +294,7 @@ def test_attacks_are_timed_while_all_samples_stand(monkeypatch):
         broken.append(int((found["broken_by"] >= 0).sum()))
         return found
 
-    monkeypatch.setattr(timing, "evaluate", seen)
+    monkeypatch.setattr(timing, "attack_samples", seen)
     monkeypatch.setattr(timing, "BUDGET", 0.01)
     timing.evaluation_seconds(SMOKE, plan.random_data(SMOKE, "snakemake"))
     assert len(broken) >= 6

@@ -14,8 +14,8 @@ from bat.scores.estimators import (
     influence_table,
     memorization_rates,
     memorization_table,
-    subset_masks,
 )
+from bat.scores.subsets import subset_masks
 from bat.statistics import greater_p_value, newcombe, standard_error
 
 DESIGNS = ["balanced", "independent"]

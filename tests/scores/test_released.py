@@ -234,10 +234,10 @@ def test_tables_carry_the_file_and_the_threshold(folder):
 def test_figures_of_imported_scores_say_that_no_models_are_behind_them(folder):
     import_scores(folder, npz(folder / "released.npz", plain()), "npz")
     at = {name: str(folder / f"{name}.parquet") for name in TABLES}
-    main(["figure", "memorization", "--memorization", at["memorization"], "--out", str(folder / "m.svg")])
+    main(["figures", "--memorization", at["memorization"], "--out", str(folder / "memorization.svg")])
     data = ["--data", str(folder / "data.safetensors"), "--memorization", at["memorization"]]
-    main(["figure", "gallery", *data, "--train-influence", at["train_influence"], "--out", str(folder / "g.svg")])
-    for name in ("m", "g"):
+    main(["figures", *data, "--train-influence", at["train_influence"], "--out", str(folder / "gallery.svg")])
+    for name in ("memorization", "gallery"):
         text = (folder / f"{name}.svg").read_text().lower()
         assert "scores from a file" in text
         assert "subset models" not in text

@@ -96,7 +96,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         data="data.safetensors",
         shards=made.shards,
         memorization="memorization.parquet",
-        out="null_pairs.parquet",
+        null_pairs="null_pairs.parquet",
         log="null.log",
     )
     return made
@@ -425,7 +425,7 @@ def test_harmful_equals_loops_over_the_records(tmp_path_factory: Any, seed: int,
         spec=spec,
         memorization="memorization.parquet",
         records=records,
-        out="harmful.parquet",
+        harmful="harmful.parquet",
         log="log",
     )
     table, facts = read_table_with_facts(folder / "harmful.parquet", "harmful")
