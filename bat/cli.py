@@ -32,7 +32,7 @@ STAGES = {
     "import-scores": "scores.importing",
     "robust-scores": "scores.robust",
     "train": "training.stage",
-    "groups": "training.stage",
+    "groups": "training.groups",
     "harmful": "training.stage",
     "evaluate": "evaluation.stage",
     "summary": "evaluation.stage",

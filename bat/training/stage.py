@@ -19,7 +19,6 @@ from bat.io.outputs import Parquet, Safetensors
 from bat.io.tables import (
     check_labels,
     check_one_data_set,
-    check_one_run,
     read_table,
     read_table_with_facts,
     write_table,
@@ -27,7 +26,7 @@ from bat.io.tables import (
 from bat.io.tensors import write_tensors
 from bat.training import run as training
 from bat.training.checkpoints import Checkpoint
-from bat.training.records import history_table, samples_table, unpacked
+from bat.training.records import samples_table, unpacked
 from bat.training.selection import atypical_for, harmful_table, removed
 from bat.training.untrained import failure
 
@@ -117,41 +116,6 @@ def train(
     write_tensors(last, trained.last, provenance("model", **facts, epoch=epochs))
     write_table(records, "records", trained.records.assign(**this), provenance("records", **facts))
     checkpoint.remove()
-
-
-def groups(
-    journal: Journal,
-    *,
-    memorization: Path,
-    validation_groups: Path,
-    test_groups: Path,
-    records: list[Path],
-    histories: list[Parquet],
-    samples: list[Parquet],
-) -> None:
-    """Write the history of each run, and the record of its atypical training samples, from its records of all samples.
-
-    histories: one row per epoch, of the same runs in the same order
-    samples: one row per epoch and atypical training sample, of the same runs in the same order
-    """
-    if not len(records) == len(histories) == len(samples):
-        raise BatError(
-            f"--records names {len(records)} files, --histories {len(histories)}, --samples {len(samples)}: "
-            "give one of each a run"
-        )
-    check_one_data_set(memorization, validation_groups, test_groups, *records)
-    check_one_run(memorization, validation_groups, test_groups)
-    scores = read_table(memorization, "memorization")
-    atypical = {"train": scores["atypical"].to_numpy(bool)}
-    for split, path in (("validation", validation_groups), ("test", test_groups)):
-        atypical[split] = read_table(path, f"{split}_groups")["atypical"].to_numpy(bool)
-    with journal.work():
-        for path, history, rows in journal.bar(zip(records, histories, samples, strict=True), len(records), "runs"):
-            table, about = read_table_with_facts(path, "records")
-            this = {"spec": about["spec"], "data": about["data"]}
-            write_table(history, "history", history_table(table, atypical, path), provenance("history", **this))
-            rare = samples_table(table, scores, path)
-            write_table(rows, "training_samples", rare, provenance("training_samples", **this))
 
 
 def harmful(journal: Journal, *, spec: HarmfulSpec, memorization: Path, records: list[Path], harmful: Parquet) -> None:

@@ -77,13 +77,13 @@ def test_editing_one_method_reruns_that_method_and_what_follows(copy):
 
     edit(copy, change)
     # all but memorization and gallery
-    assert planned(copy) == {"train": 2, "evaluate": 2, "groups": 1, "summary": 1, "figure": 5, "results": 1}
+    assert planned(copy) == {"train": 2, "evaluate": 2, "groups": 1, "summary": 1, "figures": 1, "results": 1}
 
 
 def test_another_threshold_trains_and_attacks_bat_alone(copy):
     edit(copy, lambda config: config["memorization"].update(threshold=0.25))
     again = {"scores": 1, "null_pairs": 1, "train": 2, "evaluate": 2, "groups": 1, "summary": 1}
-    assert planned(copy) == again | {"figure": 7, "results": 1}
+    assert planned(copy) == again | {"figures": 1, "results": 1}
     models, evaluations = copy / SMOKE / "models", copy / SMOKE / "evaluation"
     kept = {path: path.stat().st_mtime_ns for path in [*models.glob("*/*/*"), *evaluations.glob("*/*/*")]}
     before = {path: path.read_bytes() for path in models.glob("*/*/history.parquet")}
