@@ -10,8 +10,6 @@ from bat.io.files import replacing
 from bat.io.journal import Journal
 from bat.io.outputs import Latex, Markdown, Picture
 from bat.io.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
-from bat.report.drawing import FIGURES, Given
-from bat.report.figures import save
 from bat.report.page import Tables, methods_of, results_page, warnings_of
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table
 
@@ -39,6 +37,10 @@ def figures(
 
     out: files to write, FIGURE.pdf, .svg or .png
     """
+    # only here: the page of results needs no figure
+    from bat.report.drawing import FIGURES, Given
+    from bat.report.figures import save
+
     paths = {
         "data": data,
         "memorization": memorization,
