@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -131,8 +131,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(128 + signal.SIGPIPE)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all subcommands."""
+def parser(stages: Iterable[str] = STAGES) -> argparse.ArgumentParser:
+    """Return the parser of some subcommands, of all by default."""
     parser = _Parser(
         prog="bat",
         description="Memorization in adversarial training: scores, benign adversarial training, evaluation, figures.",
@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
-    for stage in STAGES:
+    for stage in stages:
         summary, about, flags = declared(stage)
         added = subparsers.add_parser(
             stage, help=summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -196,8 +196,10 @@ def _parsed(path: Path) -> ast.Module:
 def _run(arguments: list[str] | None) -> None:
     from bat.io.journal import Journal
 
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        options = vars(parser().parse_args(arguments))
+        # the source of the one stage that is named is read, not of all
+        options = vars(parser(given[:1] if given and given[0] in STAGES else STAGES).parse_args(given))
     except SystemExit:
         sys.stdout.flush()
         raise

@@ -29,9 +29,8 @@ def questions(config: Config) -> dict[str, list[tuple[str, str]]]:
 def shards_of(config: Config) -> tuple[int, int]:
     """Return the numbers of shards of subset models, trained on clean images and adversarially."""
     stage = config.memorization
-    if isinstance(config.scores, FileScores):
-        return 0, stage.robust.subset_models // stage.models_per_shard
-    return stage.subset_models // stage.models_per_shard, stage.robust.subset_models // stage.models_per_shard
+    clean = 0 if isinstance(config.scores, FileScores) else stage.subset_models
+    return clean // stage.models_per_shard, stage.robust.subset_models // stage.models_per_shard
 
 
 def figures_of(config: Config) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """What each stage depends on besides its input files, as the workflow hands it over (--spec)."""
 
 import json
-from dataclasses import asdict
-from typing import Any, Literal
+from dataclasses import asdict, fields
+from typing import Any, Literal, TypeVar
 
 from pydantic import model_validator
 from pydantic.dataclasses import dataclass
@@ -52,6 +52,18 @@ from bat.config.ranges import (
     Threshold,
 )
 
+_T = TypeVar("_T")
+
+
+def _filled(spec: type[_T], *sections: object, **given: object) -> _T:
+    """Return a spec with what is given, and all else from the first of some sections of a config that has its name.
+
+    So a key that a spec learns later is handed on where its section has it.
+    """
+    names = [field.name for field in fields(spec) if field.name not in given]  # type: ignore[arg-type]  # a dataclass
+    named = {name: next(getattr(each, name) for each in sections if hasattr(each, name)) for name in names}
+    return spec(**named, **given)
+
 
 def as_json(spec: Any) -> str:
     """Return a spec as the command line takes it; the order of keys in a file makes no difference."""
@@ -80,7 +92,7 @@ class DataSpec:
     @classmethod
     def of(cls, config: Config) -> "DataSpec":
         """Return that of an experiment."""
-        return cls(data=config.data, subsample=config.subsample)
+        return _filled(cls, config)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -100,19 +112,15 @@ class SubsetsSpec:
     @classmethod
     def of(cls, config: Config, *, first_model: int, robust: bool = False) -> "SubsetsSpec":
         """Return that of the shard that starts with a model; robust: of those trained adversarially."""
-        stage, training = config.memorization, config.training
-        return cls(
-            model=stage.model or config.model,
-            subset_fraction=stage.subset_fraction,
-            design=stage.design,
-            seed=stage.seed,
-            recipe=stage.recipe,
-            compute=config.compute,
+        stage, bn = config.memorization, config.training.attack_bn
+        return _filled(
+            cls,
+            stage,
+            config,
+            model=config.subset_model,
             first_model=first_model,
             models=stage.models_per_shard,
-            adversary=Adversary(threat=config.threat, attack=stage.robust.attack, attack_bn=training.attack_bn)
-            if robust
-            else None,
+            adversary=Adversary(threat=config.threat, attack=stage.robust.attack, attack_bn=bn) if robust else None,
         )
 
 
@@ -127,12 +135,7 @@ class ScoresSpec:
     @classmethod
     def of(cls, config: Config) -> "ScoresSpec":
         """Return that of an experiment."""
-        stage = config.memorization
-        return cls(
-            threshold=stage.threshold,
-            false_discovery_rate=stage.false_discovery_rate,
-            confidence=stage.confidence,
-        )
+        return _filled(cls, config.memorization)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -147,13 +150,7 @@ class NullPairsSpec:
     @classmethod
     def of(cls, config: Config) -> "NullPairsSpec":
         """Return that of an experiment."""
-        stage = config.memorization
-        return cls(
-            threshold=stage.threshold,
-            false_discovery_rate=stage.false_discovery_rate,
-            shuffles=stage.shuffles,
-            seed=stage.seed,
-        )
+        return _filled(cls, config.memorization)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -197,20 +194,7 @@ class TrainSpec:
     @classmethod
     def of(cls, config: Config, run: Run, seed: int) -> "TrainSpec":
         """Return that of one run with one seed."""
-        stage = config.training
-        return cls(
-            model=config.model,
-            threat=config.threat,
-            recipe=stage.recipe,
-            compute=config.compute,
-            attack=stage.attack,
-            attack_bn=stage.attack_bn,
-            measure_every=stage.measure_every,
-            early_stop=stage.early_stop,
-            method=run.method,
-            without=run.without,
-            seed=seed,
-        )
+        return _filled(cls, run, config.training, config, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -238,15 +222,7 @@ class EvaluateSpec(AttackSpec):
     @classmethod
     def of(cls, config: Config) -> "EvaluateSpec":
         """Return that of an experiment, the same for all runs."""
-        stage = config.evaluation
-        return cls(
-            model=config.model,
-            threat=config.threat,
-            seed=stage.seed,
-            batch_size=stage.batch_size,
-            pgd=stage.pgd,
-            ensemble=stage.ensemble,
-        )
+        return _filled(cls, config.evaluation, config)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -270,15 +246,8 @@ class SummarySpec:
     @classmethod
     def of(cls, config: Config) -> "SummarySpec":
         """Return that of an experiment."""
-        stage = config.evaluation
         asked = {name: tuple(pairs) for name, pairs in questions(config).items()}
-        return cls(
-            seed=stage.seed,
-            confidence=stage.confidence,
-            bootstrap=stage.bootstrap,
-            runs=runs_of(config),
-            questions=asked,
-        )
+        return _filled(cls, config.evaluation, runs=runs_of(config), questions=asked)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -306,10 +275,4 @@ class ResultsSpec:
     @classmethod
     def of(cls, config: Config) -> "ResultsSpec":
         """Return that of an experiment."""
-        return cls(
-            experiment=config.experiment,
-            data=config.data.name,
-            model=config.model,
-            recipe=config.training.recipe,
-            margin=config.evaluation.margin,
-        )
+        return _filled(cls, config.evaluation, config, data=config.data.name, recipe=config.training.recipe)

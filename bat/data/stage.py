@@ -49,7 +49,7 @@ def data(journal: Journal, *, spec: DataSpec, data: Safetensors, files: Parquet)
 
 
 def file_table(data: DataSet, source: Source) -> pd.DataFrame:
-    """Return a row a sample: what its index and label stand for, and its file where it has one of its own."""
+    """Return one row per sample: what its index and label mean, and its file, where it has one of its own."""
     tables = []
     for name, part in data.parts().items():
         held_by = (source.test or source.train) if name == "test" else source.train

@@ -77,7 +77,7 @@ def is_random(difference: float) -> bool:
 def find_flags(
     model: nn.Module, part: Part, samples: pd.DataFrame, *, batch_size: int = _LOOKED_AT, before: Probe, nonfinite: int
 ) -> pd.DataFrame:
-    """Return a row a flag: flag, value, limit, raised, meaning. A flag that could not be measured has no value.
+    """Return one row per flag: flag, value, limit, raised, meaning. A flag that could not be measured has no value.
 
     samples: the table of ``sample_table`` for all of ``part``; before: what ``probe`` found of it before the attacks;
     nonfinite: samples that were broken by outputs that are not finite. The limit of square_gain is AutoAttack's own.

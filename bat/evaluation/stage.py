@@ -21,8 +21,7 @@ from bat.evaluation.comparison import comparison_table
 from bat.evaluation.flags import Probe, find_flags, probe
 from bat.evaluation.grounds import failures
 from bat.evaluation.summary import accuracies_by_seed, run_table, summary_table
-from bat.evaluation.under_attack import BATCH_FORMAT, sample_table
-from bat.evaluation.under_attack import attack_samples as evaluated
+from bat.evaluation.under_attack import BATCH_FORMAT, attack_samples, sample_table
 from bat.io.files import provenance, replacing
 from bat.io.journal import Journal
 from bat.io.outputs import Csv, Parquet, Safetensors
@@ -104,7 +103,7 @@ def attack_all(
                 folder / f"{number:04d}.safetensors",
                 provenance("part", **about, format=BATCH_FORMAT),
                 partial(
-                    evaluated,
+                    attack_samples,
                     model,
                     part,
                     rows,

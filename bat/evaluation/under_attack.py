@@ -78,7 +78,7 @@ def attack_samples(
 
 
 def sample_table(part: Part, found: Mapping[str, Tensor], ensemble: Sequence[Attack]) -> pd.DataFrame:
-    """Return what ``evaluate`` found of all samples of ``part`` as a table with a row a sample.
+    """Return what ``attack_samples`` found of the samples of ``part``, as a table with one row per sample.
 
     For each member of AutoAttack {attack}_correct says whether the sample is right after it and all before it, missing
     where it was not run; robust_correct, whether it is right after the whole ensemble; broken_by names the attack.

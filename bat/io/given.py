@@ -48,10 +48,8 @@ def open_file(path: Path) -> BufferedReader:
     return path.open("rb")
 
 
-def watched(path: str | None) -> list[str]:
+def watched(path: str) -> list[str]:
     """Return what is there of a data set's path: its folders train and test, or the file. Stage data tells the rest."""
-    if path is None:
-        return []
     try:
         root = located(path)
         return [

@@ -7,7 +7,7 @@ Estimates on the safe side, made without torch or the data: a job that needs mor
 import math
 from dataclasses import dataclass
 
-from bat.config import Config, Model, Pgd, SizedModel, expand, is_weighted, runs_of, split_sizes, subsampled
+from bat.config import Config, Model, SizedModel, is_weighted, runs_of, split_sizes, subsampled
 from bat.config.data import SOURCES, shape_of
 from bat.data.counting import counted
 
@@ -60,70 +60,51 @@ def sizes_of(config: Config) -> Sizes:
 def needs(config: Config) -> dict[str, dict[str, int]]:
     """Return by rule what a job asks for: mem_mb, megabytes, and runtime, minutes."""
     sizes, stage, training = sizes_of(config), config.memorization, config.training
-    runs = runs_of(config)
+    runs, epochs = runs_of(config), training.recipe.epochs
     models = len(runs) * len(training.seeds)
-    epochs = training.recipe.epochs
-    methods = expand(training.methods, training.sweeps)
-    # passes forward and back: the attack's steps, the training step, and what methods do besides
-    hardest = 1 + training.attack.steps + 1 + max((1 + int(is_weighted(method)) for method in methods), default=1)
-    measured = math.ceil(epochs / training.measure_every) * (2 + training.attack.steps) * sizes.samples
-    subset = config.subset_model
-    packed = stage.subset_models * sizes.samples
-    robust = stage.robust.subset_models * sizes.samples
-    rows = 2 * models * sizes.test
-    batch = max(config.evaluation.batch_size, 1)
+    samples, shard = sizes.samples, stage.models_per_shard
+    answers, robust = stage.subset_models * samples, stage.robust.subset_models * samples
+    weighted = any(is_weighted(run.method) for run in runs)
+    # in forward passes: a step with its gradients, and an image in training: start, attack, step, and BAT's second loss
+    step, trained = 3, 3 * (training.attack.steps + 3 + weighted)
+    measured = math.ceil(epochs / training.measure_every) * (2 + training.attack.steps) * samples
+    recorded = step * (stage.robust.attack.steps + 1) * stage.recipe.epochs + 2 * stage.robust.attack.steps
+    with_data, rows = _PROCESS + sizes.megabytes, 2 * models * sizes.test
+    subset_mb = with_data + sizes.megabytes + _batch_mb(config.subset_model, sizes, stage.recipe.batch_size)
+    train_mb = with_data + sizes.megabytes + _batch_mb(config.model, sizes, training.recipe.batch_size)
+    evaluate_mb = with_data + sizes.megabytes + _batch_mb(config.model, sizes, config.evaluation.batch_size)
+
     found = {
         "download": (4_000, 240),
-        "data": (_PROCESS + 4 * sizes.megabytes, _START + sizes.samples / 10_000),
+        "data": (with_data + 3 * sizes.megabytes, _START + samples / 10_000),
         "subsets": (
-            _PROCESS + 2 * sizes.megabytes + _batch_mb(subset, sizes, stage.recipe.batch_size),
-            _minutes(subset, sizes, stage.models_per_shard * (3 * stage.recipe.epochs + 1) * sizes.samples),
+            subset_mb,
+            _minutes(config.subset_model, sizes, shard * (step * stage.recipe.epochs + 1) * samples),
         ),
-        "robust_subsets": (
-            _PROCESS + 2 * sizes.megabytes + _batch_mb(subset, sizes, stage.recipe.batch_size),
-            _minutes(
-                subset,
-                sizes,
-                stage.models_per_shard * _adversarial(stage.robust.attack, stage.recipe.epochs) * sizes.samples,
-            ),
-        ),
-        "scores": (_PROCESS + sizes.megabytes + _scores_mb(packed, sizes), _START + packed / 1e7),
-        "null_pairs": (
-            _PROCESS + sizes.megabytes + _scores_mb(packed, sizes),
-            _START + (1 + stage.shuffles) * packed / 1e8,
-        ),
-        "import_scores": (_PROCESS + sizes.megabytes + _scores_mb(0, sizes) + 4_000, 2 * _START),
-        "robust_scores": (_PROCESS + sizes.megabytes + _scores_mb(robust, sizes), _START + robust / 1e7),
+        "robust_subsets": (subset_mb, _minutes(config.subset_model, sizes, shard * recorded * samples)),
+        "scores": (with_data + _scores_mb(answers, sizes), _START + answers / 1e7),
+        "null_pairs": (with_data + _scores_mb(answers, sizes), _START + (1 + stage.shuffles) * answers / 1e8),
+        "import_scores": (with_data + _scores_mb(0, sizes) + 4_000, 2 * _START),
+        "robust_scores": (with_data + _scores_mb(robust, sizes), _START + robust / 1e7),
         "train": (
-            _PROCESS
-            + 2 * sizes.megabytes
-            + _batch_mb(config.model, sizes, training.recipe.batch_size)
-            + epochs * sizes.samples * 9 / 1e6,
-            _minutes(config.model, sizes, 3 * hardest * epochs * sizes.train + measured),
+            train_mb + epochs * samples * 9 / 1e6,
+            _minutes(config.model, sizes, trained * epochs * sizes.train + measured),
         ),
-        "groups": (_PROCESS + epochs * sizes.samples * 40 / 1e6, _START + models),
+        "groups": (_PROCESS + epochs * samples * 40 / 1e6, _START + models),
         "harmful": (_PROCESS + len(training.seeds) * epochs * sizes.train * 40 / 1e6, _START),
         "evaluate": (
-            _PROCESS
-            + 2 * sizes.megabytes
-            + _batch_mb(config.model, sizes, batch)
-            + 8 * sizes.test * math.prod(sizes.shape) / 1e6,
-            # standard AutoAttack: 100 steps and 9 targets of 100, twice, and 5,000 queries
-            _minutes(config.model, sizes, 2 * 3 * 7_000 * sizes.test),
+            evaluate_mb + 8 * sizes.test * math.prod(sizes.shape) / 1e6,
+            # both checkpoints; standard AutoAttack: 100 steps, twice 9 targets of 100, and 5,000 queries
+            _minutes(config.model, sizes, 2 * step * 7_000 * sizes.test),
         ),
         "summary": (_PROCESS + rows * 800 / 1e6, _START + models),
-        "figures": (_PROCESS + sizes.megabytes + rows * 400 / 1e6 + models * epochs / 1e3, _START + models / 10),
+        "figures": (with_data + rows * 400 / 1e6 + models * epochs / 1e3, _START + models / 10),
         "results": (_PROCESS + rows * 100 / 1e6 + models * epochs / 1e3, _START),
     }
     return {
         rule: {"mem_mb": 100 * math.ceil(megabytes / 100), "runtime": min(math.ceil(minutes), _MOST)}
         for rule, (megabytes, minutes) in found.items()
     }
-
-
-def _adversarial(attack: Pgd, epochs: int) -> int:
-    """Return the passes of training so many epochs under an attack, and of recording under it once."""
-    return (3 * (attack.steps + 1)) * epochs + 2 * attack.steps
 
 
 def _batch_mb(model: Model, sizes: Sizes, batch: int) -> float:

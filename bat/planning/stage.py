@@ -115,10 +115,8 @@ def _data(config: Config, command: str) -> tuple[DataSet, str]:
     command: what reads it, for the error where its size is not known.
     """
     path = data_path(config)
-    if Path(path).exists():
-        wanted = DataSpec(data=config.data, subsample=config.subsample)
-        if read_tensors(path, "data")[1]["spec"] == asdict(wanted):
-            return read_data(path), path
+    if Path(path).exists() and read_tensors(path, "data")[1]["spec"] == asdict(DataSpec.of(config)):
+        return read_data(path), path
     return random_data(config, command), "random images in its place"
 
 

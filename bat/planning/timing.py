@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from statistics import median
 from typing import Any, TypeVar
 
@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from bat.attacks.ensemble import members
-from bat.config import Adversary, Attack, Config, Method, Pgd, Recipe, subset_size
+from bat.config import Adversary, Attack, Config, Method, Run, subset_size
 from bat.config.specs import SubsetsSpec, TrainSpec
 from bat.data.dataset import DataSet, Part
 from bat.evaluation.under_attack import attack_samples
-from bat.models import Network, build
-from bat.scores.subsets import NATURAL, answers, epochs_on
+from bat.models import build
+from bat.scores.subsets import answers, epochs_on
 from bat.training import run as training
-from bat.training.loop import Epoch, fit
+from bat.training.loop import fit
 from bat.training.losses import objective
 
 _T = TypeVar("_T")
@@ -46,15 +46,15 @@ _LOOSE = 1e-6
 
 def first_step(config: Config, data: DataSet) -> None:
     """Train one step, so that what happens once in a process has happened."""
-    model = build(config.subset_model, data.train, classes=data.classes, seed=0)
-    part = _first(data.train, min(_SMALLEST, len(data.train)))
-    next(_gentle_epochs(config, model, part, NATURAL, config.memorization.recipe, config.training.attack))
+    spec = SubsetsSpec.of(config, first_model=0)
+    model = build(spec.model, data.train, classes=data.classes, seed=0)
+    next(epochs_on(model, _first(data.train, min(_SMALLEST, len(data.train))), _gentle(spec), seed=0, what="plan"))
 
 
 def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
     """Return the seconds that training and recording one subset model take; robust: adversarially, and under attack."""
     spec = SubsetsSpec.of(config, first_model=0, robust=robust)
-    gentle = replace(spec, recipe=replace(spec.recipe, learning_rate=_GENTLE))
+    gentle = _gentle(spec)
     size = subset_size(len(data.train), spec.subset_fraction)
     start = now()
     model = build(spec.model, _first(data.train, size), classes=data.classes, seed=0)
@@ -64,9 +64,7 @@ def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
         return typical_epoch(epochs_on(model, _first(data.train, count), gentle, seed=0, what="plan"))
 
     def record(count: int) -> float:
-        share = count / len(data.train)
-        parts = {name: _first(part, max(1, round(share * len(part)))) for name, part in data.parts().items()}
-        few = DataSet(parts["train"], parts["validation"], parts["test"], data.classes)
+        few = _share(data, count)
         return repeated(lambda: answers(model, few, spec, seed=0))
 
     return building + spec.recipe.epochs * seconds_for(size, epoch) + seconds_for(len(data.train), record)
@@ -75,35 +73,36 @@ def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
 def method_seconds(config: Config, data: DataSet, method: Method) -> float:
     """Return the seconds of training one method with one seed, with the measurements of accuracies."""
     stage = config.training
-    given = {
-        "method": method,
-        "seed": stage.seeds[0],
-        "recipe": replace(stage.recipe, learning_rate=_GENTLE),
-        "early_stop": 0,
-        "measure_every": 1,
-        "without": None,
-    }
-    # the rest by name, so that a key that training learns later is handed on
-    names = [field.name for field in fields(TrainSpec) if field.name not in given]
-    rest: dict[str, Any] = {name: getattr(stage if hasattr(stage, name) else config, name) for name in names}
-    spec = TrainSpec(**given | rest)
+    run = Run(method=method, without=None, base=method.name, role="method")
+    gentle = replace(stage.recipe, learning_rate=_GENTLE)
+    spec = replace(TrainSpec.of(config, run, stage.seeds[0]), recipe=gentle, early_stop=0, measure_every=1)
 
     def measured_epoch(count: int) -> float:
-        share = count / len(data.train)
-        parts = {name: _first(part, max(1, round(share * len(part)))) for name, part in data.parts().items()}
+        few = _share(data, count)
         seconds: list[float] = []
         training.train_run(
             spec,
-            DataSet(parts["train"], parts["validation"], parts["test"], data.classes),
+            few,
             lambda epochs: timed(epochs, seconds),
-            chosen=torch.arange(len(parts["train"]), device=data.train.labels.device) % 20 == 0,
+            chosen=torch.arange(len(few.train), device=data.train.labels.device) % 20 == 0,
         )
         return settled(seconds)
 
     def bare_epoch(count: int) -> float:
         model = build(config.model, data.train, classes=data.classes, seed=0)
         part = _first(data.train, count)
-        return typical_epoch(_gentle_epochs(config, model, part, method, stage.recipe, stage.attack))
+        epochs = fit(
+            model,
+            part,
+            objective=objective(method),
+            recipe=gentle,
+            seed=0,
+            what="plan",
+            atypical=torch.arange(len(part), device=part.labels.device) % 20 == 0,
+            adversary=Adversary(threat=spec.threat, attack=spec.attack, attack_bn=spec.attack_bn),
+            compute=spec.compute,
+        )
+        return typical_epoch(epochs)
 
     epochs = stage.recipe.epochs
     measured = seconds_for(len(data.train), measured_epoch)
@@ -209,21 +208,16 @@ def repeated(act: Callable[[], object]) -> float:
     return settled(seconds)
 
 
-def _gentle_epochs(
-    config: Config, model: Network, part: Part, method: Method, recipe: Recipe, attack: Pgd
-) -> Iterator[Epoch]:
-    """Train, but gently: nothing here depends on what is learnt."""
-    return fit(
-        model,
-        part,
-        objective=objective(method),
-        recipe=replace(recipe, learning_rate=_GENTLE),
-        seed=0,
-        what="plan",
-        atypical=torch.arange(len(part), device=part.labels.device) % 20 == 0,
-        adversary=Adversary(threat=config.threat, attack=attack, attack_bn=config.training.attack_bn),
-        compute=config.compute,
-    )
+def _gentle(spec: SubsetsSpec) -> SubsetsSpec:
+    """Return the same training, but gentle: nothing here depends on what is learnt."""
+    return replace(spec, recipe=replace(spec.recipe, learning_rate=_GENTLE))
+
+
+def _share(data: DataSet, count: int) -> DataSet:
+    """Return ``count`` training samples, and of the other splits as large a share."""
+    share = count / len(data.train)
+    parts = {name: _first(part, max(1, round(share * len(part)))) for name, part in data.parts().items()}
+    return DataSet(parts["train"], parts["validation"], parts["test"], data.classes)
 
 
 def _first(part: Part, count: int) -> Part:

@@ -14,7 +14,7 @@ MARKDOWN, LATEX = "github", "latex_booktabs"
 
 
 def accuracy_table(summary: pd.DataFrame, runs: Sequence[str], *, form: str) -> str:
-    """Return accuracies in percent with intervals, after the last epoch: a row a run and group of test samples.
+    """Return accuracies in percent with intervals, after the last epoch: one row per run and group of test samples.
 
     summary: as in evaluation/summary.parquet; form: ``MARKDOWN`` or ``LATEX``.
     """
@@ -31,7 +31,7 @@ def accuracy_table(summary: pd.DataFrame, runs: Sequence[str], *, form: str) -> 
 
 
 def difference_table(comparisons: pd.DataFrame, question: str, checkpoint: str) -> str:
-    """Return paired differences in points with intervals, at the best or last epoch, as Markdown: a row a pair of runs.
+    """Return paired differences in points with intervals, at the best or last epoch: Markdown, one row per pair of runs.
 
     A star marks those that comparisons (as in evaluation/comparisons.parquet) call higher or lower; where there is
     nothing to compare, the cell says so in place of a difference.
@@ -57,7 +57,7 @@ def difference_table(comparisons: pd.DataFrame, question: str, checkpoint: str) 
 
 
 def training_table(histories: pd.DataFrame) -> str:
-    """Return what runs were trained on and how well they fit it, in percent, as Markdown: a row a run.
+    """Return what runs were trained on and how well they fit it, in percent, as Markdown: one row per run.
 
     histories: rows of models/{run}/seed-{s}/history.parquet. Means over seeds; robust: under the attack of training.
     A group without samples has no accuracy.

@@ -75,7 +75,7 @@ def memorization_table(
     threshold: float,
     confidence: float,
 ) -> pd.DataFrame:
-    """Return a row a training sample with its memorization, uncertainty and counts.
+    """Return one row per training sample with its memorization, uncertainty and counts.
 
     mask, correct: (models, n); index, labels: (n,). A sample that was never left out (or never in) has NaN memorization
     with its counts, and is not atypical.
@@ -187,7 +187,7 @@ def null_pairs_table(
 def effect_table(
     mask: Bools, right: dict[str, Counts], scores: pd.DataFrame, *, samples: int, false_discovery_rate: float
 ) -> pd.DataFrame:
-    """Return what having each training sample in the subset does to a model's accuracies, a row a sample.
+    """Return what having each training sample in the subset does to a model's accuracies, one row per sample.
 
     mask: (models, n); right: by metric (models,), how many of ``samples`` test samples each model classifies correctly;
     scores: (n) rows of ``memorization_table``. For each metric: effect, the mean accuracy of models with the sample
@@ -230,7 +230,7 @@ def group_table(
     *,
     threshold: float,
 ) -> pd.DataFrame:
-    """Return a row a target: is it atypical, and which atypical training sample influences it most.
+    """Return one row per target: is it atypical, and which atypical training sample influences it most.
 
     A target is atypical when one of ``pairs`` (of ``influence_table``) has it, is significant and passes the threshold.
     ``max_influence``, and ``memorization``, that of the training sample behind it, are missing where the target's class

@@ -1,4 +1,4 @@
-"""What training records of each sample, packed into a row an epoch, and the tables that groups of samples make of it.
+"""What training records of each sample, packed into one row per epoch, and the tables of groups made of it.
 
 Groups are formed afterwards, so that other groups need no training. No torch here: the tables are joined in a second.
 """
@@ -65,10 +65,10 @@ def history_table(records: pd.DataFrame, atypical: Mapping[str, NDArray[np.bool_
 
 
 def samples_table(records: pd.DataFrame, scores: pd.DataFrame, where: str | Path) -> pd.DataFrame:
-    """Return a row an epoch and atypical training sample, those that were left out of training apart.
+    """Return one row per epoch and atypical training sample, without those that were left out of training.
 
-    scores: a row a training sample, with train_index, label, memorization and atypical. To these come method, seed,
-    epoch, wrong_probability and weight, as ``fitting.Samples`` has them.
+    scores: one row per training sample, with train_index, label, memorization and atypical. To these come method, seed,
+    epoch, wrong_probability and weight, as ``loop.EpochSamples`` has them.
     """
     rare = scores["atypical"].to_numpy()
     wrong, weight = (unpacked(records, name, len(rare), where)[:, rare] for name in ("wrong_probability", "weight"))

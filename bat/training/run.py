@@ -36,7 +36,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model: a row an epoch, and the weights of the best and the last epoch.
+    """A trained model: one row per epoch, and the weights of the best and the last epoch.
 
     records: what ``Epoch`` says, trained_samples, best, and each sample's values as ``records.packed`` packs them:
     wrong_probability and weight of the training samples, NaN for those left out, and what ``measure`` found.

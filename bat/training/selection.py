@@ -74,7 +74,7 @@ def atypical_for(
 
 
 def harmful_table(samples: Sequence[pd.DataFrame], *, threshold: float) -> pd.DataFrame:
-    """Return a row an atypical training sample: is it harmful, that is, attacked to a confidently wrong class?
+    """Return one row per atypical training sample: is it harmful, that is, attacked to a confidently wrong class?
 
     samples: of each seed, rows of epochs and atypical samples as of ``records.samples_table``.
     wrong_probability is the mean of q over seeds and the last half of epochs, wrong_share the share of these in which

@@ -123,7 +123,8 @@ def source_of_data(wildcards):
     if PUBLISHED:
         return rules.download.output.receipt
     # of what is missing, stage data tells
-    return bat.io.given.watched(getattr(parsed.data, "path", None))
+    path = getattr(parsed.data, "path", None)
+    return bat.io.given.watched(path) if path else []
 
 
 def named_samples(wildcards):
