@@ -31,7 +31,7 @@ def accuracy_table(summary: pd.DataFrame, runs: Sequence[str], *, form: str) -> 
 
 
 def difference_table(comparisons: pd.DataFrame, question: str, checkpoint: str) -> str:
-    """Return paired differences in points with intervals, at the best or last epoch: Markdown, one row per pair of runs.
+    """Return paired differences in points with intervals, at the best or last epoch: Markdown, one row per pair.
 
     A star marks those that comparisons (as in evaluation/comparisons.parquet) call higher or lower; where there is
     nothing to compare, the cell says so in place of a difference.
