@@ -281,7 +281,7 @@ def attacked(own, monkeypatch):
     """
     import bat.evaluation.stage
 
-    once = bat.evaluation.stage.evaluated
+    once = bat.evaluation.stage.attack_samples
 
     def attacked(text, stop=None):
         begun = []
@@ -298,7 +298,7 @@ def attacked(own, monkeypatch):
         importlib.invalidate_caches()
         shutil.rmtree("__pycache__", ignore_errors=True)
         with monkeypatch.context() as patched:
-            patched.setattr(bat.evaluation.stage, "evaluated", counted)
+            patched.setattr(bat.evaluation.stage, "attack_samples", counted)
             # an eps at which the attacks are soon done
             flags = {"batch-size": 20, "eps": 0.1, "log": "own.log"}
             if stop:

@@ -31,6 +31,19 @@ def tradeoff(failed: tuple[str, ...] = ()) -> Figure:
     return figures.tradeoff(summary(), bases, tier="fast", threat="L2 1", confidence=0.95, failed=failed)
 
 
+RUNS = pd.DataFrame(
+    [
+        ("pgd_at", "pgd_at", "method", None),
+        ("pgd_at_without_atypical", "pgd_at", "removal", "atypical"),
+        ("pgd_at_without_random_atypical", "pgd_at", "random", "atypical"),
+        ("pgd_at_without_harmful", "pgd_at", "removal", "harmful"),
+        ("pgd_at_without_benign", "pgd_at", "removal", "benign"),
+        ("pgd_at_without_random_benign", "pgd_at", "random", "benign"),
+    ],
+    columns=["method", "base", "role", "removed"],
+)
+
+
 def finding_a() -> Figure:
     rows = summary().query("method == 'pgd_at'").assign(group="typical")
     histories = [
@@ -46,7 +59,7 @@ def finding_a() -> Figure:
     return figures.finding_a(
         pd.concat(every),
         pd.DataFrame(histories),
-        base="pgd_at",
+        RUNS,
         tier="fast",
         threat="L2 1",
         confidence=0.95,
@@ -72,7 +85,7 @@ def finding_b() -> Figure:
     effects = pd.DataFrame({"train_index": [4, 5, 6], "robust_effect": [0.01, -0.03, 0.02]})
     effects = effects.assign(robust_standard_error=0.001, models=9, robust_significant=[True, True, False])
     harmful = pd.DataFrame({"train_index": [4, 5, 6], "harmful": [False, True, False]})
-    return figures.finding_b(found, effects, harmful, confidence=0.95)
+    return figures.finding_b(found, RUNS, effects, harmful, confidence=0.95)
 
 
 def overfitting() -> Figure:
@@ -136,7 +149,7 @@ def test_files_are_of_their_ending_in_the_style_and_without_a_date(ending: str, 
     path = tmp_path / f"figure.{ending}"
     figure = Figure(figsize=(1, 0.5))
     figure.text(0.5, 0.5, "words")
-    style.save(figure, [str(path)])
+    style.save(figure, [path])
     content = path.read_bytes()
     assert content.startswith({"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}[ending])
     assert b"Date" not in content

@@ -47,6 +47,8 @@ except BatError as error:
 # numbers and keys as they are understood: no other way to write the same reruns anything
 config = asdict(parsed)
 
+# not workflow.basedir, which is another's where a workflow has this one as a module
+PACKAGE = Path(str(workflow.current_basedir)).parents[1] / "bat"
 RESULTS = f"results/{parsed.experiment}"
 RUNS = {run.name: run for run in bat.config.runs_of(parsed)}
 SEEDS = parsed.training.seeds
@@ -88,14 +90,13 @@ def digest(*parts):
     Rules that train or attack have none: a docstring must not retrain every model. After a bug was fixed, name the
     rule: --forcerun scores.
     """
-    package = Path(workflow.basedir).parent / "bat"
     sources = [
         source
         for part in parts
         for source in (
-            sorted((package / part).rglob("*.py"))
-            if (package / part).is_dir()
-            else [package / f"{part}.py"]
+            sorted((PACKAGE / part).rglob("*.py"))
+            if (PACKAGE / part).is_dir()
+            else [PACKAGE / f"{part}.py"]
         )
     ]
     return hashlib.sha256(
