@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from influences import find_pairs
 from methods import BAT, but
 
 from bat import statistics
 from bat.config import Steps, Without
 from bat.evaluation.comparison import HIGHER, comparison_table
 from bat.evaluation.summary import METRICS, summary_table
-from bat.scores.estimators import Rates, effect_table, group_table, influence_table, memorization_table
+from bat.scores.estimators import Rates, effect_table, found_pairs, group_table, memorization_table
 from bat.statistics import bootstrap_interval, holm, near_chance, paired_p_value
 from bat.training.awp import perturbed
 from bat.training.loop import learning_rate_factor
@@ -58,16 +59,16 @@ def at_exactly(counts_in, counts_out, models=20):
 def test_memorization_of_exactly_the_threshold_is_not_over_it():
     # 17/20 - 14/20 as floats is 0.15000000000000002, 15/20 - 12/20 is 0.15000000000000002, 19/20 - 16/20 0.1499999...
     mask, correct = at_exactly([17, 15, 19, 3, 18], [14, 12, 16, 0, 14])
-    table = memorization_table(mask, correct, np.arange(5), np.zeros(5, int), threshold=0.15, confidence=0.95)
+    table = memorization_table(mask, correct, correct.astype(np.float16), confidence=0.95)
     assert table["memorization"].tolist() == [0.15, 0.15, 0.15, 0.15, 0.2]
-    assert table["atypical"].tolist() == [False, False, False, False, True]
+    assert (table["memorization"] > 0.15).tolist() == [False, False, False, False, True]
 
 
 def test_influence_of_exactly_the_threshold_is_not_over_it_and_ties_go_to_the_lower_index():
     mask, _ = at_exactly([0, 0, 0], [0, 0, 0])
     # the first source is in and out of the same models as the others
     _, correct = at_exactly([17, 18], [14, 14])
-    pairs = influence_table(
+    found = find_pairs(
         mask,
         correct,
         train_index=np.array([4, 6, 9]),
@@ -76,9 +77,9 @@ def test_influence_of_exactly_the_threshold_is_not_over_it_and_ties_go_to_the_lo
         target_labels=np.zeros(2, int),
         false_discovery_rate=0.999,
     )
-    assert pairs["significant"].all()
+    assert found.pairs["significant"].all()
     scores = pd.DataFrame({"train_index": [4, 6, 9], "memorization": [0.4, 0.6, 0.9]})
-    groups = group_table(correct, np.array([1, 2]), np.zeros(2, int), pairs[::-1], scores, threshold=0.15)
+    groups = group_table(found, np.array([1, 2]), np.zeros(2, int), scores, threshold=0.15)
     assert groups["atypical"].tolist() == [False, True]
     assert groups["max_influence"].tolist() == [0.15, 0.2]
     assert groups["max_influence_train_index"].tolist() == [4, 4]
@@ -90,9 +91,8 @@ def test_equal_influence_of_different_counts_is_a_tie():
     first, second = rates(17, 20, 14, 20).difference, rates(3, 20, 0, 20).difference
     pairs = pd.DataFrame({"train_index": [2, 1], "target_index": 7, "influence": [*first, *second]})
     scores = pd.DataFrame({"train_index": [1, 2], "memorization": [0.1, 0.2]})
-    groups = group_table(
-        np.ones((1, 1), bool), np.array([7]), np.array([0]), pairs.assign(significant=True), scores, threshold=0.1
-    )
+    found = found_pairs(pairs.assign(significant=True))
+    groups = group_table(found, np.array([7]), np.array([0]), scores, threshold=0.1)
     assert groups["max_influence_train_index"].tolist() == [1]
 
 
@@ -105,10 +105,10 @@ def test_a_false_discovery_rate_that_is_met_exactly_is_kept(threshold, p_values)
     _, correct = at_exactly(*([7 if p < 1 else 20 for p in p_values],) * 2)
     names = {"target_index": np.arange(len(p_values)), "target_labels": np.zeros(len(p_values), int)}
     both = {"train_index": np.zeros(1, int), "train_labels": np.zeros(1, int)} | names
-    table = influence_table(mask, correct, **both, false_discovery_rate=threshold)
+    table = find_pairs(mask, correct, **both, false_discovery_rate=threshold).pairs
     assert table["p_value"].tolist() == p_values
     assert table["significant"].tolist() == [p < 1 for p in p_values]
-    below = influence_table(mask, correct, **both, false_discovery_rate=threshold - 1e-9)
+    below = find_pairs(mask, correct, **both, false_discovery_rate=threshold - 1e-9).pairs
     assert not below["significant"].any()
 
 

@@ -65,7 +65,15 @@ class Memorization:
         description="The network of the subset models, those trained adversarially included; null: that of stage 2."
     )
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
-    threshold: Threshold = Field(description="t: a training sample is atypical if its memorization is over t.")
+    score: Literal["hard", "soft"] = Field(
+        default="hard",
+        description="Which memorization says what is atypical: hard, of right or wrong (Feldman and Zhang), or soft, "
+        "of the probability of the label, which needs fewer models for the same precision.",
+    )
+    threshold: Threshold = Field(
+        description="t: a training sample is atypical if its memorization is over t; a value for the hard score means "
+        "something else for the soft one."
+    )
     false_discovery_rate: DiscoveryRate = Field(
         description="Level of the Benjamini-Hochberg procedure over influence pairs."
     )

@@ -2,6 +2,8 @@
 
 import pyarrow as pa
 
+_SPLITS = ("train", "validation", "test")
+_TAKEN = [("taken_for", pa.int64()), ("taken_for_share", pa.float64()), ("entropy", pa.float64())]
 _PAIR = [
     ("train_index", pa.int64()),
     ("label", pa.int64()),
@@ -9,6 +11,10 @@ _PAIR = [
     ("standard_error", pa.float64()),
     ("p_value", pa.float64()),
     ("significant", pa.bool_()),
+    ("soft_influence", pa.float64()),
+    ("soft_standard_error", pa.float64()),
+    ("soft_p_value", pa.float64()),
+    ("soft_significant", pa.bool_()),
 ]
 _GROUP = [
     ("label", pa.int64()),
@@ -18,6 +24,10 @@ _GROUP = [
     ("max_influence_train_index", pa.int64()),
     ("memorization", pa.float64()),
     ("atypical", pa.bool_()),
+    ("hard_atypical", pa.bool_()),
+    ("soft_atypical", pa.bool_()),
+    ("soft_accuracy", pa.float64()),
+    *_TAKEN,
 ]
 _ACCURACY = [("accuracy", pa.float64()), ("ci_low", pa.float64()), ("ci_high", pa.float64())]
 
@@ -33,6 +43,13 @@ _MEMORIZATION = [
     ("n_in", pa.int64()),
     ("n_out", pa.int64()),
     ("atypical", pa.bool_()),
+    ("soft_memorization", pa.float64()),
+    ("soft_standard_error", pa.float64()),
+    ("soft_ci_low", pa.float64()),
+    ("soft_ci_high", pa.float64()),
+    ("soft_p_in", pa.float64()),
+    ("soft_p_out", pa.float64()),
+    *_TAKEN,
 ]
 
 _EPOCH = [
@@ -84,13 +101,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("model", pa.int64()),
             ("seed", pa.int64()),
             ("in_subset", pa.binary()),
-            ("correct_train", pa.binary()),
-            ("correct_validation", pa.binary()),
-            ("correct_test", pa.binary()),
+            # right or wrong, packed bits; probability of the label, float16; predicted class, unsigned
+            *((f"{kind}_{part}", pa.binary()) for kind in ("correct", "p", "class") for part in _SPLITS),
             # under attack; missing for models trained on clean images
-            ("robust_train", pa.binary()),
-            ("robust_validation", pa.binary()),
-            ("robust_test", pa.binary()),
+            *((f"{kind}_{part}", pa.binary()) for kind in ("robust", "robust_p", "robust_class") for part in _SPLITS),
         ]
     ),
     "memorization": pa.schema(_MEMORIZATION),
@@ -177,6 +191,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("over_threshold", pa.int64()),
             ("found", pa.int64()),
             ("targets", pa.int64()),
+            ("soft_significant", pa.int64()),
+            ("soft_found", pa.int64()),
+            ("soft_targets", pa.int64()),
         ]
     ),
     # one row per epoch and atypical training sample

@@ -1,7 +1,7 @@
 """Tables as Parquet: reading and writing them with provenance."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from bat.errors import BatError
 from bat.io.files import KEY, check_kind, check_seal, replacing, seal, unsealed
 from bat.io.schemas import SCHEMAS
 
+_ROWS = {"subsets": 8, "influence": 50_000, "robust_influence": 50_000, "train_influence": 50_000}
+"""Rows of a row group where a reader wants few of many: models one after the other, the pairs of one sample."""
+
 
 def write_table(path: str | Path, name: str, frame: pd.DataFrame, about: str) -> None:
     """Write ``frame`` as the table ``name``, its columns in the schema's order, with ``about`` and a checksum."""
@@ -22,8 +25,8 @@ def write_table(path: str | Path, name: str, frame: pd.DataFrame, about: str) ->
     table = pa.Table.from_pandas(frame[schema.names], schema=schema).replace_schema_metadata()
     with replacing(path) as temporary:
         # without Arrow's own schema, which would hold the metadata, and so the place of the checksum, a second time
-        with pq.ParquetWriter(temporary, schema, store_schema=False) as writer:
-            writer.write_table(table)
+        with pq.ParquetWriter(temporary, schema, store_schema=False, compression="zstd") as writer:
+            writer.write_table(table, _ROWS.get(name))
             writer.add_key_value_metadata({KEY: unsealed(about)})
         seal(temporary)
 
@@ -41,13 +44,32 @@ def read_table_with_facts(path: str | Path, name: str) -> tuple[pd.DataFrame, di
     """Read the table ``name`` and its provenance. Raises as ``read_table``."""
     table, about, checksum = _read(path, pq.read_table)
     facts = check_kind(path, about, name, checksum)
-    if not table.schema.equals(SCHEMAS[name]):
+    _check_columns(path, name, table.schema)
+    return table.to_pandas(), facts
+
+
+def table_facts(path: str | Path, name: str) -> dict[str, Any]:
+    """Check the table ``name`` without reading its rows and return its provenance. Raises as ``read_table``."""
+    found, about, checksum = _read(path, pq.read_metadata)
+    facts = check_kind(path, about, name, checksum)
+    _check_columns(path, name, found.schema.to_arrow_schema())
+    return facts
+
+
+def table_rows(path: str | Path, columns: Sequence[str], count: int) -> Iterator[dict[str, list[Any]]]:
+    """Yield columns of a table that ``table_facts`` has checked, so many rows at a time."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(count, columns=list(columns)):
+            yield batch.to_pydict()
+
+
+def _check_columns(path: str | Path, name: str, schema: pa.Schema) -> None:
+    if not schema.equals(SCHEMAS[name]):
         expected = {f"{field.name}: {field.type}" for field in SCHEMAS[name]}
-        found = {f"{field.name}: {field.type}" for field in table.schema}
+        found = {f"{field.name}: {field.type}" for field in schema}
         raise BatError(
             f"{path}: not the columns of {name} (differing: {', '.join(sorted(expected ^ found))}): run its stage again"
         )
-    return table.to_pandas(), facts
 
 
 def check_one_data_set(*paths: str | Path | None, data: tuple[str | Path, str] | None = None) -> None:
@@ -119,40 +141,6 @@ def unpack(column: "pd.Series[Any]", samples: int, where: str | Path) -> NDArray
     return np.unpackbits(bytes_, axis=1, count=samples).astype(bool)
 
 
-def read_shards(paths: Sequence[str | Path]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Join the shards of subset models, in the order of models, and return them with their common provenance.
-
-    Raises:
-        BatError: a shard is missing or damaged, two shards were made by different specs (says which differ in what),
-        or a model
-            is there twice or not at all.
-    """
-    tables, common = [], dict[str, Any]()
-    for path in paths:
-        table, facts = read_table_with_facts(path, "subsets")
-        spec = {key: value for key, value in facts["spec"].items() if key not in ("first_model", "models")}
-        facts = _flat({"spec": spec, "data": facts["data"]})
-        if common and facts != common:
-            differing = [
-                f"{key} {json.dumps(common.get(key))} and {json.dumps(facts.get(key))}"
-                for key in sorted(common.keys() | facts.keys())
-                if common.get(key) != facts.get(key)
-            ]
-            raise BatError(
-                f"{paths[0]} and {path} were made by different specs ({'; '.join(differing)}): "
-                "remove the one that is out of date and run stage subsets again"
-            )
-        common = facts
-        tables.append(table)
-    joined = pd.concat(tables, ignore_index=True).sort_values("model", ignore_index=True)
-    if not np.array_equal(joined["model"], np.arange(len(joined))):
-        raise BatError(
-            f"{paths[0]} ... {paths[-1]}: {len(joined)} rows are not the models 0 to {len(joined) - 1} once each: "
-            "give each shard once"
-        )
-    return joined, common
-
-
 def check_labels(path: str | Path, table: pd.DataFrame, column: str, index: NDArray[Any], labels: NDArray[Any]) -> None:
     """Raise BatError unless ``table`` has the given samples and labels, in order, naming the first that differs."""
     if len(table) != len(index):
@@ -164,13 +152,3 @@ def check_labels(path: str | Path, table: pd.DataFrame, column: str, index: NDAr
             f"{path}: row {row} is sample {table[column].iloc[row]} with label {table['label'].iloc[row]}, but the "
             f"data has sample {index[row]} with label {labels[row]}: it is of other data"
         )
-
-
-def _flat(value: Any, place: str = "") -> dict[str, Any]:
-    """Flatten nested mappings: {"spec": {"seed": 0}} becomes {"spec.seed": 0}."""
-    if not isinstance(value, dict):
-        return {place: value}
-    items: dict[str, Any] = {}
-    for key, inner in value.items():
-        items |= _flat(inner, f"{place}.{key}" if place else key)
-    return items

@@ -5,12 +5,18 @@ classifies correctly. Then, for a training sample i and any sample j,
 
     memorization(i)   = mean of C[k, i] where M[k, i]  -  mean of C[k, i] where not M[k, i]
     influence(i -> j) = mean of C[k, j] where M[k, i]  -  mean of C[k, j] where not M[k, i]
+
+Soft scores have P[k, j], the probability that model k gives to the label of j, in the place of C[k, j]: the same two
+means of a quantity that is not rounded to right or wrong, so that fewer models do. They estimate another thing, an
+expected probability, and stand beside the hard ones.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bat.seeds import derive_seed
 from bat.statistics import Bools, Counts, Floats, greater_p_value, newcombe, standard_error
@@ -37,6 +43,81 @@ class Rates(NamedTuple):
                 self.n_in * self.n_out
             )
         return difference
+
+
+class Means(NamedTuple):
+    """Sums and sums of squares of probabilities, and models, with a training sample in the subset and with it left out.
+
+    Sums are exact: probabilities are float16, multiples of 2^-24, and float64 holds a sum of 2^29 of them.
+    """
+
+    sum_in: Floats
+    squares_in: Floats
+    n_in: Counts
+    sum_out: Floats
+    squares_out: Floats
+    n_out: Counts
+
+    @property
+    def difference(self) -> Floats:
+        """Mean in - mean out; NaN where a number of models is 0."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            difference: Floats = self.sum_in / self.n_in - self.sum_out / self.n_out
+        return difference
+
+    def variances(self) -> tuple[Floats, Floats]:
+        """Return the variances of the two means, from sample variances; NaN for fewer than two models."""
+        sides = (self.sum_in, self.squares_in, self.n_in), (self.sum_out, self.squares_out, self.n_out)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # what rounding leaves of a variance of 0 must not be negative
+            first, second = (np.maximum(squares - sums**2 / n, 0.0) / (n - 1) / n for sums, squares, n in sides)
+        return np.where(self.n_in > 1, first, np.nan), np.where(self.n_out > 1, second, np.nan)
+
+
+def welch(means: Means) -> tuple[Floats, Floats]:
+    """Return the standard error of the difference and Welch's degrees of freedom (Welch 1947)."""
+    first, second = means.variances()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        freedom = (first + second) ** 2 / (first**2 / (means.n_in - 1) + second**2 / (means.n_out - 1))
+    return np.sqrt(first + second), freedom
+
+
+def welch_p_value(difference: Floats, error: Floats, freedom: Floats) -> Floats:
+    """Return the one-sided p-value of a difference over 0 by Welch's t-test; NaN where the error is.
+
+    Where neither side varies it is 0 for a difference over 0 and else 1, as the limit of an error that falls to 0.
+    """
+    from scipy.special import stdtr
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_value = stdtr(freedom, -difference / error)
+    return np.where(error == 0, np.where(difference > 0, 0.0, 1.0), p_value)
+
+
+def memorization_means(mask: Bools, probability: NDArray[Any]) -> Means:
+    """Sum, for each training sample, the probabilities of its label. mask, probability: (models, n)."""
+    p = probability.astype(np.float64)
+    n_in = mask.sum(0, dtype=np.int64)
+    inside = np.where(mask, p, 0.0)
+    sum_in, squares_in = inside.sum(0), (inside * inside).sum(0)
+    outside = p - inside
+    return Means(sum_in, squares_in, n_in, outside.sum(0), (outside * outside).sum(0), len(mask) - n_in)
+
+
+def influence_means(mask: Bools, probability: NDArray[Any], counted: Bools | None = None) -> Means:
+    """Sum, for each pair, the probabilities of the target's label. As ``influence_rates``: arrays (n, t)."""
+    with_sample = mask.T.astype(np.float64)
+    p = probability.astype(np.float64)
+    if counted is None:
+        n_in = np.repeat(mask.sum(0, dtype=np.int64)[:, None], p.shape[1], axis=1)
+        models = np.full(p.shape[1], len(mask))
+    else:
+        p = np.where(counted, p, 0.0)
+        n_in = (mask.T.astype(np.float32) @ counted).astype(np.int64)
+        models = counted.sum(0, dtype=np.int64)
+    squares = p * p
+    sum_in, squares_in = with_sample @ p, with_sample @ squares
+    return Means(sum_in, squares_in, n_in, p.sum(0) - sum_in, squares.sum(0) - squares_in, models - n_in)
 
 
 def memorization_rates(mask: Bools, correct: Bools) -> Rates:
@@ -66,29 +147,25 @@ def influence_rates(mask: Bools, correct: Bools, counted: Bools | None = None) -
     return Rates(correct_in, n_in, total - correct_in, models - n_in)
 
 
-def memorization_table(
-    mask: Bools,
-    correct: Bools,
-    index: Counts,
-    labels: Counts,
-    *,
-    threshold: float,
-    confidence: float,
-) -> pd.DataFrame:
-    """Return one row per training sample with its memorization, uncertainty and counts.
+def memorization_table(mask: Bools, correct: Bools, probability: NDArray[Any], *, confidence: float) -> pd.DataFrame:
+    """Return one row per training sample with its memorization, hard and soft, uncertainty and counts.
 
-    mask, correct: (models, n); index, labels: (n,). A sample that was never left out (or never in) has NaN memorization
-    with its counts, and is not atypical.
+    mask, correct, probability: (models, n). A sample that was never left out (or never in) has NaN memorization with
+    its counts.
     """
     rates = memorization_rates(mask, correct)
     counts = (rates.correct_in, rates.n_in, rates.correct_out, rates.n_out)
     low, high = newcombe(*counts, confidence=confidence)
+    soft = memorization_means(mask, probability)
+    error, freedom = welch(soft)
+    from scipy.special import stdtrit
+
     with np.errstate(invalid="ignore", divide="ignore"):
         p_in, p_out = rates.correct_in / rates.n_in, rates.correct_out / rates.n_out
+        soft_in, soft_out = soft.sum_in / soft.n_in, soft.sum_out / soft.n_out
+        half = np.where(error == 0, 0.0, stdtrit(freedom, (1 + confidence) / 2) * error)
     return pd.DataFrame(
         {
-            "train_index": index,
-            "label": labels,
             "memorization": rates.difference,
             "standard_error": standard_error(*counts),
             "ci_low": low,
@@ -97,91 +174,229 @@ def memorization_table(
             "p_out": p_out,
             "n_in": rates.n_in,
             "n_out": rates.n_out,
-            "atypical": rates.difference > threshold,
+            "soft_memorization": soft.difference,
+            "soft_standard_error": error,
+            "soft_ci_low": np.maximum(soft.difference - half, -1.0),
+            "soft_ci_high": np.minimum(soft.difference + half, 1.0),
+            "soft_p_in": soft_in,
+            "soft_p_out": soft_out,
         }
     )
 
 
-def influence_table(
-    mask: Bools,
-    correct: Bools,
-    *,
-    train_index: Counts,
-    train_labels: Counts,
-    target_index: Counts,
-    target_labels: Counts,
-    false_discovery_rate: float,
-    counted: Bools | None = None,
-) -> pd.DataFrame:
-    """Return a row for each pair of a training sample and a target of the same class.
+def mean_table(correct: Bools, probability: NDArray[Any]) -> pd.DataFrame:
+    """Return the share of models that are right of each sample, and the mean probability of its label, over all models.
 
-    mask: (models, n); correct: (models, t); train_index, train_labels: (n,); target_index, target_labels: (t,);
-    counted as in
-    ``influence_rates``. For targets that are training samples give ``counted = ~mask`` of the targets: models that were
-    trained on a target have memorized it, and would dilute what its neighbours do for it. A sample is no target of
-    its own.
-
-    ``significant``: the one-sided test of influence > 0 passes the Benjamini-Hochberg procedure over all rows.
+    correct, probability: (models, t).
     """
-    parts = []
-    for label in np.intersect1d(train_labels, target_labels):
-        rows, columns = np.flatnonzero(train_labels == label), np.flatnonzero(target_labels == label)
-        chosen = None if counted is None else counted[:, columns]
-        rates = influence_rates(mask[:, rows], correct[:, columns], chosen)
-        source, target = np.broadcast_arrays(train_index[rows, None], target_index[columns])
-        other = source != target if counted is not None else np.ones(source.shape, dtype=bool)
-        part = {
-            "train_index": source,
-            "target_index": target,
-            "label": np.full(source.shape, label),
-            "influence": rates.difference,
-            "standard_error": standard_error(*rates),
-            "p_value": greater_p_value(*rates),
+    return pd.DataFrame({"accuracy": correct.mean(0), "soft_accuracy": probability.mean(0, dtype=np.float64)})
+
+
+def taken_for(predicted: NDArray[Any], counted: Bools | None, classes: int) -> pd.DataFrame:
+    """Return what models take samples for: the most frequent class, its share of the models, and the entropy, in nats.
+
+    predicted: (models, n), where ``classes`` stands for no class; counted: (models, n), which models count for a
+    sample, all by default. Of classes that are equally frequent the first. Without any model the values are missing.
+    """
+    n = predicted.shape[1]
+    place = predicted.astype(np.int64) + (classes + 1) * np.arange(n)
+    chosen = place if counted is None else place[counted]
+    counts = np.bincount(chosen.ravel(), minlength=n * (classes + 1)).reshape(n, classes + 1)
+    total = counts.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = counts / total[:, None]
+        logs = np.where(counts > 0, shares * np.log(shares), 0.0)
+    most = counts[:, :classes].argmax(1)
+    known = total > 0
+    return pd.DataFrame(
+        {
+            "taken_for": pd.Series(most, dtype="Int64").where(known),
+            "taken_for_share": np.where(known, shares[np.arange(n), most], np.nan),
+            "entropy": np.where(known, 0.0 - logs.sum(1), np.nan),  # not -logs: no negative zero
         }
-        parts.append(pd.DataFrame({name: values[other] for name, values in part.items()}))
-    columns_of = ["train_index", "target_index", "label", "influence", "standard_error", "p_value"]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns_of, dtype=np.float64)
-    return table.assign(significant=_discoveries(table["p_value"].to_numpy(), false_discovery_rate))
+    )
 
 
-def null_pairs_table(
-    mask: Bools,
-    correct: Bools,
-    *,
-    threshold: float,
-    false_discovery_rate: float,
-    shuffles: int,
-    seed: int,
-    train_index: Counts,
-    train_labels: Counts,
-    target_index: Counts,
-    target_labels: Counts,
-) -> pd.DataFrame:
-    """Return how many pairs are found with the results of models shuffled among them, when there is no influence.
+class FoundPairs(NamedTuple):
+    """Influence of training samples on targets of their class.
 
-    A row a shuffle, the first, 0, for the order as it is. Arrays as in ``influence_table``. pairs: that were tested;
-    significant; over_threshold, of influence over ``threshold``; found, both at once; targets: samples that these make
-    atypical.
+    pairs: rows over the threshold, sorted by training sample and target; strongest: by target, influence and
+    train_index of the training sample with the highest influence (of equal ones the lowest index); tests: how many
+    pairs there are; significant: how many of them are, by the test of the hard and of the soft influence.
     """
-    rows = []
-    for shuffle in range(shuffles + 1):
-        order = np.arange(len(mask))
-        if shuffle:
-            order = np.random.default_rng(derive_seed(seed, "null", shuffle)).permutation(order)
-        pairs = influence_table(
-            mask,
-            correct[order],
-            train_index=train_index,
-            train_labels=train_labels,
-            target_index=target_index,
-            target_labels=target_labels,
-            false_discovery_rate=false_discovery_rate,
+
+    pairs: pd.DataFrame
+    strongest: pd.DataFrame
+    tests: int
+    significant: tuple[int, int]
+
+
+_PAIRS = 4_000_000
+"""Pairs whose sums are in memory at once."""
+
+
+class InfluenceFinder:
+    """Collects the influence of pairs, class by class, and tests them all together.
+
+    false_discovery_rate: of the Benjamini-Hochberg procedure over all pairs; over: only pairs of a (hard) influence
+    over this become rows, but all are tested and counted.
+    """
+
+    def __init__(self, *, false_discovery_rate: float, over: float) -> None:
+        self._rate, self._over = false_discovery_rate, over
+        self._rows: list[pd.DataFrame] = []
+        self._strongest: list[pd.DataFrame] = []
+        self._tests = 0
+        # p-values over the rate are never significant: their number is all that matters
+        self._known = [0, 0]
+        self._small: tuple[list[Floats], list[Floats]] = ([], [])
+
+    def add(
+        self,
+        mask: Bools,
+        correct: Bools,
+        probability: NDArray[Any],
+        *,
+        label: int,
+        train_index: Counts,
+        target_index: Counts,
+        counted: Bools | None = None,
+    ) -> None:
+        """Add all pairs of training samples and targets of a class.
+
+        mask: (models, n); correct, probability: (models, t); train_index: (n,); target_index: (t,); counted as in
+        ``influence_rates``. For targets that are training samples give ``counted = ~mask`` of the targets: models that
+        were trained on a target have memorized it, and would dilute what its neighbours do for it. A sample is no
+        target of its own.
+        """
+        if not len(train_index):
+            return
+        step = max(1, _PAIRS // len(train_index))
+        for first in range(0, len(target_index), step):
+            some = slice(first, first + step)
+            self._add(
+                mask,
+                correct[:, some],
+                probability[:, some],
+                label,
+                train_index,
+                target_index[some],
+                None if counted is None else counted[:, some],
+            )
+
+    def _add(
+        self,
+        mask: Bools,
+        correct: Bools,
+        probability: NDArray[Any],
+        label: int,
+        train_index: Counts,
+        target_index: Counts,
+        counted: Bools | None,
+    ) -> None:
+        rates, means = influence_rates(mask, correct, counted), influence_means(mask, probability, counted)
+        source, target = np.broadcast_arrays(train_index[:, None], target_index)
+        other = source != target if counted is not None else np.ones(source.shape, dtype=bool)
+        influence = rates.difference
+        self._tests += int(other.sum())
+        self._keep_strongest(np.where(other, influence, np.nan), train_index, target_index)
+
+        soft = means.difference
+        error, freedom = welch(means)
+        over = other & (influence > self._over)
+        values: list[Floats] = []
+        for kind, difference, known in (
+            (0, influence, (rates.n_in > 0) & (rates.n_out > 0)),
+            (1, soft, ~np.isnan(error)),
+        ):
+            known = known & other
+            self._known[kind] += int(known.sum())
+            # a p-value under a half needs a difference over 0; rows have theirs in any case
+            wanted = over | (known & ((difference > 0) | (self._rate >= 0.5)))
+            p_value = np.full(influence.shape, np.nan)
+            if kind:
+                p_value[wanted] = welch_p_value(soft[wanted], error[wanted], freedom[wanted])
+            else:
+                p_value[wanted] = greater_p_value(*(count[wanted] for count in rates))
+            self._small[kind].append(p_value[known & (p_value <= self._rate)])
+            values.append(p_value[over])
+        self._rows.append(
+            pd.DataFrame(
+                {
+                    "train_index": source[over],
+                    "target_index": target[over],
+                    "label": label,
+                    "influence": influence[over],
+                    "standard_error": standard_error(*(count[over] for count in rates)),
+                    "p_value": values[0],
+                    "soft_influence": soft[over],
+                    "soft_standard_error": error[over],
+                    "soft_p_value": values[1],
+                }
+            )
         )
-        strong = pairs["influence"] > threshold
-        found = pairs[pairs["significant"] & strong]
-        counts = (len(pairs), pairs["significant"].sum(), strong.sum(), len(found), found["target_index"].nunique())
-        rows.append((shuffle, *counts))
-    return pd.DataFrame(rows, columns=["shuffle", "pairs", "significant", "over_threshold", "found", "targets"])
+
+    def _keep_strongest(self, influence: Floats, train_index: Counts, target_index: Counts) -> None:
+        order = np.argsort(train_index, kind="stable")
+        known = np.where(np.isnan(influence[order]), -np.inf, influence[order])
+        best = known.argmax(0)
+        highest = known[best, np.arange(len(target_index))]
+        there = highest > -np.inf
+        self._strongest.append(
+            pd.DataFrame(
+                {
+                    "target_index": target_index[there],
+                    "influence": highest[there],
+                    "train_index": train_index[order][best][there],
+                }
+            )
+        )
+
+    def result(self) -> FoundPairs:
+        """Test all pairs that were added together."""
+        names = ["train_index", "target_index", "label", "influence", "standard_error", "p_value"]
+        empty = pd.DataFrame({name: pd.Series(dtype=np.int64 if n < 3 else np.float64) for n, name in enumerate(names)})
+        empty = empty.assign(**{f"soft_{name}": empty[name] for name in names[3:]})
+        pairs = pd.concat([empty, *self._rows], ignore_index=True) if any(map(len, self._rows)) else empty
+        counts = []
+        for kind, prefix in enumerate(("", "soft_")):
+            limit, count = _limit(self._small[kind], self._known[kind], self._rate)
+            pairs[f"{prefix}significant"] = pairs[f"{prefix}p_value"].to_numpy() <= limit
+            counts.append(count)
+        pairs = pairs.sort_values(["train_index", "target_index"], ignore_index=True)
+        strongest = _strongest(pd.concat([empty[["target_index", "influence", "train_index"]], *self._strongest]))
+        return FoundPairs(pairs, strongest, self._tests, (counts[0], counts[1]))
+
+
+def found_pairs(pairs: pd.DataFrame) -> FoundPairs:
+    """Return pairs of an imported file as if they had been found; what is soft about them is unknown."""
+    known = pairs.assign(soft_significant=False)
+    return FoundPairs(known, _strongest(known), len(known), (int(known["significant"].sum()), 0))
+
+
+def _strongest(pairs: pd.DataFrame) -> pd.DataFrame:
+    falling = pairs.sort_values(["influence", "train_index"], ascending=[False, True], kind="stable")
+    first = falling.drop_duplicates("target_index")
+    return first.set_index("target_index")[["influence", "train_index"]]
+
+
+def null_pairs_row(found: FoundPairs) -> dict[str, int]:
+    """Count the pairs: all, those over the threshold, and by each test the significant ones, and those that are both.
+
+    found are those over the threshold and significant; targets, the samples that these make atypical.
+    """
+    row = {"pairs": found.tests, "over_threshold": len(found.pairs)}
+    for kind, count in zip(("", "soft_"), found.significant, strict=True):
+        both = found.pairs.loc[found.pairs[f"{kind}significant"], "target_index"]
+        row |= {f"{kind}significant": count, f"{kind}found": len(both), f"{kind}targets": both.nunique()}
+    return row
+
+
+def shuffled(models: int, shuffles: int, *, seed: int) -> Iterator[Counts]:
+    """Yield orders of models: first as it is, then so many shuffles."""
+    yield np.arange(models)
+    for shuffle in range(1, shuffles + 1):
+        yield np.random.default_rng(derive_seed(seed, "null", shuffle)).permutation(models)
 
 
 def effect_table(
@@ -222,45 +437,55 @@ def effect_table(
 
 
 def group_table(
-    correct: Bools,
+    found: FoundPairs,
     index: Counts,
     labels: Counts,
-    pairs: pd.DataFrame,
     memorization: pd.DataFrame,
     *,
     threshold: float,
+    soft: bool = False,
 ) -> pd.DataFrame:
     """Return one row per target: is it atypical, and which atypical training sample influences it most.
 
-    A target is atypical when one of ``pairs`` (of ``influence_table``) has it, is significant and passes the threshold.
-    ``max_influence``, and ``memorization``, that of the training sample behind it, are missing where the target's class
-    has no atypical training sample; of several with the same influence the one with the lowest index is named.
-    correct: (models, t); index, labels: (t,); memorization: of ``memorization_table``.
+    A target is atypical when one of the pairs that were found has it, is significant and passes the threshold; soft: by
+    the test of the soft influence. ``max_influence``, and ``memorization``, that of the training sample behind it, are
+    missing where the target's class has no atypical training sample. index, labels: (t,); memorization: of
+    ``memorization_table``.
     """
-    falling = pairs.sort_values(["influence", "train_index"], ascending=[False, True])
-    strongest = falling.drop_duplicates("target_index").set_index("target_index").reindex(index)
-    chosen = pairs[pairs["significant"] & (pairs["influence"] > threshold)]
+    strongest = found.strongest.reindex(index)
+    over = found.pairs[found.pairs["influence"] > threshold]
+    hard_atypical, soft_atypical = (
+        np.isin(index, over.loc[over[f"{kind}significant"].to_numpy(bool), "target_index"]) for kind in ("", "soft_")
+    )
     source = strongest["train_index"].astype("Int64")
     return pd.DataFrame(
         {
             "target_index": index,
             "label": labels,
-            "accuracy": correct.mean(0),
-            "models": len(correct),
             "max_influence": strongest["influence"].to_numpy(),
             "max_influence_train_index": source.to_numpy(),
             "memorization": source.map(memorization.set_index("train_index")["memorization"]).to_numpy(np.float64),
-            "atypical": np.isin(index, chosen["target_index"]),
+            "atypical": soft_atypical if soft else hard_atypical,
+            "hard_atypical": hard_atypical,
+            "soft_atypical": soft_atypical,
         }
     )
+
+
+def _limit(small: Sequence[Floats], tests: int, rate: float) -> tuple[float, int]:
+    """Return the largest p-value that the Benjamini-Hochberg procedure over so many tests rejects, and how many.
+
+    small: all p-values of at most the rate; -1.0 where none is rejected.
+    """
+    values = np.sort(np.concatenate(small)) if small else np.empty(0)
+    # in this order of operations a p-value that meets its level exactly is rejected
+    passed = values * tests / np.arange(1, len(values) + 1) <= rate
+    last = int(passed.nonzero()[0].max(initial=-1))
+    return (float(values[last]), last + 1) if last >= 0 else (-1.0, 0)
 
 
 def _discoveries(p_values: Floats, rate: float) -> Bools:
     """Return which tests pass the Benjamini-Hochberg procedure over all that have a p-value: (n,) bool."""
     known = ~np.isnan(p_values)
-    passed = np.zeros(len(p_values), dtype=bool)
-    if known.any():
-        from scipy.stats import false_discovery_control
-
-        passed[known] = false_discovery_control(p_values[known]) <= rate
-    return passed
+    limit, _ = _limit([p_values[known & (p_values <= rate)]], int(known.sum()), rate)
+    return p_values <= limit

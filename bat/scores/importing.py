@@ -13,9 +13,10 @@ from bat.io.files import provenance
 from bat.io.given import located, open_file
 from bat.io.journal import Journal
 from bat.io.outputs import Parquet
+from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
 from bat.io.tensors import read_tensors
-from bat.scores.estimators import group_table
+from bat.scores.estimators import found_pairs, group_table
 from bat.scores.released import check_released_labels, read_released, released_influence, released_memorization
 
 
@@ -62,10 +63,10 @@ def import_scores(
         nothing = pairs.iloc[:0]
         for name, path, over in (("test", test_groups, pairs), ("validation", validation_groups, nothing)):
             part, column, kind = samples.parts()[name], f"{name}_index", f"{name}_groups"
-            unknown = np.zeros((1, len(part)), dtype=bool)
             index, labels = part.index.numpy(), part.labels.numpy()
-            groups = group_table(unknown, index, labels, over, found, threshold=spec.threshold)
-            groups = groups.assign(accuracy=np.nan, models=0).rename(columns={"target_index": column})
+            groups = group_table(found_pairs(over), index, labels, found, threshold=spec.threshold)
+            groups = groups.reindex(columns=["target_index", *SCHEMAS[kind].names[1:]])
+            groups = groups.assign(models=0).rename(columns={"target_index": column})
             write_table(path, kind, groups, provenance(kind, **about))
             journal.line(f"{int(groups['atypical'].sum())} of {len(groups)} {name} samples are atypical")
         if not released.influence:

@@ -24,6 +24,7 @@ from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
 from bat.io.given import check_memory, located, open_file, reason
 from bat.io.npz import Arrays, open_npz, read_array
+from bat.io.schemas import SCHEMAS
 from bat.statistics import Counts, Floats
 
 _COLUMNS = ("train_index", "memorization", "label")
@@ -345,14 +346,15 @@ def released_memorization(path: str, released: Released, train: Part, *, thresho
     scores = released.memorization[_rows(path, released.index, index, "score of training sample")]
     unknown = dict.fromkeys(["standard_error", "ci_low", "ci_high", "p_in", "p_out"], np.nan)
     table = {"train_index": index, "label": train.labels.numpy(), "memorization": scores, **unknown}
-    return pd.DataFrame(table | {"n_in": 0, "n_out": 0, "atypical": scores > threshold})
+    table |= {"n_in": 0, "n_out": 0, "atypical": scores > threshold}
+    return pd.DataFrame(table).reindex(columns=SCHEMAS["memorization"].names)
 
 
 def released_influence(released: Released, train: Part, targets: Part, *, threshold: float) -> pd.DataFrame:
     """Return a row for each pair of a sample of ``train`` and one of ``targets`` of its class that has an influence.
 
-    The columns are those of ``bat.scores.estimators.influence_table``. A file has no p-values: standard errors and
-    p-values are NaN, and ``significant`` says that the influence is over the threshold.
+    The columns are those of ``bat.scores.estimators.FoundPairs.pairs``. A file has no p-values: standard errors,
+    p-values and all that is soft are missing, and ``significant`` says that the influence is over the threshold.
     """
     parts = []
     for block in released.influence:
@@ -366,7 +368,8 @@ def released_influence(released: Released, train: Part, targets: Part, *, thresh
     empty = pd.DataFrame(columns=["train_index", "target_index", "label", "influence"], dtype=np.float64)
     table = pd.concat(parts, ignore_index=True) if parts else empty
     table = table[table["influence"].notna()].sort_values(["label", "train_index", "target_index"], ignore_index=True)
-    return table.assign(standard_error=np.nan, p_value=np.nan, significant=table["influence"] > threshold)
+    table = table.assign(significant=table["influence"] > threshold)
+    return table.reindex(columns=["train_index", "target_index", *SCHEMAS["influence"].names[2:]])
 
 
 def _compare(path: str, what: str, ours: "_Samples", theirs: Counts) -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from bat.config.specs import ScoresSpec
 from bat.data.saved import load_data
@@ -16,11 +17,10 @@ from bat.io.tables import (
     check_one_data_set,
     check_one_run,
     read_table,
-    unpack,
     write_table,
 )
-from bat.scores.estimators import effect_table, influence_table, memorization_table
-from bat.scores.subsets import read_subset_models
+from bat.scores.estimators import InfluenceFinder, effect_table, memorization_table, taken_for
+from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.training.untrained import failed_subsets
 
 
@@ -43,59 +43,64 @@ def robust_scores(
     robust_effects: one row per atypical training sample: its effect on typical test samples
     """
     samples, digest = load_data(data, "cpu")
-    models, facts = read_subset_models(shards, data, digest)
+    models = open_shards(shards, data, samples, digest)
     check_one_data_set(memorization, test_groups, data=(data, digest))
     check_one_run(memorization, test_groups)
-    if models["robust_test"].isna().any():
-        raise BatError(f"{shards[0]}: models trained on clean images: give the shards trained adversarially")
     scores, groups = read_table(memorization, "memorization"), read_table(test_groups, "test_groups")
     train, test = samples.train, samples.test
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
     check_labels(test_groups, groups, "test_index", test.index.numpy(), test.labels.numpy())
     if groups["atypical"].all():
         raise BatError(f"{test_groups}: no test sample is typical, so no effect on these: raise memorization.threshold")
-    mask = unpack(models["in_subset"], len(train), shards[0])
-    about = {"spec": asdict(spec) | {"shards": facts}, "data": digest, "models": len(models)}
+    about = {"spec": asdict(spec) | {"shards": models.facts}, "data": digest, "models": models.models}
     atypical, typical = scores["atypical"].to_numpy(), ~groups["atypical"].to_numpy()
+    rare, usual = train.index.numpy()[atypical], test.index.numpy()[typical]
+    pairs = InfluenceFinder(false_discovery_rate=spec.false_discovery_rate, over=spec.threshold)
+    rows: list[pd.DataFrame] = []
+    right = {name: np.zeros(models.models, dtype=np.int64) for name in ("own", "size", "clean", "robust")}
     with journal.work():
-        correct = {
-            name: unpack(models[f"{column}_test"], len(test), shards[0])
-            for name, column in (("clean", "correct"), ("robust", "robust"))
-        }
-        robust = memorization_table(
-            mask,
-            unpack(models["robust_train"], len(train), shards[0]),
-            train.index.numpy(),
-            train.labels.numpy(),
-            threshold=spec.threshold,
-            confidence=spec.confidence,
-        )
-        pairs = influence_table(
-            mask[:, atypical],
-            correct["robust"],
-            train_index=train.index.numpy()[atypical],
-            train_labels=train.labels.numpy()[atypical],
-            target_index=test.index.numpy(),
-            target_labels=test.labels.numpy(),
-            false_discovery_rate=spec.false_discovery_rate,
-        )
+        kinds = ("correct", "robust", "robust_p", "robust_class")
+        for one in journal.bar(class_by_class(models, samples, kinds), samples.classes, "classes"):
+            mask, test_index = one.columns["in_subset"], one.index["test"]
+            counted = np.isin(test_index, usual)
+            right["own"] += (mask & one.columns["correct_train"]).sum(1)
+            right["size"] += mask.sum(1)
+            right["clean"] += one.columns["correct_test"][:, counted].sum(1)
+            right["robust"] += one.columns["robust_test"][:, counted].sum(1)
+            table = memorization_table(
+                mask, one.columns["robust_train"], one.columns["robust_p_train"], confidence=spec.confidence
+            )
+            taken = taken_for(one.columns["robust_class_train"], ~mask, samples.classes)
+            rows.append(pd.concat([table, taken], axis=1).assign(index=one.index["train"], label=one.label))
+            chosen = np.isin(one.index["train"], rare)
+            pairs.add(
+                mask[:, chosen],
+                one.columns["robust_test"],
+                one.columns["robust_p_test"],
+                label=one.label,
+                train_index=one.index["train"][chosen],
+                target_index=test_index,
+            )
+        found = pairs.result().pairs
         effects = effect_table(
-            mask[:, atypical],
-            {name: right[:, typical].sum(1, dtype=np.int64) for name, right in correct.items()},
+            models.read({"in_subset": np.flatnonzero(atypical)})["in_subset"],
+            {name: right[name] for name in ("clean", "robust")},
             scores[atypical],
             samples=int(typical.sum()),
             false_discovery_rate=spec.false_discovery_rate,
         )
-    right = unpack(models["correct_train"], len(train), shards[0])
-    problem = failed_subsets(mask, right, train.labels.numpy(), recipe="memorization.recipe")
+    robust = in_order(rows, train).rename(columns={"index": "train_index"})
+    column = "soft_memorization" if spec.score == "soft" else "memorization"
+    robust = robust.assign(atypical=robust[column] > spec.threshold)
+    problem = failed_subsets(right["own"] / right["size"], train.labels.numpy(), recipe="memorization.recipe")
     if problem:
         journal.line(problem)
     low = effects["robust_significant"] & (effects["robust_effect"] < 0)
     journal.line(
-        f"{len(models)} models; {robust['atypical'].sum()} training samples have robust memorization over "
+        f"{models.models} models; {robust['atypical'].sum()} training samples have robust memorization over "
         f"{spec.threshold}; {low.sum()} of {len(effects)} atypical samples lower the robust accuracy of typical ones"
     )
     write_table(robust_memorization, "robust_memorization", robust, provenance("robust_memorization", **about))
-    strong = pairs[pairs["influence"] > spec.threshold].rename(columns={"target_index": "test_index"})
+    strong = found.rename(columns={"target_index": "test_index"})
     write_table(robust_influence, "robust_influence", strong, provenance("robust_influence", **about))
     write_table(robust_effects, "robust_effects", effects, provenance("robust_effects", **about))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,12 +18,22 @@ from bat.errors import BatError
 from bat.io.files import provenance
 from bat.io.journal import Journal
 from bat.io.outputs import Parquet
-from bat.io.tables import check_labels, check_one_data_set, pack, read_table_with_facts, unpack, write_table
+from bat.io.schemas import SCHEMAS
+from bat.io.tables import check_labels, check_one_data_set, read_table_with_facts, write_table
 from bat.io.tensors import kept
 from bat.models import build
-from bat.scores.estimators import group_table, influence_table, memorization_table, null_pairs_table
+from bat.scores.estimators import (
+    InfluenceFinder,
+    group_table,
+    mean_table,
+    memorization_table,
+    null_pairs_row,
+    shuffled,
+    taken_for,
+)
 from bat.scores.precision import none_atypical
-from bat.scores.subsets import ANSWERS_FORMAT, answers, epochs_on, read_subset_models, subset_masks
+from bat.scores.shards import class_by_class, in_order, open_shards, packed
+from bat.scores.subsets import ANSWERS_FORMAT, answers, epochs_on, subset_masks
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
 
@@ -62,13 +71,12 @@ def subsets(
     folder = Path(f"{shard}.parts")
 
     def recorded(number: int, seed: int, mask: NDArray[np.bool_]) -> dict[str, Tensor]:
-        """Train model ``number`` on its subset and return which samples it classifies correctly."""
+        """Train model ``number`` on its subset and return what it says of each sample."""
         subset = samples.train.take(tensor(np.flatnonzero(mask), samples))
         model = build(spec.model, subset, classes=samples.classes, seed=seed)
         for _ in epochs_on(model, subset, spec, seed=seed, what=f"subset model {number} (seed {spec.seed})"):
             pass
-        found = answers(model, samples, spec, seed=seed)
-        return {name: torch.tensor(bits) for name, bits in found.items()}
+        return answers(model, samples, spec, seed=seed)
 
     seeds, results = [], []
     with journal.work():
@@ -79,17 +87,14 @@ def subsets(
             part = provenance("part", **about, model=number, format=ANSWERS_FORMAT)
             make = partial(recorded, number, seeds[-1], mask)
             results.append(kept(folder / f"{number}.safetensors", part, make, journal.line))
-    right = np.stack([found["correct_train"].numpy() for found in results])
-    problem = failed_subsets(masks, right, samples.train.labels.cpu().numpy(), recipe="memorization.recipe")
+    columns = {name: np.stack([found[name].numpy() for found in results]) for name in results[0]}
+    own = (masks & columns["correct_train"]).sum(1) / masks.sum(1)
+    problem = failed_subsets(own, samples.train.labels.cpu().numpy(), recipe="memorization.recipe")
     if problem:
         journal.line(problem)
-    columns = {name: pack(np.stack([found[name].numpy() for found in results])) for name in results[0]}
-    names = [f"{kind}_{part}" for kind in ("correct", "robust") for part in samples.parts()]
-    table = pd.DataFrame(
-        {"model": spec.first_model + np.arange(spec.models), "seed": seeds, "in_subset": pack(masks)}
-        | dict.fromkeys(names)
-        | columns
-    )
+    numbers = {"model": spec.first_model + np.arange(spec.models), "seed": seeds}
+    bytes_ = {name: packed(values) for name, values in ({"in_subset": masks} | columns).items()}
+    table = pd.DataFrame(dict.fromkeys(SCHEMAS["subsets"].names) | numbers | bytes_)
     write_table(shard, "subsets", table, provenance("subsets", **about))
     shutil.rmtree(folder)
 
@@ -115,75 +120,78 @@ def scores(
     validation_groups: one row per validation sample
     """
     samples, digest = load_data(data, "cpu")
-    models, facts = read_subset_models(shards, data, digest)
-    where = shards[0]
-    parts = samples.parts()
-    labels = {name: part.labels.numpy() for name, part in parts.items()}
-    index = {name: part.index.numpy() for name, part in parts.items()}
-    mask = unpack(models["in_subset"], len(samples.train), where)
-    correct = {name: unpack(models[f"correct_{name}"], len(part), where) for name, part in parts.items()}
-    about = {"spec": asdict(spec) | {"shards": facts}, "data": digest, "models": len(models)}
+    models = open_shards(shards, data, samples, digest)
+    train, classes = samples.train, samples.classes
+    about = {"spec": asdict(spec) | {"shards": models.facts}, "data": digest, "models": models.models}
+    soft = spec.score == "soft"
+    pairs = {
+        name: InfluenceFinder(false_discovery_rate=spec.false_discovery_rate, over=spec.threshold)
+        for name in samples.parts()
+    }
+    rows = dict[str, list[pd.DataFrame]](train=[], validation=[], test=[])
+    right, size = (np.zeros(models.models, dtype=np.int64) for _ in range(2))
     with journal.work():
-        scores = memorization_table(
-            mask,
-            correct["train"],
-            index["train"],
-            labels["train"],
-            threshold=spec.threshold,
-            confidence=spec.confidence,
+        for one in journal.bar(class_by_class(models, samples, ("correct", "p", "class")), classes, "classes"):
+            mask = one.columns["in_subset"]
+            right += (mask & one.columns["correct_train"]).sum(1)
+            size += mask.sum(1)
+            table = memorization_table(
+                mask, one.columns["correct_train"], one.columns["p_train"], confidence=spec.confidence
+            )
+            atypical = (table["soft_memorization" if soft else "memorization"] > spec.threshold).to_numpy()
+            for name, index in one.index.items():
+                correct, probability = one.columns[f"correct_{name}"], one.columns[f"p_{name}"]
+                own = name == "train"
+                # models that were trained on a sample know it; of its kind tell those that were not
+                taken = taken_for(one.columns[f"class_{name}"], ~mask if own else None, classes)
+                about_all = {"index": index, "label": one.label, "atypical": atypical} if own else {"index": index}
+                means = table if own else mean_table(correct, probability)
+                rows[name].append(pd.concat([means, taken], axis=1).assign(**about_all))
+                targets = atypical if own else np.ones(len(index), dtype=bool)
+                pairs[name].add(
+                    mask if own else mask[:, atypical],
+                    correct[:, targets],
+                    probability[:, targets],
+                    label=one.label,
+                    train_index=one.index["train"] if own else one.index["train"][atypical],
+                    target_index=index[targets],
+                    counted=~mask[:, targets] if own else None,
+                )
+        found = {name: pairs[name].result() for name in pairs}
+    scores = in_order(rows["train"], train).rename(columns={"index": "train_index"})
+    journal.line(
+        f"{models.models} models; {scores['atypical'].sum()} of {len(scores)} training samples are atypical "
+        f"({spec.score} memorization over {spec.threshold}); {int(scores['memorization'].isna().sum())} have no score"
+    )
+    problem = failed_subsets(right / size, train.labels.numpy(), recipe="memorization.recipe")
+    if problem:
+        journal.line(problem)
+    write_table(memorization, "memorization", scores, provenance("memorization", **about))
+    for name, path in (("test", test_groups), ("validation", validation_groups)):
+        part, kind = samples.parts()[name], f"{name}_groups"
+        groups = group_table(
+            found[name], part.index.numpy(), part.labels.numpy(), scores, threshold=spec.threshold, soft=soft
         )
-        atypical = scores["atypical"].to_numpy()
-        journal.line(
-            f"{len(models)} models; {atypical.sum()} of {len(atypical)} training samples are atypical "
-            f"(memorization over {spec.threshold}); {int(scores['memorization'].isna().sum())} have no score"
-        )
-        problem = failed_subsets(mask, correct["train"], labels["train"], recipe="memorization.recipe")
-        if problem:
-            journal.line(problem)
-        write_table(memorization, "memorization", scores, provenance("memorization", **about))
-        for name, path, column in (
-            ("test", test_groups, "test_index"),
-            ("validation", validation_groups, "validation_index"),
-        ):
-            pairs = influence_table(
-                mask[:, atypical],
-                correct[name],
-                train_index=index["train"][atypical],
-                train_labels=labels["train"][atypical],
-                target_index=index[name],
-                target_labels=labels[name],
+        groups = groups.assign(models=models.models).join(in_order(rows[name], part).drop(columns="index"))
+        number = int(groups["atypical"].sum())
+        journal.line(f"{number} of {len(groups)} {name} samples are atypical, from {found[name].tests} pairs")
+        if not number:
+            reason = none_atypical(
+                scores,
+                groups,
+                models=models.models,
+                fraction=models.facts["spec.subset_fraction"],
+                threshold=spec.threshold,
                 false_discovery_rate=spec.false_discovery_rate,
             )
-            groups = group_table(correct[name], index[name], labels[name], pairs, scores, threshold=spec.threshold)
-            found = int(groups["atypical"].sum())
-            journal.line(f"{found} of {len(groups)} {name} samples are atypical, from {len(pairs)} pairs")
-            if not found:
-                reason = none_atypical(
-                    scores,
-                    groups,
-                    models=len(models),
-                    fraction=facts["spec.subset_fraction"],
-                    threshold=spec.threshold,
-                    false_discovery_rate=spec.false_discovery_rate,
-                )
-                journal.line(f"no {name} sample is atypical, so no rate of that group can be reported: {reason}")
-            kind = f"{name}_groups"
-            write_table(path, kind, groups.rename(columns={"target_index": column}), provenance(kind, **about))
-            if name == "test":
-                strong = pairs[pairs["influence"] > spec.threshold].rename(columns={"target_index": column})
-                write_table(influence, "influence", strong, provenance("influence", **about))
-        pairs = influence_table(
-            mask,
-            correct["train"][:, atypical],
-            train_index=index["train"],
-            train_labels=labels["train"],
-            target_index=index["train"][atypical],
-            target_labels=labels["train"][atypical],
-            false_discovery_rate=spec.false_discovery_rate,
-            counted=~mask[:, atypical],
-        )
-        strong = pairs[pairs["influence"] > spec.threshold].rename(columns={"target_index": "influenced_index"})
-        write_table(train_influence, "train_influence", strong, provenance("train_influence", **about))
+            journal.line(f"no {name} sample is atypical, so no rate of that group can be reported: {reason}")
+        write_table(path, kind, groups.rename(columns={"target_index": f"{name}_index"}), provenance(kind, **about))
+    for kind, path, name, column in (
+        ("influence", influence, "test", "test_index"),
+        ("train_influence", train_influence, "train", "influenced_index"),
+    ):
+        strong = found[name].pairs.rename(columns={"target_index": column})
+        write_table(path, kind, strong, provenance(kind, **about))
 
 
 def null_pairs(
@@ -194,28 +202,32 @@ def null_pairs(
     null_pairs: one row per shuffle of the models' results, after the one without
     """
     samples, digest = load_data(data, "cpu")
-    models, facts = read_subset_models(shards, data, digest)
+    models = open_shards(shards, data, samples, digest)
     scores, scored = read_table_with_facts(memorization, "memorization")
     check_one_data_set(memorization, data=(data, digest))
-    if scored["spec"].get("shards") != facts or scored["models"] != len(models):
+    if scored["spec"].get("shards") != models.facts or scored["models"] != models.models:
         raise BatError(f"{memorization}: of other subset models than {shards[0]}: run stage scores again")
-    train, test = samples.train, samples.test
+    train = samples.train
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
-    atypical = scores["atypical"].to_numpy()
+    chosen = scores.loc[scores["atypical"], "train_index"]
+    orders = [*shuffled(models.models, spec.shuffles, seed=spec.seed)]
+    pairs = [InfluenceFinder(false_discovery_rate=spec.false_discovery_rate, over=spec.threshold) for _ in orders]
     with journal.work():
-        table = null_pairs_table(
-            unpack(models["in_subset"], len(train), shards[0])[:, atypical],
-            unpack(models["correct_test"], len(test), shards[0]),
-            threshold=spec.threshold,
-            false_discovery_rate=spec.false_discovery_rate,
-            shuffles=spec.shuffles,
-            seed=spec.seed,
-            train_index=train.index.numpy()[atypical],
-            train_labels=train.labels.numpy()[atypical],
-            target_index=test.index.numpy(),
-            target_labels=test.labels.numpy(),
-        )
-    measured, by_chance = table["found"].iloc[0], table["found"].iloc[1:].mean()
-    journal.line(f"{measured} pairs found; {by_chance:.2f} by chance, the mean of {spec.shuffles} shuffles")
-    about = {"spec": asdict(spec) | {"shards": facts}, "data": digest, "models": len(models)}
+        for one in journal.bar(class_by_class(models, samples, ("correct", "p")), samples.classes, "classes"):
+            atypical = np.isin(one.index["train"], chosen)
+            for order, finder in zip(orders, pairs, strict=True):
+                finder.add(
+                    one.columns["in_subset"][:, atypical],
+                    one.columns["correct_test"][order],
+                    one.columns["p_test"][order],
+                    label=one.label,
+                    train_index=one.index["train"][atypical],
+                    target_index=one.index["test"],
+                )
+        rows = [null_pairs_row(finder.result()) for finder in pairs]
+    table = pd.DataFrame(rows).assign(shuffle=np.arange(len(rows)))
+    for kind, name in (("", "hard"), ("soft_", "soft")):
+        measured, by_chance = table[f"{kind}found"].iloc[0], table[f"{kind}found"].iloc[1:].mean()
+        journal.line(f"{name}: {measured} pairs found; {by_chance:.2f} by chance, the mean of {spec.shuffles} shuffles")
+    about = {"spec": asdict(spec) | {"shards": models.facts}, "data": digest, "models": models.models}
     write_table(null_pairs, "null_pairs", table, provenance("null_pairs", **about))

@@ -1,29 +1,26 @@
-"""Models on random subsets: the subsets, one model, and the shards of what models say."""
+"""Models on random subsets: the subsets, the training of one model, and what it says of each sample."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
+import torch
+from torch import Tensor
 
 from bat.config import Natural, PgdAt
 from bat.config.specs import SubsetsSpec
 from bat.data.dataset import DataSet, Part
-from bat.errors import BatError
-from bat.io.tables import read_shards
 from bat.models import Network
 from bat.seeds import derive_seed
 from bat.statistics import Bools
 from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
-from bat.training.measure import correct, robustly_correct
+from bat.training.measure import judged, judged_under_attack
 
 NATURAL = Natural(name="natural", objective="natural")
 ROBUST = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)
 """How subset models are trained, without and with an adversary."""
 
-ANSWERS_FORMAT = 1
+ANSWERS_FORMAT = 2
 """Of what ``answers`` returns, as an unfinished shard keeps it. Raise it when names, shapes or meaning change, or how a
 subset model is trained by the same spec: models of another format are trained anew."""
 
@@ -74,26 +71,26 @@ def epochs_on(model: Network, subset: Part, spec: SubsetsSpec, *, seed: int, wha
     )
 
 
-def answers(model: Network, samples: DataSet, spec: SubsetsSpec, *, seed: int) -> dict[str, Bools]:
-    """Return which samples of each split a model classifies correctly, with an adversary also under its attack.
+def answers(model: Network, samples: DataSet, spec: SubsetsSpec, *, seed: int) -> dict[str, Tensor]:
+    """Return what a model says of the samples of each split, with an adversary also under its attack.
 
-    Names are those of the columns of a shard: correct_train, robust_train, ...; each (n,) bool.
+    Names are those of the columns of a shard, values (n,): correct_train, ..., bool, is it right; p_train, ...,
+    float16, the probability of the label; class_train, ..., the predicted class (no class is the number of classes);
+    robust_train, robust_p_train, robust_class_train, ..., the same under attack.
     """
-    found: dict[str, Bools] = {}
+    classes = torch.uint8 if samples.classes < 2**8 else torch.uint16
+    found: dict[str, Tensor] = {}
     for name, part in samples.parts().items():
+        kinds = {"": judged(model, part)} if spec.adversary is None else {}
         if spec.adversary:
-            clean, robust = robustly_correct(
-                model, part, threat=spec.adversary.threat, attack=spec.adversary.attack, seed=seed
-            )
-            found |= {f"correct_{name}": clean, f"robust_{name}": robust}
-        else:
-            found[f"correct_{name}"] = correct(model, part)
+            threat, attack = spec.adversary.threat, spec.adversary.attack
+            both = judged_under_attack(model, part, threat=threat, attack=attack, seed=seed)
+            kinds = dict(zip(("", "robust_"), both, strict=True))
+        for kind, said in kinds.items():
+            predicted = torch.where(said.predicted < 0, samples.classes, said.predicted)
+            found |= {
+                f"{kind or 'correct_'}{name}": said.correct.cpu(),
+                f"{kind}p_{name}": said.probability.half().cpu(),
+                f"{kind}class_{name}": predicted.to(classes).cpu(),
+            }
     return found
-
-
-def read_subset_models(shards: list[Path], data: Path, digest: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the shards of subset models; refuse those trained on other data than that of file ``data``."""
-    models, facts = read_shards(shards)
-    if facts["data"] != digest:
-        raise BatError(f"{shards[0]}: trained on other data than {data}: remove the shards and run stage subsets again")
-    return models, facts

@@ -1,9 +1,9 @@
 """What a network says of each sample: its loss, and whether it is right, clean and under PGD."""
 
-import numpy as np
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bat.attacks.ball import random_start
@@ -21,14 +21,39 @@ _BATCH = 512
 _MEASURED = ("clean_loss", "clean_correct", "pgd_loss", "pgd_correct")
 
 
-def correct(model: nn.Module, part: Part) -> NDArray[np.bool_]:
-    """Return which samples of ``part`` the model classifies correctly, unperturbed: (n,) bool.
+class Judged(NamedTuple):
+    """What a network says of samples, each (n,): is it right, the probability of the label, the predicted class.
+
+    Where an output under attack is NaN or infinite the probability is 0 and the class -1.
+    """
+
+    correct: Tensor
+    probability: Tensor
+    predicted: Tensor
+
+
+def judged(model: nn.Module, part: Part) -> Judged:
+    """Return what the model says of the unperturbed images of ``part``.
 
     Raises:
         BatError: an output is not finite.
     """
-    right: NDArray[np.bool_] = (predictions(clean_logits(model, part, _BATCH)) == part.labels).cpu().numpy()
-    return right
+    return _judged(clean_logits(model, part, _BATCH), part.labels)
+
+
+def judged_under_attack(
+    model: nn.Module, part: Part, *, threat: Threat, attack: Pgd, seed: int
+) -> tuple[Judged, Judged]:
+    """Return what the model says of the images of ``part``, unperturbed and under PGD.
+
+    Correct under PGD are samples that are right on the clean image and after the attack. The random starts depend on
+    ``seed`` and each sample's index. Raises as ``judged``.
+    """
+    with attackable(model):
+        fast = for_attacks(model)
+        outputs = [_outputs(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
+    clean, attacked = (_judged(torch.cat(logits), part.labels) for logits in zip(*outputs, strict=True))
+    return clean, attacked._replace(correct=clean.correct & attacked.correct)
 
 
 def clean_logits(model: nn.Module, part: Part, batch_size: int) -> Tensor:
@@ -41,21 +66,6 @@ def clean_logits(model: nn.Module, part: Part, batch_size: int) -> Tensor:
         logits = torch.cat([model(part.images(rows)) for rows in _batches(part, batch_size)])
     _check_finite(logits)
     return logits
-
-
-def robustly_correct(
-    model: nn.Module, part: Part, *, threat: Threat, attack: Pgd, seed: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which samples of ``part`` the model classifies correctly, and which also under PGD: twice (n,) bool.
-
-    The random starts depend on ``seed`` and each sample's index. Raises as ``correct``.
-    """
-    with attackable(model):
-        fast = for_attacks(model)
-        columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
-    values = torch.cat(columns, dim=1)
-    clean, under_attack = (values[_MEASURED.index(f"{name}_correct")] > 0 for name in ("clean", "pgd"))
-    return clean.cpu().numpy(), under_attack.cpu().numpy()
 
 
 def measure(
@@ -75,7 +85,10 @@ def measure(
     with attackable(model):
         fast = for_attacks(model)
         for name, part in data.parts().items():
-            columns = [_losses(model, fast, part, rows, threat, attack, seed) for rows in _batches(part, _BATCH)]
+            columns = [
+                _losses(*_outputs(model, fast, part, rows, threat, attack, seed), part.labels[rows])
+                for rows in _batches(part, _BATCH)
+            ]
             for metric, values in zip(_MEASURED, torch.cat(columns, dim=1), strict=True):
                 found[f"{name}_{metric}"] = values > 0 if metric.endswith("_correct") else values
     return found
@@ -91,10 +104,10 @@ def _check_finite(logits: Tensor) -> None:
         )
 
 
-def _losses(
+def _outputs(
     model: nn.Module, fast: nn.Module, part: Part, rows: Tensor, threat: Threat, attack: Pgd, seed: int
-) -> Tensor:
-    """Return the values of ``_MEASURED`` for each sample: (4, n). fast: the model for the attack's passes."""
+) -> tuple[Tensor, Tensor]:
+    """Return the logits of clean and of attacked images, each (n, classes). fast: the model for the attack's passes."""
     x, labels = part.images(rows), part.labels[rows]
     random = uniform(derive_seed(seed, "history"), part.index[rows], tuple(x.shape[1:]))
     x_adv = pgd(
@@ -111,10 +124,21 @@ def _losses(
     with torch.no_grad():
         clean, attacked = model(x), model(x_adv)
     _check_finite(clean)
+    return clean, attacked
+
+
+def _losses(clean: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
+    """Return the values of ``_MEASURED`` for each sample: (4, n). clean, attacked: logits (n, classes)."""
     clean_right = predictions(clean) == labels
     right = clean_right & (predictions(attacked) == labels)
     clean_loss, loss = (F.cross_entropy(logits, labels, reduction="none") for logits in (clean, attacked))
     return torch.stack([clean_loss, clean_right.float(), loss, right.float()])
+
+
+def _judged(logits: Tensor, labels: Tensor) -> Judged:
+    predicted = predictions(logits)
+    probability = logits.float().softmax(1).gather(1, labels[:, None])[:, 0]
+    return Judged(predicted == labels, torch.where(predicted < 0, 0.0, probability), predicted)
 
 
 def _batches(part: Part, size: int) -> tuple[Tensor, ...]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bat.statistics import Counts, Floats, majority_share, near_chance
 
@@ -28,13 +27,12 @@ def failure(accuracy: float, losses: Sequence[float], labels: Counts, *, recipe:
     return None
 
 
-def failed_subsets(mask: NDArray[np.bool_], correct: NDArray[np.bool_], labels: Counts, *, recipe: str) -> str | None:
+def failed_subsets(own: Floats, labels: Counts, *, recipe: str) -> str | None:
     """Return how many subset models are near chance on the samples that they were trained on, in one line.
 
-    mask, correct: (models, n), in the subset and correctly classified; labels: (n,); None where each model trained.
+    own: (models,), accuracy on these; labels: (n,); None where each model trained.
     """
     chance = majority_share(labels)
-    own: Floats = (mask & correct).sum(1) / mask.sum(1)
     failed = np.array([near_chance(accuracy, chance) for accuracy in own])
     if not failed.any():
         return None

@@ -19,7 +19,7 @@ from bat.config import SizedModel
 from bat.data.dataset import Part
 from bat.models import Network, attackable, build
 from bat.seeds import derive_seed, uniform
-from bat.training.measure import correct
+from bat.training.measure import judged
 
 torch.set_num_threads(1)
 
@@ -415,7 +415,10 @@ def digits() -> dict[str, tuple[Network, Part]]:
     for name in METHODS:
         model, test = trained(name, name="mlp", width=64, epochs=6)
         test = test.take(torch.arange(220))
-        networks[name] = model, test.take(torch.from_numpy(correct(model, test)).nonzero().flatten()[:200])
+        networks[name] = (
+            model,
+            test.take(judged(model, test).correct.nonzero().flatten()[:200]),
+        )
     return networks
 
 

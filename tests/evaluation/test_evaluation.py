@@ -23,7 +23,7 @@ from bat.evaluation.under_attack import BATCH_FORMAT, attack_samples, sample_tab
 from bat.models import attackable
 from bat.seeds import derive_seed
 from bat.statistics import bootstrap_interval
-from bat.training.measure import correct, measure
+from bat.training.measure import judged, measure
 
 torch.set_num_threads(1)
 
@@ -309,7 +309,7 @@ def test_correct_equals_a_loop_and_leaves_the_model_as_found() -> None:
     values = [v % 101 for v in range(1200)]  # more than a forward pass takes
     part = pixels(values, [v % 2 for v in range(1200)])
     model = Threshold().train()
-    found = correct(model, part)
+    found = judged(model, part).correct.numpy()
     assert found.dtype == bool
     np.testing.assert_array_equal(found, [(v > 50) == (i % 2 == 1) for i, v in enumerate(values)])
     assert model.training

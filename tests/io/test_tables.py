@@ -1,5 +1,3 @@
-import itertools
-import json
 import tempfile
 from pathlib import Path
 
@@ -23,7 +21,6 @@ from bat.io.tables import (
     check_one_data_set,
     check_one_run,
     pack,
-    read_shards,
     read_table,
     read_table_with_facts,
     unpack,
@@ -147,7 +144,7 @@ def test_a_writer_that_breaks_leaves_the_old_table_and_no_temporary_file(error, 
     write_table(path, "influence", example("influence"), provenance("influence"))
     before = path.read_bytes()
 
-    def breaks(writer, table):
+    def breaks(writer, table, rows):
         raise error
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", breaks)
@@ -300,81 +297,6 @@ def test_bits_of_another_number_of_samples_are_refused(samples):
 
 def test_one_row_of_another_length_is_refused():
     refusal(unpack, pd.Series([b"ab", b"a"], name="bits"), 16, "here")
-
-
-SPEC = {"seed": 0, "model": {"name": "mlp", "width": 8}, "subset_fraction": 0.7}
-
-
-def shard(path, first, models=2, data="digest", **changes):
-    numbers = first + np.arange(models)
-    table = pd.DataFrame({"model": numbers, "seed": numbers * 11})
-    for name in ("in_subset", "correct_train", "correct_validation", "correct_test"):
-        table[name] = [bytes([number]) for number in numbers]
-    table = table.assign(robust_train=None, robust_validation=None, robust_test=None)
-    spec = SPEC | {"first_model": first, "models": models} | changes
-    write_table(path, "subsets", table, provenance("subsets", spec=spec, data=data))
-    return path
-
-
-def test_shards_are_joined_in_the_order_of_models_whatever_theirs(tmp_path):
-    paths = [shard(tmp_path / f"{first}", first) for first in (0, 2, 4)]
-    joined = [read_shards(order) for order in itertools.permutations(paths)]
-    for table, facts in joined:
-        assert table["model"].tolist() == [0, 1, 2, 3, 4, 5]
-        assert table["seed"].tolist() == [0, 11, 22, 33, 44, 55]
-        assert table["correct_test"].tolist() == [bytes([k]) for k in range(6)]
-        assert list(table.index) == [0, 1, 2, 3, 4, 5]
-        pd.testing.assert_frame_equal(table, joined[0][0])
-        assert facts == joined[0][1]
-
-
-def test_shards_of_different_sizes_are_joined_and_tell_what_they_share(tmp_path):
-    table, facts = read_shards([shard(tmp_path / "b", 5, 1), shard(tmp_path / "a", 0, 5)])
-    assert len(table) == 6
-    assert facts == {
-        "spec.seed": 0,
-        "spec.model.name": "mlp",
-        "spec.model.width": 8,
-        "spec.subset_fraction": 0.7,
-        "data": "digest",
-    }
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"seed": 1}, "spec.seed 0 and 1"),
-        ({"subset_fraction": 0.5}, "spec.subset_fraction 0.7 and 0.5"),
-        ({"model": {"name": "mlp", "width": 9}}, "spec.model.width 8 and 9"),
-        ({"model": {"name": "mlp"}}, "spec.model.width 8 and null"),
-        ({"data": "another"}, 'data "digest" and "another"'),
-        ({"seed": 1, "model": {"name": "cnn", "width": 8}}, 'spec.model.name "mlp" and "cnn"; spec.seed 0 and 1'),
-    ],
-    ids=lambda value: json.dumps(value) if isinstance(value, dict) else None,
-)
-def test_shards_of_different_specs_are_refused_with_files_keys_and_values(changes, named, tmp_path):
-    paths = [shard(tmp_path / "a", 0), shard(tmp_path / "b", 2), shard(tmp_path / "c", 4, **changes)]
-    message = refusal(read_shards, paths)
-    assert message == (
-        f"{paths[0]} and {paths[2]} were made by different specs ({named}): remove the one that is out of date and run "
-        "stage subsets again"
-    )
-
-
-@pytest.mark.parametrize("firsts", [(0, 0), (0, 1), (2, 4), (0, 4), (1,)], ids=str)
-def test_shards_with_a_model_twice_or_missing_are_refused(firsts, tmp_path):
-    paths = [shard(tmp_path / f"{place}", first) for place, first in enumerate(firsts)]
-    rows = 2 * len(paths)
-    assert refusal(read_shards, paths) == (
-        f"{paths[0]} ... {paths[-1]}: {rows} rows are not the models 0 to {rows - 1} once each: give each shard once"
-    )
-
-
-def test_a_missing_or_damaged_shard_is_refused_by_its_name(tmp_path):
-    first = shard(tmp_path / "a", 0)
-    assert f"{tmp_path / 'b'}: no such file" in refusal(read_shards, [first, tmp_path / "b"])
-    (tmp_path / "b").write_bytes(first.read_bytes()[:-9])
-    assert f"{tmp_path / 'b'}: damaged" in refusal(read_shards, [first, tmp_path / "b"])
 
 
 INDEX, LABELS = np.array([3, 5, 8, 9]), np.array([0, 2, 2, 1])

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from influences import whole
 from runs import run, same, samples, weights
 from scipy.stats import ttest_ind
 from stages import RECIPE, SCORES, SUBSETS, THREAT, TRAIN, call, digits, fails, grouped, rewrite, scores, training
@@ -23,7 +24,7 @@ from bat.scores.subsets import subset_masks
 from bat.seeds import derive_seed, uniform
 from bat.training.loop import fit
 from bat.training.losses import objective
-from bat.training.measure import correct, measure, robustly_correct
+from bat.training.measure import judged, judged_under_attack, measure
 
 torch.set_num_threads(1)
 
@@ -48,6 +49,10 @@ def loop(model: Any, part: Part, *, eps: float, step: float, steps: int, seed: i
     return found
 
 
+def right_under_attack(model: Any, part: Part, **options: Any) -> list[np.ndarray]:
+    return [said.correct.numpy() for said in judged_under_attack(model, part, **options)]
+
+
 @pytest.mark.parametrize("name", ["mlp", "small_cnn"])
 def test_what_is_right_under_attack_equals_a_loop_over_samples(name: str) -> None:
     part = samples(90)
@@ -56,14 +61,14 @@ def test_what_is_right_under_attack_equals_a_loop_over_samples(name: str) -> Non
     before = weights(model)
     # more samples than fit in one forward pass
     many = Part(*(torch.cat(6 * [tensor]) for tensor in (part.pixels, part.labels)), torch.arange(540), 16)
-    clean, robust = robustly_correct(model, many, threat=Threat(norm="linf", eps=0.08), attack=Pgd(3, 0.03), seed=5)
+    clean, robust = right_under_attack(model, many, threat=Threat(norm="linf", eps=0.08), attack=Pgd(3, 0.03), seed=5)
     assert model.training
     assert same(before, weights(model))
     assert all(parameter.requires_grad for parameter in model.parameters())
     model.eval()
     expected = loop(model, many, eps=0.08, step=0.03, steps=3, seed=5)
     assert list(zip(clean.tolist(), robust.tolist(), strict=True)) == expected
-    assert np.array_equal(clean, correct(model, many))
+    assert np.array_equal(clean, judged(model, many).correct)
     assert 0 < robust.sum() < clean.sum() < 540
 
 
@@ -73,11 +78,11 @@ def test_what_is_right_under_attack_is_what_training_records() -> None:
     threat, attack = Threat(norm="l2", eps=0.4), Pgd(steps=3, step_size=0.2)
     found = measure(model, data, threat=threat, attack=attack, seed=3)
     for name, part in data.parts().items():
-        clean, robust = robustly_correct(model, part, threat=threat, attack=attack, seed=3)
+        clean, robust = right_under_attack(model, part, threat=threat, attack=attack, seed=3)
         assert np.array_equal(found[f"{name}_clean_correct"], clean)
         assert np.array_equal(found[f"{name}_pgd_correct"], robust)
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
-        again = robustly_correct(model, part.take(order), threat=threat, attack=attack, seed=3)[1]
+        again = right_under_attack(model, part.take(order), threat=threat, attack=attack, seed=3)[1]
         assert np.array_equal(again, robust[order.numpy()])  # a sample's start is its own
 
 
@@ -147,7 +152,7 @@ def test_an_adversarial_subset_model_is_the_one_of_its_number_trained_on_its_sub
         )
     )
     for name, split in data.parts().items():
-        clean, robust = robustly_correct(model, split, threat=threat, attack=attack, seed=seed)
+        clean, robust = right_under_attack(model, split, threat=threat, attack=attack, seed=seed)
         assert np.array_equal(unpack(table[f"correct_{name}"], len(split), "")[2], clean)
         assert np.array_equal(unpack(table[f"robust_{name}"], len(split), "")[2], robust)
     assert 0 < robust.sum() < clean.sum()
@@ -211,6 +216,8 @@ def test_robust_scores_equal_loops_over_the_shards(experiment: Path) -> None:
     assert len(pairs) == wanted
 
 
+SPLITS = ("train", "validation", "test")
+KINDS = {"p": 2, "robust_p": 2, "class": 1, "robust_class": 1}  # bytes of a sample
 SIDES = {"clean": "correct", "robust": "robust"}
 
 
@@ -237,17 +244,28 @@ def by_hand(tmp_path: Path) -> Path:
         "robust_test": np.array([[1, 0, 0, 1], [0, 0, 0, 1], [1, 1, 0, 0], [1, 1, 1, 0]], dtype=bool),
     }
     shard = {"model": range(4), "seed": range(4), "in_subset": pack(mask)}
-    table = pd.DataFrame(shard | {name: pack(bits) for name, bits in right.items()})
+    said = {f"{kind}_{name}": 4 * [bytes(4 * size)] for name in SPLITS for kind, size in KINDS.items()}
+    table = pd.DataFrame(shard | {name: pack(bits) for name, bits in right.items()} | said)
     about = provenance("subsets", spec={"seed": 0}, data=data.digest())
     write_table(tmp_path / "robust-0.parquet", "subsets", table, about)
     memorization = pd.DataFrame({"train_index": index + 10, "label": 0, "memorization": [0.9, 0.5, 0.1, np.nan]})
     known = dict.fromkeys(("standard_error", "ci_low", "ci_high", "p_in", "p_out"), 0.5) | {"n_in": 2, "n_out": 2}
     memorization = memorization.assign(atypical=[True, True, False, False], **known)
     about = {"data": data.digest()}
-    write_table(tmp_path / "memorization.parquet", "memorization", memorization, provenance("memorization", **about))
+    write_table(
+        tmp_path / "memorization.parquet",
+        "memorization",
+        whole(memorization, "memorization"),
+        provenance("memorization", **about),
+    )
     groups = pd.DataFrame({"test_index": index + 30, "label": 0, "accuracy": 0.5, "models": 4, "max_influence": 0.5})
     groups = groups.assign(max_influence_train_index=10, memorization=0.9, atypical=[False] * 3 + [True])
-    write_table(tmp_path / "test_groups.parquet", "test_groups", groups, provenance("test_groups", **about))
+    write_table(
+        tmp_path / "test_groups.parquet",
+        "test_groups",
+        whole(groups, "test_groups"),
+        provenance("test_groups", **about),
+    )
     return tmp_path
 
 

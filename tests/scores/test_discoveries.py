@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from influences import find_pairs
 
-from bat.scores.estimators import influence_table, null_pairs_table
+from bat.scores.estimators import null_pairs_row, shuffled
 from bat.scores.subsets import subset_masks
 
 TRAIN, TARGETS, RATE = 40, 40, 0.05
@@ -30,7 +31,7 @@ def models(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def found(count: int, seed: int) -> tuple[float, float]:
     """Return the share of false pairs among those found, 0 for none, and the share of true pairs that are found."""
     mask, correct = models(count, seed)
-    table = influence_table(mask, correct, false_discovery_rate=RATE, **LABELS)
+    table = find_pairs(mask, correct, false_discovery_rate=RATE, **LABELS).pairs
     chosen = table[table["significant"]]
     true = (chosen["train_index"] == chosen["target_index"]) & (chosen["train_index"] < TRUE)
     return (~true).mean() if len(chosen) else 0.0, true.sum() / TRUE
@@ -52,12 +53,16 @@ def test_power_grows_with_the_number_of_models() -> None:
 
 def test_shuffled_models_show_pairs_by_chance_only() -> None:
     mask, correct = models(300, 1)
-    table = null_pairs_table(mask, correct, threshold=0.15, false_discovery_rate=RATE, shuffles=30, seed=0, **LABELS)
-    pairs = influence_table(mask, correct, false_discovery_rate=RATE, **LABELS)
+    rows = [
+        null_pairs_row(find_pairs(mask, correct[order], false_discovery_rate=RATE, over=0.15, **LABELS))
+        for order in shuffled(300, 30, seed=0)
+    ]
+    table = pd.DataFrame(rows)
+    pairs = find_pairs(mask, correct, false_discovery_rate=RATE, **LABELS).pairs
     strong = pairs["influence"] > 0.15
     both = pairs[strong & pairs["significant"]]
-    measured = [0, len(pairs), pairs["significant"].sum(), strong.sum(), len(both), both["target_index"].nunique()]
-    assert table.iloc[0].tolist() == measured
+    measured = [len(pairs), strong.sum(), pairs["significant"].sum(), len(both), both["target_index"].nunique()]
+    assert table.iloc[0][["pairs", "over_threshold", "significant", "found", "targets"]].tolist() == measured
     assert table["found"].iloc[0] >= 8
     by_chance = table.iloc[1:]
     assert (by_chance["pairs"] == len(pairs)).all()
@@ -65,5 +70,6 @@ def test_shuffled_models_show_pairs_by_chance_only() -> None:
     assert (by_chance["significant"] > 0).mean() <= 0.2
     # without the test, chance alone passes the threshold
     assert (by_chance["over_threshold"] > 0).all()
-    again = null_pairs_table(mask, correct, threshold=0.15, false_discovery_rate=RATE, shuffles=3, seed=0, **LABELS)
-    pd.testing.assert_frame_equal(again, table.iloc[:4])
+    orders = list(shuffled(300, 3, seed=0))
+    assert np.array_equal(orders[0], np.arange(300))
+    assert all(np.array_equal(*pair) for pair in zip(orders, shuffled(300, 30, seed=0), strict=False))

@@ -6,14 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from influences import find_pairs
+from scipy.stats import t, ttest_ind
 
 from bat.scores.estimators import (
     Rates,
+    found_pairs,
     group_table,
+    influence_means,
     influence_rates,
-    influence_table,
+    memorization_means,
     memorization_rates,
     memorization_table,
+    taken_for,
 )
 from bat.scores.subsets import subset_masks
 from bat.statistics import greater_p_value, newcombe, standard_error
@@ -170,16 +175,7 @@ def example(models=40, n=30, targets=25, classes=3, seed=0):
 
 def test_memorization_table_has_each_samples_estimate_and_uncertainty():
     case = example(targets=30)
-    table = memorization_table(
-        case["mask"],
-        case["correct"],
-        case["train_index"],
-        case["train_labels"],
-        threshold=0.3,
-        confidence=0.9,
-    )
-    assert table["train_index"].tolist() == case["train_index"].tolist()
-    assert table["label"].tolist() == case["train_labels"].tolist()
+    table = memorization_table(case["mask"], case["correct"], case["correct"].astype(np.float16), confidence=0.9)
     for i, row in enumerate(table.itertuples()):
         counts = tally(case["mask"][:, i], case["correct"][:, i], np.ones(40))
         single = tuple(np.array([count]) for count in counts)
@@ -189,27 +185,26 @@ def test_memorization_table_has_each_samples_estimate_and_uncertainty():
         assert row.memorization == pytest.approx(difference(*counts), abs=1e-12)
         assert row.standard_error == pytest.approx(standard_error(*single)[0])
         assert (row.ci_low, row.ci_high) == pytest.approx((low[0], high[0]))
-        assert row.atypical == (difference(*counts) > 0.3)
-    assert 0 < table["atypical"].sum() < len(table)
 
 
 def test_a_sample_that_was_never_left_out_or_never_in_has_no_score_but_its_counts():
     mask = np.array([[1, 0, 1], [1, 0, 0], [1, 0, 1], [1, 0, 0]], dtype=bool)
     correct = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 1], [0, 1, 0]], dtype=bool)
-    table = memorization_table(mask, correct, np.arange(3), np.zeros(3, int), threshold=0.0, confidence=0.95)
+    table = memorization_table(mask, correct, correct.astype(np.float16), confidence=0.95)
     assert table["n_in"].tolist() == [4, 0, 2]
     assert table["n_out"].tolist() == [0, 4, 2]
     assert table["memorization"].isna().tolist() == [True, True, False]
-    assert table.loc[:1, ["standard_error", "ci_low", "ci_high"]].isna().all(axis=None)
+    uncertain = ["standard_error", "ci_low", "ci_high", "soft_standard_error", "soft_ci_low", "soft_ci_high"]
+    assert table.loc[:1, uncertain].isna().all(axis=None)
+    assert table["soft_memorization"].isna().tolist() == [True, True, False]
     assert table["p_in"].tolist() == pytest.approx([0.75, math.nan, 1.0], nan_ok=True)
     assert table["p_out"].tolist() == pytest.approx([math.nan, 0.75, 0.0], nan_ok=True)
-    assert table["atypical"].tolist() == [False, False, True]
 
 
 def test_negative_memorization_is_not_clipped():
     mask = np.array([[True], [False]])
-    table = memorization_table(mask, ~mask, np.arange(1), np.zeros(1, int), threshold=0.1, confidence=0.95)
-    assert table["memorization"].tolist() == [-1.0]
+    table = memorization_table(mask, ~mask, (~mask).astype(np.float16), confidence=0.95)
+    assert table["memorization"].tolist() == table["soft_memorization"].tolist() == [-1.0]
 
 
 def benjamini_hochberg(p_values, level):
@@ -260,29 +255,27 @@ def own_targets(seed):
 @pytest.mark.parametrize("own", [False, True], ids=["others", "own"])
 def test_influence_table_equals_loops_and_a_brute_force_benjamini_hochberg(own, seed, level):
     case, counted = own_targets(seed) if own else (example(seed=seed), None)
-    table = influence_table(**case, counted=counted, false_discovery_rate=level)
-    expected = brute_table(case, counted)
+    table = find_pairs(**case, counted=counted, false_discovery_rate=level).pairs
+    every = brute_table(case, counted)
+    expected = {key: row for key, row in every.items() if not math.isnan(row[1])}
+    assert (len(expected) < len(every)) == own  # the case of own targets has pairs without a test
     keys = list(zip(table["train_index"], table["target_index"], strict=True))
     assert sorted(keys) == sorted(expected)
     columns = ["label", "influence", "standard_error", "p_value"]
     np.testing.assert_allclose(table[columns], [expected[key] for key in keys], rtol=1e-9, atol=1e-12)
-    known = table["p_value"].notna().to_numpy()
-    assert known.all() != own  # the case of own targets has pairs without a test
-    assert not table.loc[~known, "significant"].any()
-    rejected = benjamini_hochberg(table.loc[known, "p_value"], level)
-    np.testing.assert_array_equal(table.loc[known, "significant"], rejected)
+    np.testing.assert_array_equal(table["significant"], benjamini_hochberg(table["p_value"], level))
 
 
 def test_the_examples_have_pairs_that_are_significant_and_pairs_that_are_not():
     for case, counted in ((example(), None), own_targets(0)):
-        verdict = influence_table(**case, counted=counted, false_discovery_rate=0.7)["significant"]
+        verdict = find_pairs(**case, counted=counted, false_discovery_rate=0.7).pairs["significant"]
         assert 0 < verdict.sum() < len(verdict)
 
 
 def test_indices_of_another_split_are_not_taken_for_the_sample_itself():
     case = example(n=2, targets=2, classes=1)
     case["target_index"] = case["train_index"]
-    assert len(influence_table(**case, false_discovery_rate=0.1)) == 4
+    assert find_pairs(**case, false_discovery_rate=0.1).tests == 4
 
 
 def test_without_atypical_samples_there_are_no_pairs_and_no_atypical_targets():
@@ -291,15 +284,13 @@ def test_without_atypical_samples_there_are_no_pairs_and_no_atypical_targets():
         "target_index": np.array([4, 6, 9]),
         "target_labels": np.array([0, 1, 1]),
     }
-    pairs = influence_table(**case, false_discovery_rate=0.1)
-    assert len(pairs) == 0
-    assert pairs["significant"].dtype == bool
+    found = find_pairs(**case, false_discovery_rate=0.1)
+    assert (len(found.pairs), found.tests, found.significant) == (0, 0, (0, 0))
+    assert found.pairs["significant"].dtype == bool
     scores = pd.DataFrame({"train_index": [], "memorization": []})
-    groups = group_table(case["correct"], case["target_index"], case["target_labels"], pairs, scores, threshold=0.1)
+    groups = group_table(found, case["target_index"], case["target_labels"], scores, threshold=0.1)
     assert groups["target_index"].tolist() == [4, 6, 9]
     assert groups["label"].tolist() == [0, 1, 1]
-    assert groups["accuracy"].tolist() == [1, 1, 1]
-    assert groups["models"].tolist() == [40, 40, 40]
     assert groups[["max_influence", "max_influence_train_index", "memorization"]].isna().all(axis=None)
     assert not groups["atypical"].any()
 
@@ -313,8 +304,8 @@ SCORES = pd.DataFrame({"train_index": [9, 2, 1, 3], "memorization": [0.9, 0.2, 0
 
 def groups_of(pairs, targets, threshold=0.15):
     table = pd.DataFrame([pair(*row) for row in pairs])
-    correct = np.ones((2, len(targets)), dtype=bool)
-    groups = group_table(correct, np.array(targets), np.zeros(len(targets), int), table, SCORES, threshold=threshold)
+    labels = np.zeros(len(targets), int)
+    groups = group_table(found_pairs(table), np.array(targets), labels, SCORES, threshold=threshold)
     return groups.set_index("target_index")
 
 
@@ -352,14 +343,14 @@ def test_a_pair_without_an_estimate_does_not_hide_the_strongest():
 def test_group_table_equals_loops_over_an_influence_table():
     case = example()
     case["target_labels"] = np.where(case["target_labels"] == 2, 9, case["target_labels"])  # a class without sources
-    pairs = influence_table(**case, false_discovery_rate=0.5)
+    found = find_pairs(**case, false_discovery_rate=0.5)
+    pairs = found.pairs
     scores = pd.DataFrame({"train_index": case["train_index"], "memorization": np.arange(len(case["train_index"])) / 7})
-    groups = group_table(case["correct"], case["target_index"], case["target_labels"], pairs, scores, threshold=0.35)
+    groups = group_table(found, case["target_index"], case["target_labels"], scores, threshold=0.35)
     for j, row in enumerate(groups.itertuples()):
         mine = [p for p in pairs.itertuples() if p.target_index == row.target_index]
         assert row.target_index == case["target_index"][j]
         assert row.label == case["target_labels"][j]
-        assert row.accuracy == pytest.approx(sum(case["correct"][:, j]) / 40)
         assert row.atypical == any(p.significant and p.influence > 0.35 for p in mine)
         if mine:
             strongest = {p.train_index: p.influence for p in mine}
@@ -397,7 +388,7 @@ def found(table):
 @pytest.mark.parametrize("seed", range(5))
 def test_planted_influence_is_found_and_nothing_else(seed):
     case, truth = planted(seed=seed)
-    table = influence_table(**case, false_discovery_rate=0.05)
+    table = find_pairs(**case, false_discovery_rate=0.05).pairs
     assert len(table) == 400
     assert truth <= found(table)
     assert len(found(table) - truth) <= 2
@@ -414,7 +405,146 @@ def test_without_influence_next_to_nothing_is_found():
         case, _ = planted(seed=seed)
         # each model gets the subset of another: its results no longer tell of the mask
         case["mask"] = np.random.default_rng(seed).permutation(case["mask"])
-        discoveries.append(len(found(influence_table(**case, false_discovery_rate=0.05))))
+        discoveries.append(len(found(find_pairs(**case, false_discovery_rate=0.05).pairs)))
     # a world without any influence has a discovery with probability 0.05 (that is what the procedure controls)
     assert sum(count > 0 for count in discoveries) <= 2
     assert sum(discoveries) <= 4
+
+
+@st.composite
+def probabilities(draw):
+    """Return (mask, probabilities, counted) of a few models, many of them equal, and of one target each."""
+    models, n = draw(st.integers(1, 12)), draw(st.integers(1, 5))
+    mask, counted = (draw(arrays(bool, (models, n))) for _ in range(2))
+    values = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1, width=16))
+    return mask, draw(arrays(np.float16, (models, n), elements=values)), counted
+
+
+def side(values):
+    """Sum, sum of squares and number, by a loop over Python's floats."""
+    values = [float(value) for value in values]
+    return sum(values), sum(value**2 for value in values), len(values)
+
+
+@given(probabilities())
+@settings(deadline=None)
+def test_soft_sums_equal_loops(case):
+    mask, p, counted = case
+    own, pairs = memorization_means(mask, p), influence_means(mask, p, counted)
+    every = influence_means(mask, p)
+    for i in range(mask.shape[1]):
+        expected = *side(p[mask[:, i], i]), *side(p[~mask[:, i], i])
+        np.testing.assert_allclose([values[i] for values in own], expected, atol=1e-12, rtol=0)
+        for j in range(mask.shape[1]):
+            expected = *side(p[mask[:, i], j]), *side(p[~mask[:, i], j])
+            np.testing.assert_allclose([values[i, j] for values in every], expected, atol=1e-12, rtol=0)
+            inside, outside = (p[counted[:, j] & (mask[:, i] == has), j] for has in (True, False))
+            expected = *side(inside), *side(outside)
+            np.testing.assert_allclose([values[i, j] for values in pairs], expected, atol=1e-12, rtol=0)
+
+
+def soft_example(seed=0):
+    case = example(targets=30, seed=seed)
+    random = np.random.default_rng(seed)
+    p = np.clip(case["correct"] * 0.5 + random.random(case["correct"].shape) / 2, 0, 1).astype(np.float16)
+    return case, p
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_soft_memorization_has_welchs_standard_error_and_interval(seed):
+    case, p = soft_example(seed)
+    table = memorization_table(case["mask"], case["correct"], p, confidence=0.9)
+    for i, row in enumerate(table.itertuples()):
+        inside, outside = (p[case["mask"][:, i] == has, i].astype(float) for has in (True, False))
+        test = ttest_ind(inside, outside, equal_var=False)
+        low, high = test.confidence_interval(0.9)
+        assert row.soft_p_in == pytest.approx(inside.mean(), abs=1e-12)
+        assert row.soft_p_out == pytest.approx(outside.mean(), abs=1e-12)
+        assert row.soft_memorization == pytest.approx(inside.mean() - outside.mean(), abs=1e-12)
+        assert row.soft_standard_error == pytest.approx((high - low) / 2 / t.ppf(0.95, test.df), abs=1e-12)
+        assert (row.soft_ci_low, row.soft_ci_high) == pytest.approx((max(low, -1), min(high, 1)), abs=1e-12)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["others", "own"])
+@pytest.mark.parametrize("level", [0.05, 0.3, 0.7])
+def test_soft_influence_equals_scipys_welch_test_and_a_brute_force_benjamini_hochberg(own, level):
+    case, p = soft_example()
+    counted = None
+    if own:
+        case, counted = own_targets(0)
+        p = p[:, :15]
+    found = find_pairs(**case, counted=counted, probability=p, false_discovery_rate=level)
+    table = found.pairs
+    for row in table.itertuples():
+        i = int(np.flatnonzero(case["train_index"] == row.train_index)[0])
+        j = int(np.flatnonzero(case["target_index"] == row.target_index)[0])
+        counts = np.ones(40, dtype=bool) if counted is None else counted[:, j]
+        inside, outside = (p[counts & (case["mask"][:, i] == has), j].astype(float) for has in (True, False))
+        assert row.soft_influence == pytest.approx(inside.mean() - outside.mean(), abs=1e-12)
+        test = ttest_ind(inside, outside, equal_var=False, alternative="greater")
+        # a p-value of at least a half is looked up only where it could be significant, or for a row
+        assert row.soft_p_value == pytest.approx(test.pvalue, abs=1e-12, nan_ok=True)
+    known = table["soft_p_value"].notna().to_numpy()
+    rejected = benjamini_hochberg(table.loc[known, "soft_p_value"], level)
+    np.testing.assert_array_equal(table.loc[known, "soft_significant"], rejected)
+    assert found.significant == (table["significant"].sum(), table["soft_significant"].sum())
+    assert level < 0.7 or 0 < rejected.sum() < len(table)
+
+
+def test_only_pairs_over_the_threshold_are_rows_but_all_are_tested():
+    case, p = soft_example()
+    every = find_pairs(**case, probability=p, false_discovery_rate=0.3)
+    some = find_pairs(**case, probability=p, false_discovery_rate=0.3, over=0.25)
+    assert some[2:] == every[2:]
+    pd.testing.assert_frame_equal(some.strongest, every.strongest)
+    expected = every.pairs[every.pairs["influence"] > 0.25].reset_index(drop=True)
+    assert 0 < len(expected) < len(every.pairs)
+    pd.testing.assert_frame_equal(some.pairs, expected)
+
+
+def test_pairs_are_the_same_in_pieces(monkeypatch):
+    case, p = soft_example()
+    whole = find_pairs(**case, probability=p, false_discovery_rate=0.3)
+    monkeypatch.setattr("bat.scores.estimators._PAIRS", 20)
+    pieces = find_pairs(**case, probability=p, false_discovery_rate=0.3)
+    pd.testing.assert_frame_equal(pieces.pairs, whole.pairs)
+    pd.testing.assert_frame_equal(pieces.strongest.sort_index(), whole.strongest.sort_index())
+    assert pieces[2:] == whole[2:]
+
+
+def test_models_that_all_say_the_same_are_no_evidence_and_models_that_differ_without_fail_are():
+    mask = np.array([[1, 1], [1, 1], [0, 0], [0, 0]], dtype=bool)
+    p = np.array([[1, 0.5], [1, 0.5], [0, 0.5], [0, 0.5]], dtype=np.float16)
+    case = {
+        "mask": mask,
+        "correct": p > 0.5,
+        "train_index": np.arange(1),
+        "train_labels": np.zeros(1, int),
+        "target_index": np.arange(2),
+        "target_labels": np.zeros(2, int),
+    }
+    table = find_pairs(**case | {"mask": mask[:, :1]}, probability=p, false_discovery_rate=0.6).pairs
+    assert table["soft_influence"].tolist() == [1, 0]
+    assert table["soft_standard_error"].tolist() == [0, 0]
+    assert table["soft_p_value"].tolist() == [0, 1]
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_what_samples_are_taken_for_equals_loops(data):
+    models, n, classes = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 4)), data.draw(st.integers(2, 5))
+    predicted = data.draw(arrays(np.uint8, (models, n), elements=st.integers(0, classes)))
+    counted = data.draw(st.one_of(st.none(), arrays(bool, (models, n))))
+    table = taken_for(predicted, counted, classes)
+    for i, row in enumerate(table.itertuples(index=False)):
+        said = [int(predicted[k, i]) for k in range(models) if counted is None or counted[k, i]]
+        if not said:
+            assert all(pd.isna(value) for value in row)
+            continue
+        numbers = [said.count(label) for label in range(classes + 1)]
+        most = max(range(classes), key=lambda label: (numbers[label], -label))
+        assert row.taken_for == most
+        assert row.taken_for_share == pytest.approx(numbers[most] / len(said), abs=1e-12)
+        shares = [number / len(said) for number in numbers if number]
+        assert row.entropy == pytest.approx(-sum(share * math.log(share) for share in shares), abs=1e-12)
+        assert not (row.entropy == 0 and math.copysign(1, row.entropy) < 0)

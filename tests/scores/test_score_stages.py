@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from influences import whole
 from scipy.stats import ttest_ind
 from stages import RECIPE, SUBSETS, call, scores
 
@@ -36,7 +37,7 @@ torch.set_num_threads(1)
 
 MODELS = 60
 SIZES = {"train": 14, "validation": 6, "test": 9}
-SPEC = {"threshold": 0.2, "false_discovery_rate": 0.1, "confidence": 0.8}
+SPEC = {"score": "hard", "threshold": 0.2, "false_discovery_rate": 0.1, "confidence": 0.8}
 NULL = {"threshold": 0.2, "false_discovery_rate": 0.3, "shuffles": 3, "seed": 11}
 
 
@@ -44,7 +45,7 @@ class World:
     """A data set of two classes in a folder, and what 60 models say of it, in two shards."""
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
-        random = np.random.default_rng(seed)
+        random, other = np.random.default_rng(seed), np.random.default_rng([seed, 1])
         self.folder = folder
         self.labels = {name: random.integers(2, size=n) for name, n in SIZES.items()}
         # sorted, as each split of a data set is, but apart
@@ -58,6 +59,7 @@ class World:
         write_data(folder / "data.safetensors", self.data, provenance("data"))
         self.mask = subset_masks(SIZES["train"], 9, design="balanced", seed=seed, first=0, count=MODELS)
         self.right: dict[str, Any] = {}
+        self.said: dict[str, Any] = {}
         for kind in ("correct", "robust"):
             # some training samples help themselves and others of their class
             source = random.integers(SIZES["train"], size=4)
@@ -65,11 +67,17 @@ class World:
                 chance = 0.25 + 0.45 * self.mask[:, source[random.integers(4, size=n)]]
                 if name == "train":
                     chance += np.where(random.random(n) < 0.7, 0.3 * self.mask, 0)
-                self.right[f"{kind}_{name}"] = random.random((MODELS, n)) < chance
+                self.right[f"{kind}_{name}"] = right = random.random((MODELS, n)) < chance
+                prefix = "robust_" * (kind == "robust")
+                noise = other.random((MODELS, n))
+                self.said[f"{prefix}p_{name}"] = (0.5 * right + 0.5 * noise).astype("<f2")
+                wrong = 1 - self.labels[name] + (noise < 0.1)  # now and then no class, which is class 2
+                self.said[f"{prefix}class_{name}"] = np.where(right, self.labels[name], wrong).astype("u1")
         for first, last in ((0, 35), (35, MODELS)):
             rows = slice(first, last)
             table = pd.DataFrame({"model": np.arange(first, last), "seed": 0, "in_subset": pack(self.mask[rows])})
-            table = table.assign(**{name: pack(bits[rows]) for name, bits in self.right.items()})
+            said = {name: [row.tobytes() for row in values[rows]] for name, values in self.said.items()}
+            table = table.assign(**{name: pack(bits[rows]) for name, bits in self.right.items()}, **said)
             spec = {"seed": 0, "subset_fraction": 9 / 14, "first_model": first, "models": last - first}
             about = provenance("subsets", spec=spec, data=self.data.digest())
             write_table(folder / f"shard-{first}.parquet", "subsets", table, about)
@@ -224,7 +232,61 @@ def test_memorization_equals_loops_over_the_shards(world: World) -> None:
     compare_memorization(world, world.read("memorization"), "correct")
     rare = atypical_rows(world)
     log = (world.folder / "scores.log").read_text()
-    assert f"60 models; {len(rare)} of 14 training samples are atypical (memorization over 0.2); 0 have no score" in log
+    assert (
+        f"60 models; {len(rare)} of 14 training samples are atypical (hard memorization over 0.2); 0 have no score"
+        in log
+    )
+
+
+def test_soft_memorization_and_what_samples_are_taken_for_equal_loops_over_the_shards(world: World) -> None:
+    table = world.read("memorization")
+    for i, got in enumerate(table.itertuples()):
+        inside, outside = (world.said["p_train"][world.mask[:, i] == has, i].astype(float) for has in (True, False))
+        assert got.soft_memorization == pytest.approx(inside.mean() - outside.mean(), abs=1e-12)
+        error = math.sqrt(inside.var(ddof=1) / len(inside) + outside.var(ddof=1) / len(outside))
+        assert got.soft_standard_error == pytest.approx(error, abs=1e-12)
+        said = world.said["class_train"][~world.mask[:, i], i].tolist()
+        assert got.taken_for == max((0, 1), key=said.count)
+        assert got.taken_for_share == said.count(got.taken_for) / len(said)
+    for split in ("test", "validation"):
+        for j, got in enumerate(world.read(f"{split}_groups").itertuples()):
+            assert got.soft_accuracy == pytest.approx(world.said[f"p_{split}"][:, j].astype(float).mean(), abs=1e-12)
+            said = world.said[f"class_{split}"][:, j].tolist()
+            assert got.taken_for_share == max(said.count(0), said.count(1)) / MODELS
+
+
+def test_soft_influence_equals_welchs_test_over_the_shards(world: World) -> None:
+    rows = []
+    for i in atypical_rows(world):
+        for j in np.flatnonzero(world.labels["test"] == world.labels["train"][i]):
+            sides = [world.said["p_test"][world.mask[:, i] == has, j].astype(float) for has in (True, False)]
+            test = ttest_ind(*sides, equal_var=False, alternative="greater")
+            pair = (world.index["train"][i], world.index["test"][j])
+            rows.append((pair, sides[0].mean() - sides[1].mean(), float(test.pvalue)))
+    found = dict(zip([pair for pair, _, _ in rows], discovered([p for _, _, p in rows], 0.1), strict=True))
+    known = {pair: (influence, p) for pair, influence, p in rows}
+    table = world.read("influence")
+    for got in table.itertuples():
+        pair = (got.train_index, got.test_index)
+        assert (got.soft_influence, got.soft_p_value) == pytest.approx(known[pair], abs=1e-12)
+        assert got.soft_significant == found[pair]
+    assert 0 < table["soft_significant"].sum() < len(table)
+    assert (table["soft_p_value"] != table["p_value"]).all()
+    groups = world.read("test_groups")
+    softly = set(table.loc[table["soft_significant"], "test_index"])
+    assert set(groups.loc[groups["soft_atypical"], "test_index"]) == softly
+    assert groups["atypical"].tolist() == groups["hard_atypical"].tolist()
+
+
+def test_the_score_that_is_chosen_makes_the_groups(world: World, tmp_path: Path) -> None:
+    made = World(tmp_path, seed=16)
+    call("scores", tmp_path, **scores(*made.shards, spec=SPEC | {"score": "soft"}, log="log"))
+    hard, soft = world.read("memorization"), made.read("memorization")
+    pd.testing.assert_frame_equal(soft.drop(columns="atypical"), hard.drop(columns="atypical"))
+    assert soft["atypical"].tolist() == (soft["soft_memorization"] > 0.2).tolist() != hard["atypical"].tolist()
+    groups = made.read("test_groups")
+    assert groups["atypical"].tolist() == groups["soft_atypical"].tolist()
+    assert "(soft memorization over 0.2)" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
@@ -283,7 +345,7 @@ def test_without_any_atypical_sample_the_log_says_what_to_do(tmp_path: Path) -> 
         assert made.read(f"{split}_groups")["max_influence"].isna().all()
     assert made.read("influence").empty
     assert made.read("train_influence").empty
-    assert "0 of 14 training samples are atypical (memorization over 0.99)" in log
+    assert "0 of 14 training samples are atypical (hard memorization over 0.99)" in log
 
 
 # -- null-pairs
@@ -330,12 +392,18 @@ def robust(tmp_path_factory: pytest.TempPathFactory) -> World:
     table = pd.DataFrame({"train_index": made.index["train"], "label": made.labels["train"]})
     table = table.assign(memorization=made.scored, atypical=made.rare, **known)  # type: ignore[attr-defined]
     write_table(
-        made.folder / "memorization.parquet", "memorization", table, provenance("memorization", data=made.data.digest())
+        made.folder / "memorization.parquet",
+        "memorization",
+        whole(table, "memorization"),
+        provenance("memorization", data=made.data.digest()),
     )
     table = pd.DataFrame({"test_index": made.index["test"], "label": made.labels["test"], "atypical": made.odd})  # type: ignore[attr-defined]
     table = table.assign(accuracy=0.5, models=4, max_influence=0.5, max_influence_train_index=1, memorization=0.9)
     write_table(
-        made.folder / "test_groups.parquet", "test_groups", table, provenance("test_groups", data=made.data.digest())
+        made.folder / "test_groups.parquet",
+        "test_groups",
+        whole(table, "test_groups"),
+        provenance("test_groups", data=made.data.digest()),
     )
     names = ("robust_memorization", "robust_influence", "robust_effects")
     call(
@@ -416,7 +484,12 @@ def test_harmful_equals_loops_over_the_records(tmp_path_factory: Any, seed: int,
         write_table(folder / f"{run}.parquet", "records", table, about)
     known = dict.fromkeys(("standard_error", "ci_low", "ci_high", "p_in", "p_out"), 0.5) | {"n_in": 2, "n_out": 2}
     table = pd.DataFrame({"train_index": index, "label": labels, "memorization": scored, "atypical": True} | known)
-    write_table(folder / "memorization.parquet", "memorization", table, provenance("memorization", data="digest"))
+    write_table(
+        folder / "memorization.parquet",
+        "memorization",
+        whole(table, "memorization"),
+        provenance("memorization", data="digest"),
+    )
     spec = {"threshold": 0.35}
     records = [f"{run}.parquet" for run in range(len(epochs))]
     call(
@@ -469,6 +542,10 @@ def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: P
     assert table[["robust_train", "robust_validation", "robust_test"]].isna().all(axis=None)
     assert not (tmp_path / "out.parquet.parts").exists()
     found = {name: unpack(table[f"correct_{name}"], n, "") for name, n in SIZES.items()}
+    said = {
+        kind: {name: np.stack([np.frombuffer(row, kind_) for row in table[f"{kind}_{name}"]]) for name in SIZES}
+        for kind, kind_ in (("p", "<f2"), ("class", "u1"))
+    }
     for row, mask in enumerate(masks):
         seed = derive_seed(7, "model", 4 + row)
         subset = made.data.train.take(torch.tensor(np.flatnonzero(mask)))
@@ -478,10 +555,13 @@ def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: P
         model.eval()
         for name, part in made.data.parts().items():
             with torch.no_grad():
-                expected = [
-                    int(model(part.images(slice(i, i + 1))).argmax()) == int(part.labels[i]) for i in range(len(part))
-                ]
-            assert found[name][row].tolist() == expected
+                logits = [model(part.images(slice(i, i + 1)))[0] for i in range(len(part))]
+            classes = [int(values.argmax()) for values in logits]
+            labels = part.labels.tolist()
+            assert said["class"][name][row].tolist() == classes
+            assert found[name][row].tolist() == [one == label for one, label in zip(classes, labels, strict=True)]
+            p = [float(values.double().softmax(0)[label]) for values, label in zip(logits, labels, strict=True)]
+            assert said["p"][name][row].astype(float).tolist() == pytest.approx(p, abs=1e-3)
     assert 0 < found["train"].mean() < 1
     assert not np.array_equal(found["train"][0], found["train"][1])
 

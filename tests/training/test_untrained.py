@@ -14,7 +14,7 @@ from bat.models import build
 from bat.statistics import majority_share
 from bat.training.loop import fit
 from bat.training.losses import objective
-from bat.training.measure import correct
+from bat.training.measure import judged
 from bat.training.untrained import failed_subsets, failure
 
 REMEDY = (
@@ -74,11 +74,11 @@ def test_subset_models_are_judged_on_their_own_samples():
     right[0, :8] = True  # all of its own
     right[1, :7] = True  # 5 of 8 of its own, 62.5 %: near chance
     right[2, :7] = True  # 70 %
-    assert failed_subsets(mask, right, LABELS, recipe="training.recipe") == (
+    assert failed_subsets((mask & right).sum(1) / mask.sum(1), LABELS, recipe="training.recipe") == (
         "1 of 3 subset models are near chance on their own training samples (mean accuracy 62.5 %, chance 60.0 %): "
         f"they did not train, and scores from them mean nothing; {REMEDY}"
     )
-    assert failed_subsets(mask[[0, 2]], right[[0, 2]], LABELS, recipe="memorization.recipe") is None
+    assert failed_subsets(np.array([1, 0.7]), LABELS, recipe="memorization.recipe") is None
 
 
 def colour(n: int) -> Part:
@@ -99,7 +99,7 @@ def test_the_default_recipe_trains_small_cnn_on_colour_images(seed):
     model = build(SizedModel(name="small_cnn", width=8), part, classes=4, seed=seed)
     natural = objective(CONFIG.training.methods[0])
     losses = [epoch.loss for epoch in fit(model, part, objective=natural, recipe=recipe, seed=seed, what="a run")]
-    accuracy = correct(model, part).mean()
+    accuracy = judged(model, part).correct.numpy().mean()
     assert accuracy > 0.9
     assert failure(accuracy, losses, part.labels.numpy(), recipe="training.recipe") is None
 
@@ -112,7 +112,9 @@ def test_an_absurd_learning_rate_ends_in_one_line(monkeypatch):
     natural = objective(CONFIG.training.methods[0])
     try:
         losses = [epoch.loss for epoch in fit(model, part, objective=natural, recipe=recipe, seed=0, what="a run")]
-        told = failure(correct(model, part).mean(), losses, part.labels.numpy(), recipe="training.recipe")
+        told = failure(
+            judged(model, part).correct.numpy().mean(), losses, part.labels.numpy(), recipe="training.recipe"
+        )
     except BatError as error:
         told = str(error)
     assert told is not None
