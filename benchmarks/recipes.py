@@ -29,7 +29,7 @@ from bat.seeds import derive_seed, generator
 from bat.statistics import majority_share, near_chance
 from bat.training.loop import fit
 from bat.training.losses import objective
-from bat.training.measure import correct
+from bat.training.measure import judged
 
 EPS = {"digits": 0.15, "mnist": 0.1, "colour_mnist": 0.1, "cifar100": 8 / 255, "tiny_imagenet": 8 / 255}
 """Of adversarial training, for pixels in [0, 1], by data set."""
@@ -92,7 +92,7 @@ def accuracies(config: Config, data: DataSet, method: Method, *, eps: float, see
         adversary=Adversary(threat=Threat(norm="linf", eps=eps), attack=attack, attack_bn=config.training.attack_bn),
     ):
         pass
-    return float(correct(model, data.train).mean()), float(correct(model, data.test).mean())
+    return tuple(float(judged(model, part).correct.float().mean()) for part in (data.train, data.test))
 
 
 def columns(values: tuple[float, ...]) -> str:

@@ -58,9 +58,10 @@ def disk(config: Config, data: DataSet, *, runs: int, weights: int) -> dict[str,
     """Return the bytes of what an experiment leaves on disk, by kind. runs: each once a seed; weights: bytes of one."""
     models = runs * len(config.training.seeds)
     samples = {name: len(part) for name, part in data.parts().items()}
-    # a bit a sample: in the subset; right on each split
     everything, subsets = sum(samples.values()), config.memorization
-    bits = samples["train"] + everything
+    # of a sample: a bit for right or wrong, two bytes for its probability, one or two for a class
+    said = everything // 8 + (2 + 1 + (data.classes >= 2**8)) * everything
+    robust, clean = subsets.robust.subset_models, subsets.subset_models
     epochs = config.training.recipe.epochs
     measured = -(-epochs // config.training.measure_every)
     # two losses in 16 bits and two bits a sample; a probability, mostly 0, and a weight, mostly 1, a training sample
@@ -72,7 +73,7 @@ def disk(config: Config, data: DataSet, *, runs: int, weights: int) -> dict[str,
     images = 2 * models * 4 * data.test.pixels.numel() if config.evaluation.images else 0
     return {
         "data": sum(part.pixels.numel() + 16 * len(part) for part in data.parts().values()),
-        "subsets": subsets.subset_models * bits // 8 + subsets.robust.subset_models * (bits + everything) // 8,
+        "subsets": (clean + robust) * (samples["train"] // 8 + said) + robust * said,
         "weights": 2 * models * weights,
         "records of training": models * records,
         "tables": models * rows + 90 * everything,

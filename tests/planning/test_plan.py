@@ -122,7 +122,7 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
     data = plan.random_data(SMOKE, "snakemake")
     stored = plan.disk(SMOKE, data, runs=3, weights=1000)
     assert stored["weights"] == 2 * 3 * 2 * 1000  # best and last of 3 methods and 2 seeds
-    assert stored["subsets"] == 40 * (200 + 200 + 50 + 1547) // 8
+    assert stored["subsets"] == 40 * (200 // 8 + 1797 // 8 + 3 * 1797)
     assert stored["adversarial images"] == 2 * 3 * 2 * 1547 * 64 * 4  # float32
     # 3 epochs, measured each or the second and last: two losses of 2 bytes and two bits a sample of any split, and 4
     # bytes more a training sample
@@ -136,7 +136,7 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
     long = replace(SMOKE, memorization=robust, training=replace(SMOKE.training, recipe=recipe, measure_every=5))
     assert plan.disk(long, data, runs=3, weights=1000) == {
         "data": 1797 * (64 + 16),
-        "subsets": 40 * 1997 // 8 + 20 * (1997 + 1797) // 8,
+        "subsets": 40 * (25 + 224 + 5391) + 20 * (25 + 2 * (224 + 5391)),
         "weights": 2 * 6 * 1000,
         "records of training": 6 * (3 * 17 * 1797 // 4 + 12 * 4 * 200),
         "tables": 6 * (4 * 1547 * 8 + 12 * 500 + 20 * 12 * 200 // 5 + 30_000) + 90 * 1797,
