@@ -41,7 +41,7 @@ SUBSETS = {
     "models": 10,
     "adversary": None,
 }
-SCORES = {"threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
+SCORES = {"score": "hard", "threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
 THREAT = {"norm": "linf", "eps": 0.05}
 NATURAL, PGD_AT, BAT = (asdict(method) for method in (methods.NATURAL, methods.PGD_AT, methods.BAT))
 TRAIN = {

@@ -128,7 +128,7 @@ class SubsetsSpec:
 class ScoresSpec:
     """What the scores depend on, besides the shards."""
 
-    score: Literal["hard", "soft"] = "hard"
+    score: Literal["hard", "soft"]
     threshold: Threshold
     false_discovery_rate: DiscoveryRate
     confidence: Confidence

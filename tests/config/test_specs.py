@@ -44,6 +44,7 @@ WRONG = {
     "runs": ([SUMMARY["runs"][0] | {"base": "a b"}], [SUMMARY["runs"][0] | {"role": "best"}]),
     "questions": ({"pairs": [["bat"]]}, {"pairs": [["bat", "../up"]]}),
     "design": ("random",),
+    "score": ("fuzzy",),
     "attack_bn": ("off",),
     "format": ("pickle",),
     "data": ({"name": "npz"}, "../up\n"),
