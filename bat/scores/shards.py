@@ -152,7 +152,7 @@ def in_order(rows: list[pd.DataFrame], part: Part) -> pd.DataFrame:
     return pd.concat(rows).set_index("index").loc[part.index.numpy()].reset_index()
 
 
-def packed(values: NDArray[Any]) -> list[bytes]:
+def row_bytes(values: NDArray[Any]) -> list[bytes]:
     """Return the rows of (models, samples) as ``Shards.read`` unpacks them: bits with the first sample highest."""
     if values.dtype == bool:
         return pack(values)

@@ -32,7 +32,7 @@ from bat.scores.estimators import (
     taken_for,
 )
 from bat.scores.precision import none_atypical
-from bat.scores.shards import class_by_class, in_order, open_shards, packed
+from bat.scores.shards import class_by_class, in_order, open_shards, row_bytes
 from bat.scores.subsets import ANSWERS_FORMAT, answers, epochs_on, subset_masks
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
@@ -93,7 +93,7 @@ def subsets(
     if problem:
         journal.line(problem)
     numbers = {"model": spec.first_model + np.arange(spec.models), "seed": seeds}
-    bytes_ = {name: packed(values) for name, values in ({"in_subset": masks} | columns).items()}
+    bytes_ = {name: row_bytes(values) for name, values in ({"in_subset": masks} | columns).items()}
     table = pd.DataFrame(dict.fromkeys(SCHEMAS["subsets"].names) | numbers | bytes_)
     write_table(shard, "subsets", table, provenance("subsets", **about))
     shutil.rmtree(folder)

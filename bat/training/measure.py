@@ -21,7 +21,7 @@ _BATCH = 512
 _MEASURED = ("clean_loss", "clean_correct", "pgd_loss", "pgd_correct")
 
 
-class Judged(NamedTuple):
+class Said(NamedTuple):
     """What a network says of samples, each (n,): is it right, the probability of the label, the predicted class.
 
     Where an output under attack is NaN or infinite the probability is 0 and the class -1.
@@ -32,7 +32,7 @@ class Judged(NamedTuple):
     predicted: Tensor
 
 
-def judged(model: nn.Module, part: Part) -> Judged:
+def judged(model: nn.Module, part: Part) -> Said:
     """Return what the model says of the unperturbed images of ``part``.
 
     Raises:
@@ -41,9 +41,7 @@ def judged(model: nn.Module, part: Part) -> Judged:
     return _judged(clean_logits(model, part, _BATCH), part.labels)
 
 
-def judged_under_attack(
-    model: nn.Module, part: Part, *, threat: Threat, attack: Pgd, seed: int
-) -> tuple[Judged, Judged]:
+def judged_under_attack(model: nn.Module, part: Part, *, threat: Threat, attack: Pgd, seed: int) -> tuple[Said, Said]:
     """Return what the model says of the images of ``part``, unperturbed and under PGD.
 
     Correct under PGD are samples that are right on the clean image and after the attack. The random starts depend on
@@ -135,10 +133,10 @@ def _losses(clean: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([clean_loss, clean_right.float(), loss, right.float()])
 
 
-def _judged(logits: Tensor, labels: Tensor) -> Judged:
+def _judged(logits: Tensor, labels: Tensor) -> Said:
     predicted = predictions(logits)
     probability = logits.float().softmax(1).gather(1, labels[:, None])[:, 0]
-    return Judged(predicted == labels, torch.where(predicted < 0, 0.0, probability), predicted)
+    return Said(predicted == labels, torch.where(predicted < 0, 0.0, probability), predicted)
 
 
 def _batches(part: Part, size: int) -> tuple[Tensor, ...]:
