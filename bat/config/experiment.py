@@ -46,7 +46,7 @@ MOST_JOBS = 10_000
 class RobustSubsets:
     """The same subsets, trained adversarially: memorization and influence under attack."""
 
-    subset_models: ModelsOrNone = Field(description="Models trained adversarially, of models_per_shard; 0 for none.")
+    subset_models: ModelsOrNone = Field(default=0, description="Models trained adversarially, of models_per_shard; 0 for none.")
     attack: Pgd = Field(description="The attack in their training, and the one under which they are recorded.")
 
 
@@ -55,23 +55,23 @@ class Memorization:
     """Stage 1: models on random subsets, and the scores estimated from them."""
 
     subset_models: Models = Field(description="K, models trained on random subsets: a multiple of models_per_shard.")
-    models_per_shard: Models = Field(description="Models that one job trains.")
-    subset_fraction: Fraction = Field(description="r, the fraction of training samples in a subset.")
+    models_per_shard: Models = Field(default=50, description="Models that one job trains.")
+    subset_fraction: Fraction = Field(default=0.7, description="r, the fraction of training samples in a subset.")
     design: Literal["balanced", "independent"] = Field(
-        description="balanced (every sample is left out equally often, as far as it divides) or independent draws."
+        default="balanced", description="balanced (every sample is left out equally often, as far as it divides) or independent draws."
     )
-    seed: Seed = Field(description="Seed of subsets, initial weights and batch order.")
+    seed: Seed = Field(default=0, description="Seed of subsets, initial weights and batch order.")
     model: Model | None = Field(
-        description="The network of the subset models, those trained adversarially included; null: that of stage 2."
+        default=None, description="The network of the subset models, those trained adversarially included; null: that of stage 2."
     )
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
-    threshold: Threshold = Field(description="t: a training sample is atypical if its memorization is over t.")
+    threshold: Threshold = Field(default=0.15, description="t: a training sample is atypical if its memorization is over t.")
     false_discovery_rate: DiscoveryRate = Field(
-        description="Level of the Benjamini-Hochberg procedure over influence pairs."
+        default=0.05, description="Level of the Benjamini-Hochberg procedure over influence pairs."
     )
-    confidence: Confidence = Field(description="Level of the confidence intervals of memorization.")
+    confidence: Confidence = Field(default=0.95, description="Level of the confidence intervals of memorization.")
     shuffles: Shuffles = Field(
-        description="Times that influence is estimated with the models' results shuffled among them, to count "
+        default=20, description="Times that influence is estimated with the models' results shuffled among them, to count "
         "the pairs found by chance.",
     )
     robust: RobustSubsets = Field(description="Subset models trained adversarially, recorded under attack.")
@@ -82,23 +82,23 @@ class Training:
     """Stage 2: the methods, each trained once a seed."""
 
     seeds: Annotated[tuple[Seed, ...], AfterValidator(distinct)] = Field(
-        min_length=1,
+        default=(0, 1, 2), min_length=1,
         max_length=1000,
         description="Seeds, shared by all methods: same initial weights, order and random starts.",
     )
     recipe: Recipe = Field(description="How weights are optimised.")
     attack: Pgd = Field(description="The attack in training, and the one behind the history and the best epoch.")
-    attack_bn: Literal["eval", "train"] = Field(description="Mode of batch normalisation while training attacks run.")
+    attack_bn: Literal["eval", "train"] = Field(default="eval", description="Mode of batch normalisation while training attacks run.")
     measure_every: Epochs = Field(
-        description="Epochs from one measurement of accuracies to the next, at most all; the last epoch is always "
+        default=1, description="Epochs from one measurement of accuracies to the next, at most all; the last epoch is always "
         "measured. Only a measured epoch can be the best.",
     )
     checkpoint_minutes: Minutes = Field(
-        description="Minutes after which an epoch's end is kept on disk, so that a killed run goes on there; 0 for "
+        default=10, description="Minutes after which an epoch's end is kept on disk, so that a killed run goes on there; 0 for "
         "each epoch. Changes no result and reruns nothing.",
     )
     early_stop: EpochsOrNone = Field(
-        description="Stop after so many epochs without a better validation accuracy, at most all; 0 for never."
+        default=0, description="Stop after so many epochs without a better validation accuracy, at most all; 0 for never."
     )
     methods: tuple[Method, ...] = Field(min_length=1, max_length=200, description="The methods to train.")
     sweeps: tuple[Sweep, ...] = Field(
@@ -110,25 +110,25 @@ class Training:
 class Evaluation:
     """Stage 3: every model on every test sample."""
 
-    seed: Seed = Field(description="Seed of the attacks' random starts.")
-    batch_size: BatchSize = Field(description="Images in one forward pass.")
+    seed: Seed = Field(default=0, description="Seed of the attacks' random starts.")
+    batch_size: BatchSize = Field(default=256, description="Images in one forward pass.")
     pgd: EvaluationPgd = Field(description="The attack of the PGD accuracy.")
     ensemble: Ensemble = Field(
-        description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
+        default="fast", description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
         "AutoAttack), or a list of attacks, each run on the samples that still stand."
     )
-    images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
-    confidence: Confidence = Field(description="Level of the confidence intervals of accuracies.")
+    images: bool = Field(default=False, description="Keep each sample's strongest adversarial image, which bat verify can check.")
+    confidence: Confidence = Field(default=0.95, description="Level of the confidence intervals of accuracies.")
     bootstrap: Bootstrap = Field(
-        description="Resamples of seeds and test samples behind the intervals: at least 2 / (1 - confidence)."
+        default=2000, description="Resamples of seeds and test samples behind the intervals: at least 2 / (1 - confidence)."
     )
-    baseline: RunName | None = Field(description="Name of the method that all others are compared with; null for none.")
+    baseline: RunName | None = Field(default=None, description="Name of the method that all others are compared with; null for none.")
     margin: Margin = Field(
-        description="Gains of accuracy under this count as none: where an interval excludes it, the page of results "
+        default=0.01, description="Gains of accuracy under this count as none: where an interval excludes it, the page of results "
         "says not shown, else too small to tell.",
     )
     pairs: tuple[tuple[RunName, RunName], ...] = Field(
-        max_length=1000,
+        default=(), max_length=1000,
         description="Further comparisons: lists of two methods, the second of which is the one compared with; none "
         "that is there already, in either order or by baseline.",
     )
@@ -141,15 +141,15 @@ class Config:
     experiment: Name = Field(description="Outputs go to results/{experiment}/.")
     data: Data = Field(description="Which images, and how they are split.")
     subsample: Subsample = Field(
-        description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
+        default=1.0, description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
     )
     model: Model = Field(description="The network of stage 2, and of stage 1 where memorization.model is null.")
     threat: Threat = Field(description="What an adversary may change.")
-    compute: Compute = Field(description="How stage 1 and stage 2 compute.")
-    scores: Scores = Field(description="Where the scores of stage 1 come from.")
+    compute: Compute = Field(default=Compute(), description="How stage 1 and stage 2 compute.")
+    scores: Scores = Field(default=SubsetScores(), description="Where the scores of stage 1 come from.")
     memorization: Memorization = Field(description="Stage 1: subset models and scores.")
     training: Training = Field(description="Stage 2: methods.")
-    removal: Removal = Field(description="Findings (a) and (b): retraining without some samples.")
+    removal: Removal = Field(default=Removal(), description="Findings (a) and (b): retraining without some samples.")
     evaluation: Evaluation = Field(description="Stage 3: attacks on every model.")
 
     @property
