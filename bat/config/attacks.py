@@ -28,8 +28,8 @@ class Threat:
 
     norm: Literal["linf", "l2"] = Field(default="linf", description="Norm of the perturbation: linf or l2.")
     eps: Eps = Field(
-        description="Largest norm of the perturbation, for pixels in [0, 1], as in 8/255: at most 1 for linf, for l2 at "
-        "most the norm of an image whose pixels are all 1, where the shape of images is known."
+        description="Largest norm of the perturbation, for pixels in [0, 1], as in 8/255: at most 1 for linf, for l2 "
+        "at most the norm of an image whose pixels are all 1, where the shape of images is known."
     )
 
     @model_validator(mode="after")
@@ -113,7 +113,9 @@ class ApgdT:
     steps: StepCount = Field(default=100, description="Steps of a restart and target.")
     restarts: Restarts = Field(default=1, description="Random starts; a sample must stand under all.")
     rho: Fraction = Field(default=0.75, description="Share of improving steps under which the step size is halved.")
-    targets: Targets = Field(default=9, description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
+    targets: Targets = Field(
+        default=9, description="Most likely wrong classes to aim at; classes - 1 if there are fewer."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -123,7 +125,9 @@ class FabT:
     name: Literal["fab_t"] = Field(description="Targeted FAB: steps to the boundary of least distance.")
     steps: StepCount = Field(default=100, description="Steps of a restart and target.")
     restarts: Restarts = Field(default=1, description="Starts, the first at the image; a sample must stand under all.")
-    targets: Targets = Field(default=9, description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
+    targets: Targets = Field(
+        default=9, description="Most likely wrong classes to aim at; classes - 1 if there are fewer."
+    )
     alpha_max: Fraction = Field(default=0.1, description="Largest weight of the step from the image itself.")
     eta: Overshoot = Field(default=1.05, description="Overshoot beyond the boundary.")
     beta: Fraction = Field(default=0.9, description="How far to go back to the image after a success.")

@@ -10,6 +10,7 @@ from bat.config.ranges import LARGEST_SIDE, FilePath, Fraction, SampleCount, See
 from bat.config.strict import STRICT
 from bat.config.words import meant
 
+
 def _is_part(value: object) -> bool:
     return isinstance(value, float) and value < 1
 

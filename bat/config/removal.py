@@ -19,15 +19,18 @@ class Removal:
     """Retraining without some training samples, and without as many random ones."""
 
     method: Name | None = Field(
-        default=None, description="Name of the method in training.methods that is retrained without some training samples; null for "
-        "none. Each case has a twin without as many random samples of the same classes."
+        default=None,
+        description="Name of the method in training.methods that is retrained without some training samples; null for "
+        "none. Each case has a twin without as many random samples of the same classes.",
     )
     fractions: Annotated[tuple[Fraction, ...], AfterValidator(distinct)] = Field(
-        default=(0.05, 0.1), max_length=100,
+        default=(0.05, 0.1),
+        max_length=100,
         description="Shares of the training samples that are removed, most memorized first, beside all atypical ones.",
     )
     harmful_threshold: Threshold = Field(
-        default=0.5, description="An atypical sample is harmful if its wrong probability under attack, the mean over seeds and the "
+        default=0.5,
+        description="An atypical sample is harmful if its wrong probability under attack, the mean over seeds and the "
         "last half of epochs (0 where it is right), is over this; else benign.",
     )
 

@@ -68,7 +68,8 @@ class Recipe:
     momentum: Momentum = Field(default=0.9, description="Momentum of SGD.")
     weight_decay: WeightDecay = Field(
         default=5e-4,
-        description="L2 penalty on all weights; times learning_rate, the share of them that a step takes away: under 1.",
+        description="L2 penalty on all weights; times learning_rate, the share of them that a step takes away: "
+        "under 1.",
     )
     schedule: Annotated[Steps | OneCycle, Field(discriminator="name")] = Field(
         default=Steps(name="steps"), description="How the learning rate moves, step by step."
@@ -190,14 +191,18 @@ class Gairat(_Adversarial):
 class Bat(_Benign):
     """Benign adversarial training (Xu et al. 2021)."""
 
-    objective: Literal["bat"] = Field(default="bat", description="Reweighted cross-entropy plus a discrimination loss, under PGD.")
+    objective: Literal["bat"] = Field(
+        default="bat", description="Reweighted cross-entropy plus a discrimination loss, under PGD."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BatTrades(_Benign):
     """Benign adversarial training on top of TRADES."""
 
-    objective: Literal["bat_trades"] = Field(default="bat_trades", description="BAT with the sample losses and the attack of TRADES.")
+    objective: Literal["bat_trades"] = Field(
+        default="bat_trades", description="BAT with the sample losses and the attack of TRADES."
+    )
     trades_beta: Factor = Field(
         default=6.0, description="Factor of the divergence in the sample losses (beta of TRADES)."
     )

@@ -52,7 +52,9 @@ def open_arrays(data: Npz) -> Source:
         raise BatError(f"{data.path}: y_train has no class {gap}, but the highest is {classes - 1}: number them anew")
     names = _class_names(arrays.get("class_names"), classes, data.path)
     samples = {part: _samples(pixels[part], labels[part]) for part in there}
-    return Source(samples["train"], samples.get("test"), names, pixel_max=255, notes=tuple(_notes(pixels, labels, names)))
+    return Source(
+        samples["train"], samples.get("test"), names, pixel_max=255, notes=tuple(_notes(pixels, labels, names))
+    )
 
 
 def _pixels(images: NDArray[Any], where: str) -> NDArray[np.uint8]:

@@ -49,7 +49,7 @@ def _folder(data: ImageFolder) -> tuple[int, int | None, tuple[int, int, int], i
     pool, test = (sum(name in kept for name in of[part]) for part in ("train", "test"))
     sides = (data.size, data.size) if data.size else _sides(parts["train"][0])
     shape = (3 if data.colour == "rgb" else 1, *sides)
-    return pool, test if (root / "test").exists() else None, shape, len(kept)
+    return pool, test if os.path.lexists(root / "test") else None, shape, len(kept)
 
 
 def _sides(path: Path) -> tuple[int, int]:

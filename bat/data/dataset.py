@@ -127,7 +127,11 @@ def split(source: Source, data: Data, *, subsample: float) -> DataSet:
             f"data: {len(absent)} of {len(names)} classes have no training sample, {absent[0]} first: "
             "raise data.train_samples or subsample"
         )
-    drawn = [(index[rows[0]], labels), (index[rows[1]], all_labels[rows[1]]), (test_index[rows[2]], test_labels[rows[2]])]
+    drawn = [
+        (index[rows[0]], labels),
+        (index[rows[1]], all_labels[rows[1]]),
+        (test_index[rows[2]], test_labels[rows[2]]),
+    ]
     wanted = [(source.train, drawn)] if source.test is None else [(source.train, drawn[:2]), (source.test, drawn[2:])]
     parts: list[Part] = []
     problems = []

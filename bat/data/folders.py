@@ -59,7 +59,7 @@ def open_folder(data: ImageFolder, *, threads: int) -> Source:
     """
     root = located(data.path)
     train = _list(data.path, root, "train")
-    test = _list(data.path, root, "test") if (root / "test").exists() else None
+    test = _list(data.path, root, "test") if os.path.lexists(root / "test") else None
     parts = [train] if test is None else [train, test]
     problems = [problem for part in parts for problem in part.problems]
     if problems:
@@ -96,7 +96,8 @@ def _list(path: str, root: Path, part: str) -> _Listing:
     except (OSError, ValueError) as error:
         why = "" if isinstance(error, FileNotFoundError | NotADirectoryError) else f" ({reason(error)})"
         raise BatError(
-            f"{path}: has no folder {part}{why}: data.path is a folder with train and, if any, test, each with a folder a class"
+            f"{path}: has no folder {part}{why}: data.path is a folder with train and, if any, test, "
+            "each with a folder a class"
         ) from error
     found = _Listing()
     # folders to read, each with those that hold it, by device and number: a link can lead back to one

@@ -7,7 +7,17 @@ Estimates on the safe side, made without torch or the data: a job that needs mor
 import math
 from dataclasses import dataclass
 
-from bat.config import Config, Model, ResidualModel, SizedModel, WideModel, is_weighted, runs_of, split_sizes, subsampled
+from bat.config import (
+    Config,
+    Model,
+    ResidualModel,
+    SizedModel,
+    WideModel,
+    is_weighted,
+    runs_of,
+    split_sizes,
+    subsampled,
+)
 from bat.config.data import SOURCES, drawn_sizes, shape_of
 from bat.data.counting import counted
 
