@@ -168,7 +168,10 @@ class Config:
     subsample: Subsample = Field(
         default=1.0, description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
     )
-    model: Model = Field(description="The network of stage 2, and of stage 1 where memorization.model is null.")
+    model: Model = Field(
+        description="The network of stage 2, and of stage 1 where memorization.model is null: NAME or NAME:WIDTH, as "
+        "in small_cnn:16, or a map of both."
+    )
     threat: Threat = Field(description="What an adversary may change.")
     compute: Compute = Field(default=Compute(), description="How stage 1 and stage 2 compute.")
     scores: Scores = Field(default=SubsetScores(), description="Where the scores of stage 1 come from.")

@@ -86,10 +86,10 @@ def _setting(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise BatError(f"--config {short(text)}: give KEY=VALUE")
-    found = read_value(value, f"--config {short(text)}")
+    found: Any = read_value(value, f"--config {short(text)}")
     for part in reversed(key.split(".")):
         found = {part: found}
-    return found
+    return dict(found)
 
 
 def _source(sources: Sequence[tuple[str, dict[str, Any]]], location: Location) -> str:

@@ -20,12 +20,13 @@ _KINDS = ("objective", "source", "name")
 _WRITTEN_OUT = {"step_size", "attack", "robust", "evaluation", "pgd"}
 """Keys that a record has, but a file need not say."""
 
+_LIKE = "The earlier entry, or the method, that this one is like but for the keys that differ."
+
 
 @cache
 def schema_of(record: Any) -> Node:
     """Return the JSON schema of a record."""
-    schema: Node = TypeAdapter(record).json_schema()
-    return schema
+    return dict(TypeAdapter(record).json_schema())
 
 
 def keys_at(record: Any, value: Any, place: tuple[int | str, ...]) -> list[str]:
@@ -53,7 +54,7 @@ def editor_schema() -> Node:
     for record in (root, definitions["Memorization"]):
         record["properties"]["model"] = {"anyOf": [text, record["properties"]["model"]]}
     methods = definitions["Training"]["properties"]["methods"]
-    entry: Node = {"like": text | {"description": "The earlier entry, or the method, that this one is like."}}
+    entry: Node = {"like": text | {"description": _LIKE}}
     for option in methods["items"]["oneOf"]:
         entry = definitions[option["$ref"].rpartition("/")[2]]["properties"] | entry
     entry["objective"] = {"enum": list(methods["items"]["discriminator"]["mapping"])}
@@ -98,7 +99,7 @@ def _collapsed(rows: list[tuple[str, str, str, str, str]], names: list[str]) -> 
 
 def _rows(root: Node, path: str) -> Iterator[tuple[str, str, str, str, str]]:
     """Yield path, kind of record, value, default and meaning of each key."""
-    seen: dict[str, str] = {}
+    seen: dict[tuple[str, ...], str] = {}
 
     def inside(node: Node, path: str, kind: str) -> Iterator[tuple[str, str, str, str, str]]:
         for key, about in node["properties"].items():
@@ -110,17 +111,18 @@ def _rows(root: Node, path: str) -> Iterator[tuple[str, str, str, str, str]]:
             default = "" if "default" not in about else _shown(about["default"])
             if "const" in about:
                 default = ""
-            names = [title for title, _ in options]
-            earlier = seen.get(names[0]) if names else None
-            if earlier:
-                yield place, kind, f"as `{earlier}`", default, meaning
+            titles, value = tuple(title for title, _ in options), _value(about, root)
+            if titles in seen:
+                yield place, kind, f"as `{seen[titles]}`", default, meaning
                 continue
-            scalar = _value(about, root)
-            if not options or scalar:
-                yield place, kind, scalar, default, meaning
+            if value or len(options) > 1:
+                yield place, kind, value or "map", default, meaning
             many = "[]" if any("items" in each for each in _flat(about, root)) else ""
-            for title, record in options:
-                seen.setdefault(title, place + many)
+            if options:
+                seen[titles] = place + many
+            if place == "training.methods":
+                yield f"{place}[].like", "", "name", "", _LIKE
+            for _, record in options:
                 yield from inside(record, f"{place}{many}.", _kind(record) if len(options) > 1 else "")
 
     yield from inside(root, path, "")
@@ -155,7 +157,7 @@ def _value(about: Node, root: Node) -> str:
         elif each.get("type") in ("integer", "number"):
             words.append({"integer": "whole number", "number": "number"}[each["type"]] + _range(each))
         elif each.get("type") == "array" and isinstance(items, dict):
-            words.append(f"list of {_value(items, root) or 'maps'}")
+            words.append(f"list of {_value(items, root) or 'maps'}".replace("number", "numbers"))
         elif each.get("type") == "array":
             words.append("pair of names")
         elif each.get("type") in ("boolean", "string", "null"):
@@ -190,7 +192,8 @@ def _flat(node: Node, root: Node) -> Iterator[Node]:
 
 
 def _deref(node: Node, root: Node) -> Node:
-    return root["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    found: Node = root["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    return found
 
 
 def _member(node: Node, root: Node, value: Any) -> Node:

@@ -11,7 +11,8 @@ _HEAD = """\
 # Keys of a configuration
 
 Written by `bat keys --out docs/config.md` from the records in `bat/config/`.
-[config/README.md](../config/README.md) tells how files extend one another. A number may be a fraction, as in `eps: 8/255`. A name in brackets says which kind of record has the key.
+[config/README.md](../config/README.md) tells how files extend one another.
+A number may be a fraction, as in `eps: 8/255`. A name in brackets says which kind of record has the key.
 
 """
 
