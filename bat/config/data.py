@@ -26,7 +26,7 @@ Share = Annotated[
 ]
 Classes = Annotated[
     Annotated[int, Field(ge=2, le=100_000), Tag("number")]
-    | Annotated[tuple[str | int, ...], AfterValidator(distinct), Field(min_length=2, max_length=10_000), Tag("list")],
+    | Annotated[tuple[str | int, ...], Field(min_length=2, max_length=10_000), AfterValidator(distinct), Tag("list")],
     Discriminator(lambda value: "list" if isinstance(value, list | tuple) else "number"),
 ]
 

@@ -169,6 +169,9 @@ def _problems(error: ValidationError, value: Any, record: Any) -> list[Problem]:
         # a list is also said to be too short where an entry is wrong
         if any(place == each[: len(place)] for each in found if each != place):
             continue
+        # of what kind a record is comes first
+        if problems[0]["type"] == "missing" and place[:-1] != () and (*place[:-1], "name") in found.keys() - {place}:
+            continue
         message = told(problems)
         if problems[0]["type"] == "unexpected_keyword_argument":
             *parents, key = place

@@ -57,13 +57,13 @@ def editor_schema() -> Node:
     entry: Node = {"like": text | {"description": _LIKE}}
     for option in methods["items"]["oneOf"]:
         entry = definitions[option["$ref"].rpartition("/")[2]]["properties"] | entry
-    entry["objective"] = {"enum": list(methods["items"]["discriminator"]["mapping"])}
+    del entry["objective"]
     named = {"type": "object", "required": ["name"], "additionalProperties": False, "properties": entry}
-    methods["items"] = {"anyOf": [text, named]}
+    methods["items"] = {"anyOf": [text, named, methods["items"]]}
     for option in definitions["Evaluation"]["properties"]["ensemble"]["oneOf"]:
         if "items" in option:
             option["items"] = {"anyOf": [text, option["items"]]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _with_fractions(root)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_fractions(root)}
 
 
 def tables() -> str:
@@ -222,5 +222,5 @@ def _with_fractions(node: Any) -> Any:
     found = {key: _with_fractions(each) for key, each in node.items()}
     if found.get("type") == "number":
         about = {key: found.pop(key) for key in ("description", "default", "title") if key in found}
-        return about | {"anyOf": [found, {"type": "string", "pattern": r"^[0-9.]+ ?/ ?[0-9.]+$"}]}
+        return about | {"anyOf": [found, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?/ ?[0-9]+(\.[0-9]+)?$"}]}
     return found

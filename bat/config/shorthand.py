@@ -96,13 +96,14 @@ def _method(entry: Any, earlier: list[Any], variants: dict[str, str]) -> Any:
         entry = {"name": entry}
     if not isinstance(entry, dict) or ("objective" in entry and "like" not in entry):
         return entry
-    name, known = _name_of(entry), {each["name"]: each for each in earlier if isinstance(each, dict)}
-    like = entry.get("like", name)
-    if "like" in entry and like in known:
+    name, known = _name_of(entry), {_name_of(each): each for each in earlier}
+    like = str(entry.get("like", name))
+    if "like" in entry and isinstance(base := known.get(like), dict):
         variants[name] = variants.get(like, like)
-        if entry.get("objective", known[like]["objective"]) != known[like]["objective"]:
+        if entry.get("objective", base.get("objective")) != base.get("objective"):
             raise ValueError(f"is like {like}, whose objective it has: remove objective, or like")
-        return known[like] | {key: value for key, value in entry.items() if key != "like"}
+        entry = {key: value for key, value in base.items() if key != "name"} | entry
+        return {key: value for key, value in entry.items() if key != "like"}
     if like not in OBJECTIVES:
         names = [*known, *OBJECTIVES] if "like" in entry else OBJECTIVES
         what = f"like is {like}, which is no earlier entry and" if "like" in entry else f"{name} is"

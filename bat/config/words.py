@@ -23,7 +23,7 @@ _PATTERNS = {
 _WANTED: dict[str, Callable[[Context], str]] = {
     "bool_type": lambda _: "true or false without quotes",
     "int_type": lambda _: "a whole number without point or quotes",
-    "float_type": lambda _: "a number without quotes, or a fraction such as 8/255",
+    "float_type": lambda _: "a number without quotes (0.1, 8/255)",
     "string_type": lambda _: "text, in quotes where it looks like a number",
     "tuple_type": lambda _: "a list, as in [1, 2]",
     "dict_type": lambda _: "a map of keys, KEY: VALUE",
