@@ -26,7 +26,12 @@ Share = Annotated[
 ]
 Classes = Annotated[
     Annotated[int, Field(ge=2, le=100_000), Tag("number")]
-    | Annotated[tuple[str | int, ...], Field(min_length=2, max_length=10_000), AfterValidator(distinct), Tag("list")],
+    | Annotated[
+        tuple[str | Annotated[int, Field(ge=0, le=100_000)], ...],
+        Field(min_length=2, max_length=10_000),
+        AfterValidator(distinct),
+        Tag("list"),
+    ],
     Discriminator(lambda value: "list" if isinstance(value, list | tuple) else "number"),
 ]
 

@@ -159,7 +159,7 @@ def _value(about: Node, root: Node) -> str:
         elif each.get("type") == "array" and isinstance(items, dict):
             words.append(f"list of {_value(items, root) or 'maps'}".replace("number", "numbers"))
         elif each.get("type") == "array":
-            words.append("pair of names")
+            words.append("pairs of names")
         elif each.get("type") in ("boolean", "string", "null"):
             name = "name: a-z, 0-9, _" if each.get("pattern", "").startswith("^[a-z0-9]") else "text"
             words.append({"boolean": "`true`, `false`", "string": name, "null": "`null`"}[each["type"]])
