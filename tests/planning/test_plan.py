@@ -24,6 +24,7 @@ from bat.data.saved import write_data
 from bat.models import build
 from bat.planning import cost as plan
 from bat.planning import timing
+from bat.planning.resources import needs
 from bat.scores.precision import models_for, worst_standard_error
 from bat.training import run as training
 from bat.training.losses import objective
@@ -422,3 +423,28 @@ def test_what_cannot_be_planned(folder, capsys, arguments, message):
         main(["plan", *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("name", "published"), [("preact_resnet18", 64), ("resnet50", 64), ("wrn_28_10", 16)])
+def test_what_a_job_asks_for_follows_the_width(name, published):
+    def asked(text):
+        config = load(str(ROOT / "config/config.yaml"), str(ROOT / "config/cifar10.yaml"), settings=[f"model={text}"])
+        return needs(config)["train"]
+
+    assert asked(name) == asked(f"{name}:{published}")
+    # of the same network: memory grows with the width, time with its square
+    one, two, four = (asked(f"{name}:{published // part}") for part in (4, 2, 1))
+    assert four["mem_mb"] - two["mem_mb"] == pytest.approx(2 * (two["mem_mb"] - one["mem_mb"]), abs=200)
+    assert one["mem_mb"] < two["mem_mb"] < four["mem_mb"]
+
+
+def test_a_narrow_network_takes_a_sixteenth_of_the_time():
+    data = ["data={train_samples: 1000}", "training.recipe.epochs=5"]
+
+    def minutes(text):
+        config = load(
+            str(ROOT / "config/config.yaml"), str(ROOT / "config/cifar10.yaml"), settings=[*data, f"model={text}"]
+        )
+        return needs(config)["train"]["runtime"] - 20
+
+    assert minutes("resnet18") == pytest.approx(16 * minutes("resnet18:16"), rel=0.02)

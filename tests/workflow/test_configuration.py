@@ -112,7 +112,8 @@ def test_a_config_from_others_is_code_for_snakemake_and_not_for_bat_plan(folder)
     assert not (folder / "ran").exists()
     done = dry(folder, "--configfile", "code.yaml")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("code.yaml: __use_yte__: unknown key")
+    assert done.stderr.splitlines()[-2].startswith("code.yaml: __use_yte__: unknown key")
+    assert done.stderr.splitlines()[-1].startswith("code.yaml: __definitions__: unknown key")
     # as config/README.md warns: should this fail one day, mend the warning
     assert (folder / "ran").exists()
 
