@@ -173,6 +173,19 @@ def split_sizes(data: Data) -> tuple[int, int, int] | None:
     return train, validation, test
 
 
+def check_classes(data: Data) -> None:
+    """Check that a published data set has the classes that are asked for by number; names are known when it is read.
+
+    Raises:
+        ValueError: it has not; names the number.
+    """
+    known, asked = SOURCES.get(data.name), data.classes
+    numbers = [asked - 1] if isinstance(asked, int) else [each for each in asked or () if isinstance(each, int)]
+    if known and max(numbers, default=0) >= known.classes:
+        said = f"is {asked}" if isinstance(asked, int) else f"has {max(numbers)}"
+        raise ValueError(f"data.classes {said}, but {data.name} has {known.classes} classes, numbered from 0: lower it")
+
+
 def drawn_sizes(data: Data, pool: int, test: int | None) -> tuple[int, int, int]:
     """Return the numbers of training, validation and test samples of ``pool`` images.
 
