@@ -1,4 +1,4 @@
-"""A user's own arrays: an npz file with x_train, y_train, x_test and y_test."""
+"""A user's own arrays: an npz file with x_train, y_train and, where there are any, x_test and y_test."""
 
 import hashlib
 import sys
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from bat.config import Npz
-from bat.data.notes import copies, without_test
+from bat.data.notes import NO_TEST, copies, without_test
 from bat.data.record import Samples, Source
 from bat.errors import BatError
 from bat.io.npz import as_labels, open_npz, read_array
@@ -30,14 +30,18 @@ def open_arrays(data: Npz) -> Source:
         BatError: the file is missing, damaged, or holds something else.
     """
     with open_npz(data.path) as file:
-        missing = [key for key in _KEYS if key not in file]
+        # one of them alone is a slip
+        tested = "x_test" in file or "y_test" in file
+        keys = _KEYS if tested else _KEYS[:2]
+        missing = [key for key in keys if key not in file]
         if missing:
             raise BatError(
                 f"{data.path}: has no {', '.join(missing)}: add what is missing (found: {file.listed() or 'nothing'})"
             )
-        arrays = {key: read_array(file, key) for key in (*_KEYS, "class_names") if key in file}
-    pixels = {part: _pixels(arrays[f"x_{part}"], f"{data.path}: x_{part}") for part in ("train", "test")}
-    if pixels["train"].shape[1:] != pixels["test"].shape[1:]:
+        arrays = {key: read_array(file, key) for key in (*keys, "class_names") if key in file}
+    there = ("train", "test") if tested else ("train",)
+    pixels = {part: _pixels(arrays[f"x_{part}"], f"{data.path}: x_{part}") for part in there}
+    if tested and pixels["train"].shape[1:] != pixels["test"].shape[1:]:
         shapes = " and ".join(str(tuple(images.shape)) for images in pixels.values())
         raise BatError(f"{data.path}: x_train and x_test hold images of different shapes, {shapes}: make them alike")
     labels = {part: as_labels(arrays[f"y_{part}"], len(pixels[part]), f"{data.path}: y_{part}") for part in pixels}
@@ -47,8 +51,10 @@ def open_arrays(data: Npz) -> Source:
     if gap < classes:
         raise BatError(f"{data.path}: y_train has no class {gap}, but the highest is {classes - 1}: number them anew")
     names = _class_names(arrays.get("class_names"), classes, data.path)
-    train, test = (_samples(pixels[part], labels[part]) for part in ("train", "test"))
-    return Source(train, test, names, pixel_max=255, notes=tuple(_notes(pixels, labels, names)))
+    samples = {part: _samples(pixels[part], labels[part]) for part in there}
+    return Source(
+        samples["train"], samples.get("test"), names, pixel_max=255, notes=tuple(_notes(pixels, labels, names))
+    )
 
 
 def _pixels(images: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -93,6 +99,8 @@ def _notes(
 ) -> list[str]:
     top = int(pixels["train"].max())
     dark = [f"no pixel of x_train is over {top}, of 255: the images are dark"] if top < _DIM else []
+    if "test" not in pixels:
+        return [*dark, NO_TEST.format("x_test", "x_train")]
     rows = {_digest(image): row for row, image in reversed(list(enumerate(pixels["train"])))}
     digests = map(_digest, pixels["test"])
     copied = [(f"row {row}", f"row {rows[digest]}") for row, digest in enumerate(digests) if digest in rows]

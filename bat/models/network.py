@@ -148,10 +148,10 @@ def _body(model: Model, shape: torch.Size) -> tuple[nn.Module, int]:
         raise BatError(
             f"model resnet9: takes images of at least 11 x 11 pixels, not {shape[1]} x {shape[2]}: choose another"
         )
-    return _FIXED[model.name](shape[0])
+    return _RESIDUAL[model.name](shape[0], model.width)
 
 
-_FIXED: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
+_RESIDUAL: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "resnet9": resnet9,
     "resnet18": partial(resnet, 18),
     "preact_resnet18": preact_resnet18,
