@@ -12,17 +12,30 @@ from bat.config.attacks import (
     Ensemble,
     EvaluationPgd,
     FabT,
+    OwnAttack,
     Pgd,
     Square,
     Threat,
     check_steps,
 )
 from bat.config.compute import Compute
-from bat.config.data import SOURCES, Cached, Data, ImageFolder, Npz, Packaged, Published, split_sizes, subsampled
+from bat.config.data import (
+    SOURCES,
+    Cached,
+    Data,
+    ImageFolder,
+    Npz,
+    OwnData,
+    Packaged,
+    Published,
+    split_sizes,
+    subsampled,
+)
 from bat.config.experiment import (
     Config,
     Evaluation,
     Memorization,
+    OwnTrainer,
     RobustSubsets,
     Training,
     check_models,
@@ -30,7 +43,8 @@ from bat.config.experiment import (
     compared,
     subset_size,
 )
-from bat.config.model import FixedModel, LibraryModel, Model, SizedModel
+from bat.config.model import FixedModel, LibraryModel, Model, OwnModel, SizedModel
+from bat.config.own import Own, own_function, users_code
 from bat.config.reading import check_files, json_schema, load, parse
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
 from bat.config.runs import figures_of, is_weighted, questions, runs_of, shards_of
@@ -46,6 +60,7 @@ from bat.config.training import (
     Method,
     Natural,
     OneCycle,
+    OwnMethod,
     PgdAt,
     Recipe,
     Steps,
@@ -85,6 +100,12 @@ __all__ = [
     "Natural",
     "Npz",
     "OneCycle",
+    "Own",
+    "OwnAttack",
+    "OwnData",
+    "OwnMethod",
+    "OwnModel",
+    "OwnTrainer",
     "Packaged",
     "Pgd",
     "PgdAt",
@@ -116,6 +137,7 @@ __all__ = [
     "is_weighted",
     "json_schema",
     "load",
+    "own_function",
     "parse",
     "questions",
     "removal_pairs",
@@ -125,4 +147,5 @@ __all__ = [
     "split_sizes",
     "subsampled",
     "subset_size",
+    "users_code",
 ]

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
+from bat.config.own import Own
 from bat.config.ranges import LARGEST_SIDE, FilePath, SampleCount, Seed
-from bat.config.strict import STRICT
+from bat.config.strict import OWN, STRICT, names_own
 
 TrainSamples = Annotated[
     Annotated[Literal["all"], Tag("all")] | Annotated[SampleCount, Tag("number")],
@@ -80,7 +81,23 @@ class Npz(Parted):
     path: FilePath = Field(description="The npz file.")
 
 
-Data = Annotated[Packaged | Published | ImageFolder | Npz, Field(discriminator="name")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnData(Parted, Own):
+    """A data set that a function of the user's own returns."""
+
+    name: str = Field(
+        pattern=OWN, description="module:function of your own, which returns the arrays: see docs/own_parts.md."
+    )
+
+
+Data = Annotated[
+    Annotated[
+        Annotated[Packaged | Published | ImageFolder | Npz, Field(discriminator="name")],
+        Tag("known"),
+    ]
+    | Annotated[OwnData, Tag("own")],
+    Discriminator(names_own("name")),
+]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -11,6 +11,7 @@ from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat, check_eps, 
 from bat.config.compute import Compute
 from bat.config.data import Data, shape_of, split_sizes, subsampled
 from bat.config.model import Model
+from bat.config.own import Own
 from bat.config.ranges import (
     BatchSize,
     Bootstrap,
@@ -33,7 +34,7 @@ from bat.config.ranges import (
 )
 from bat.config.removal import Removal, check_fractions, removal_pairs, removal_runs
 from bat.config.scores import Scores
-from bat.config.strict import STRICT
+from bat.config.strict import OWN, STRICT
 from bat.config.sweeps import Sweep, expand
 from bat.config.training import Method, Recipe, check_factor, check_measured
 from bat.config.words import meant
@@ -51,6 +52,20 @@ class RobustSubsets:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnTrainer(Own):
+    """What trains subset models in place of this package."""
+
+    name: str = Field(
+        pattern=OWN, description="module:function of your own, which returns a predictor: see docs/own_parts.md."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Memorization:
     """Stage 1: models on random subsets, and the scores estimated from them."""
 
@@ -65,6 +80,11 @@ class Memorization:
         description="The network of the subset models, those trained adversarially included; null: that of stage 2."
     )
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
+    trainer: OwnTrainer | None = Field(
+        default=None,
+        description="module:function of your own that trains a subset model, in any framework, in place of model and "
+        "recipe; null: this package. Models trained adversarially (robust) are always of this package.",
+    )
     threshold: Threshold = Field(description="t: a training sample is atypical if its memorization is over t.")
     false_discovery_rate: DiscoveryRate = Field(
         description="Level of the Benjamini-Hochberg procedure over influence pairs."

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 
-from bat.config.strict import LIBRARY, STRICT
+from bat.config.own import Own
+from bat.config.strict import LIBRARY, OWN, STRICT
 from bat.config.words import meant
 
 Sized = Literal["small_cnn", "mlp"]
@@ -70,14 +71,29 @@ class LibraryModel(_WithoutWidth):
     )
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnModel(_WithoutWidth, Own):
+    """A network of the user's own."""
+
+    name: str = Field(
+        pattern=OWN,
+        description="module:function of your own, which returns a network: see docs/own_parts.md.",
+    )
+
+
 def _record(value: Any) -> str:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
     if name in get_args(Fixed):
         return "fixed"
-    return "library" if isinstance(name, str) and ":" in name else "sized"
+    if not isinstance(name, str) or ":" not in name:
+        return "sized"
+    return "library" if name.startswith(("torchvision:", "timm:")) else "own"
 
 
 Model = Annotated[
-    Annotated[SizedModel, Tag("sized")] | Annotated[FixedModel, Tag("fixed")] | Annotated[LibraryModel, Tag("library")],
+    Annotated[SizedModel, Tag("sized")]
+    | Annotated[FixedModel, Tag("fixed")]
+    | Annotated[LibraryModel, Tag("library")]
+    | Annotated[OwnModel, Tag("own")],
     Discriminator(_record),
 ]

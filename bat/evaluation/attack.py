@@ -5,7 +5,6 @@ import math
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,24 +78,18 @@ def attack(
     _check_eps(eps, 1 if norm == "linf" else math.sqrt(part.pixels[0].numel()), norm)
     folder = Path(f"{out}.parts")
     _check_folder(folder)
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        network = read_own_model(model, architecture, part, where)
-        no_gradient = check_outputs(network, part, batch_size, model)
-        if no_gradient:
-            journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")
-        about = {"spec": spec, "model": model, "weights": weights_digest(network, model), "data": _digest(part)}
-        before = probe(network, part, batch_size)
-        said = {"clean": before.logits} | _said(network, part, plan)
-        if folder.exists() and (is_random(before.random) or not _is_same(folder / _SAID, said)):
-            journal.line(f"{folder}: left by another model, or by a random one: starts anew")
-            shutil.rmtree(folder)
-        write_tensors(folder / _SAID, said, provenance("said", **about))
-        table, flagged, strongest = attack_all(journal, network, part, plan, folder, about, before)
-    finally:
-        if here in sys.path:
-            sys.path.remove(here)
+    network = read_own_model(model, architecture, part, where)
+    no_gradient = check_outputs(network, part, batch_size, model)
+    if no_gradient:
+        journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")
+    about = {"spec": spec, "model": model, "weights": weights_digest(network, model), "data": _digest(part)}
+    before = probe(network, part, batch_size)
+    said = {"clean": before.logits} | _said(network, part, plan)
+    if folder.exists() and (is_random(before.random) or not _is_same(folder / _SAID, said)):
+        journal.line(f"{folder}: left by another model, or by a random one: starts anew")
+        shutil.rmtree(folder)
+    write_tensors(folder / _SAID, said, provenance("said", **about))
+    table, flagged, strongest = attack_all(journal, network, part, plan, folder, about, before)
     about["logits"] = hashlib.sha256(before.logits.cpu().numpy().tobytes()).hexdigest()
     this = {"method": model, "seed": None, "checkpoint": None}
     if images:

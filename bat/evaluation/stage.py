@@ -210,6 +210,7 @@ def _histories(paths: list[Path]) -> tuple[pd.DataFrame, set[str]]:
     for path in paths:
         table, facts = read_table_with_facts(path, "history")
         tables.append(table)
-        if facts["spec"]["method"]["objective"] == "natural":
+        method = facts["spec"]["method"]
+        if method["objective"] == "natural" or method.get("inner", "") is None:
             natural |= set(table["method"])
     return pd.concat(tables, ignore_index=True), natural

@@ -21,10 +21,9 @@ from bat.io.journal import Journal
 from bat.io.outputs import Parquet
 from bat.io.tables import check_labels, check_one_data_set, pack, read_table_with_facts, unpack, write_table
 from bat.io.tensors import kept
-from bat.models import build
 from bat.scores.estimators import group_table, influence_table, memorization_table, null_pairs_table
 from bat.scores.precision import none_atypical
-from bat.scores.subsets import ANSWERS_FORMAT, answers, epochs_on, read_subset_models, subset_masks
+from bat.scores.subsets import ANSWERS_FORMAT, read_subset_models, recorded, subset_masks
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
 
@@ -61,13 +60,10 @@ def subsets(
     about = {"spec": asdict(spec), "data": digest}
     folder = Path(f"{shard}.parts")
 
-    def recorded(number: int, seed: int, mask: NDArray[np.bool_]) -> dict[str, Tensor]:
+    def record(number: int, seed: int, mask: NDArray[np.bool_]) -> dict[str, Tensor]:
         """Train model ``number`` on its subset and return which samples it classifies correctly."""
         subset = samples.train.take(tensor(np.flatnonzero(mask), samples))
-        model = build(spec.model, subset, classes=samples.classes, seed=seed)
-        for _ in epochs_on(model, subset, spec, seed=seed, what=f"subset model {number} (seed {spec.seed})"):
-            pass
-        found = answers(model, samples, spec, seed=seed)
+        found = recorded(samples, subset, spec, seed=seed, what=f"subset model {number} (seed {spec.seed})")
         return {name: torch.tensor(bits) for name, bits in found.items()}
 
     seeds, results = [], []
@@ -77,7 +73,7 @@ def subsets(
             seeds.append(derive_seed(spec.seed, "model", number))
             # so that a killed shard goes on at its last model
             part = provenance("part", **about, model=number, format=ANSWERS_FORMAT)
-            make = partial(recorded, number, seeds[-1], mask)
+            make = partial(record, number, seeds[-1], mask)
             results.append(kept(folder / f"{number}.safetensors", part, make, journal.line))
     right = np.stack([found["correct_train"].numpy() for found in results])
     problem = failed_subsets(masks, right, samples.train.labels.cpu().numpy(), recipe="memorization.recipe")

@@ -12,7 +12,8 @@ from bat.config.specs import SubsetsSpec
 from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
 from bat.io.tables import read_shards
-from bat.models import Network
+from bat.models import Network, build
+from bat.scores.own import own_answers
 from bat.seeds import derive_seed
 from bat.statistics import Bools
 from bat.training.loop import Epoch, fit
@@ -89,6 +90,23 @@ def answers(model: Network, samples: DataSet, spec: SubsetsSpec, *, seed: int) -
         else:
             found[f"correct_{name}"] = correct(model, part)
     return found
+
+
+def recorded(samples: DataSet, subset: Part, spec: SubsetsSpec, *, seed: int, what: str) -> dict[str, Bools]:
+    """Train a model on its subset, this package's or the user's; return as ``answers`` what it classifies correctly."""
+    if spec.trainer:
+        return own_answers(spec.trainer, subset, samples, seed=seed)
+    model = network(subset, spec, classes=samples.classes, seed=seed)
+    for _ in epochs_on(model, subset, spec, seed=seed, what=what):
+        pass
+    return answers(model, samples, spec, seed=seed)
+
+
+def network(subset: Part, spec: SubsetsSpec, *, classes: int, seed: int) -> Network:
+    """Build an untrained subset model of this package."""
+    if spec.model is None:
+        raise BatError("spec: model is null, and so is trainer: give one")
+    return build(spec.model, subset, classes=classes, seed=seed)
 
 
 def read_subset_models(shards: list[Path], data: Path, digest: str) -> tuple[pd.DataFrame, dict[str, Any]]:

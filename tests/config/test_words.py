@@ -30,6 +30,7 @@ FOUND = {
     "tagged-union": {"dict_type", "union_tag_invalid", "union_tag_not_found"},
     "union": set(),
     "nullable": set(),
+    "default": set(),
     "definitions": set(),
     "definition-ref": set(),
     "function-after": {"value_error"},
