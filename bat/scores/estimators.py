@@ -80,6 +80,32 @@ def memorization_table(
     mask, correct: (models, n); index, labels: (n,). A sample that was never left out (or never in) has NaN memorization
     with its counts, and is not atypical.
     """
+    scores = memorization_scores(mask, correct, confidence=confidence)
+    table = pd.DataFrame({"train_index": index, "label": labels} | dict(scores.items()))
+    return table.assign(atypical=table["memorization"] > threshold)
+
+
+def memorization_scores(mask: Bools, correct: Bools, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Return the memorization of each training sample, with standard errors, Newcombe's intervals, rates and counts.
+
+    mask: (models, n) bool, which samples each model was trained on; correct: (models, n) bool, which it classifies
+    correctly. A sample that was never left out (or never in) has NaN memorization.
+
+    >>> import bat, numpy as np
+    >>> mask = np.array([[True, True], [True, False], [False, True], [False, False]])
+    >>> correct = np.array([[True, True], [True, True], [False, True], [False, True]])
+    >>> bat.memorization(mask, correct)[["memorization", "standard_error", "n_in", "n_out"]]
+       memorization  standard_error  n_in  n_out
+    0           1.0             0.0     2      2
+    1           0.0             0.0     2      2
+
+    Raises:
+        ValueError: the arrays are not bool, or not of one shape (models, n).
+    """
+    mask, correct = np.asarray(mask), np.asarray(correct)
+    if mask.ndim != 2 or mask.shape != correct.shape or mask.dtype != np.bool_ or correct.dtype != np.bool_:
+        found = f"mask is {mask.dtype} of shape {mask.shape}, correct {correct.dtype} of shape {correct.shape}"
+        raise ValueError(f"{found}: give bool arrays of one shape (models, n)")
     rates = memorization_rates(mask, correct)
     counts = (rates.correct_in, rates.n_in, rates.correct_out, rates.n_out)
     low, high = newcombe(*counts, confidence=confidence)
@@ -87,8 +113,6 @@ def memorization_table(
         p_in, p_out = rates.correct_in / rates.n_in, rates.correct_out / rates.n_out
     return pd.DataFrame(
         {
-            "train_index": index,
-            "label": labels,
             "memorization": rates.difference,
             "standard_error": standard_error(*counts),
             "ci_low": low,
@@ -97,7 +121,6 @@ def memorization_table(
             "p_out": p_out,
             "n_in": rates.n_in,
             "n_out": rates.n_out,
-            "atypical": rates.difference > threshold,
         }
     )
 

@@ -197,6 +197,12 @@ def bat_weights(logits: Tensor, labels: Tensor, atypical: Tensor, *, alpha: floa
     the project's reading of Xu et al. 2021. An infinite alpha leaves harmful samples out.
 
     logits: (n, classes) of adversarial examples; labels: (n,); atypical: (n,) bool.
+
+    >>> import bat, torch
+    >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
+    >>> atypical = torch.tensor([True, True, False])
+    >>> bat.bat_weights(logits, torch.tensor([0, 0, 0]), atypical, alpha=1.0)
+    tensor([1.0000, 0.4145, 1.0000])
     """
     logits = logits.detach()
     harmful = harmful_samples(logits, labels, atypical)
