@@ -44,7 +44,7 @@ from bat.config.experiment import (
     subset_size,
 )
 from bat.config.model import FixedModel, LibraryModel, Model, OwnModel, SizedModel
-from bat.config.own import Own, own_function, users_code
+from bat.config.own import own_function, users_code
 from bat.config.reading import check_files, json_schema, load, parse
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
 from bat.config.runs import figures_of, is_weighted, questions, runs_of, shards_of
@@ -100,7 +100,6 @@ __all__ = [
     "Natural",
     "Npz",
     "OneCycle",
-    "Own",
     "OwnAttack",
     "OwnData",
     "OwnMethod",
