@@ -54,7 +54,7 @@ def test_arrays_are_what_the_same_arrays_in_a_file_are(module, tmp_path, functio
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("wide", "x_test has values from 0 to 255: give floats in [0, 1], or uint8"),
+        ("wide", "x_test has values from 1 to 255: give floats in [0, 1], or uint8"),
         ("nan", "x_test has values from nan to nan"),
         ("flat", "x_train has shape (40, 60): give (n, h, w)"),
         ("short", "y_test is int64 of shape (40,): give integers of shape (20,)"),
