@@ -40,6 +40,7 @@ SUBSETS = {
     "compute": COMPUTE,
     "models": 10,
     "adversary": None,
+    "trainer": None,
 }
 SCORES = {"score": "hard", "threshold": 0.15, "false_discovery_rate": 0.3, "confidence": 0.95}
 THREAT = {"norm": "linf", "eps": 0.05}

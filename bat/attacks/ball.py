@@ -11,6 +11,12 @@ def size(delta: Tensor, norm: str) -> Tensor:
     return length
 
 
+def excess(x_adv: Tensor, x: Tensor, *, norm: str, eps: float) -> float:
+    """Return how far the furthest of x_adv is beyond the eps ball around x; at most 0, to float32 rounding, inside."""
+    beyond = float(size(x_adv - x, norm).max()) - eps
+    return 0.0 if 0 < beyond <= 1e-6 * max(eps, 1) else beyond
+
+
 def project(moved: Tensor, x: Tensor, *, norm: str, eps: float) -> Tensor:
     """Bring ``moved`` back into the eps ball around x and into [0, 1].
 

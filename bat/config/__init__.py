@@ -12,17 +12,30 @@ from bat.config.attacks import (
     Ensemble,
     EvaluationPgd,
     FabT,
+    OwnAttack,
     Pgd,
     Square,
     Threat,
     check_steps,
 )
 from bat.config.compute import Compute
-from bat.config.data import SOURCES, Cached, Data, ImageFolder, Npz, Packaged, Published, split_sizes, subsampled
+from bat.config.data import (
+    SOURCES,
+    Cached,
+    Data,
+    ImageFolder,
+    Npz,
+    OwnData,
+    Packaged,
+    Published,
+    split_sizes,
+    subsampled,
+)
 from bat.config.experiment import (
     Config,
     Evaluation,
     Memorization,
+    OwnTrainer,
     RobustSubsets,
     Training,
     check_models,
@@ -30,7 +43,8 @@ from bat.config.experiment import (
     compared,
     subset_size,
 )
-from bat.config.model import LibraryModel, Model, ResidualModel, SizedModel, WideModel
+from bat.config.model import LibraryModel, Model, OwnModel, ResidualModel, SizedModel, WideModel
+from bat.config.own import own_function, users_code
 from bat.config.reading import as_yaml, check_files, load, parse
 from bat.config.reference import editor_schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
@@ -46,6 +60,7 @@ from bat.config.training import (
     Method,
     Natural,
     OneCycle,
+    OwnMethod,
     PgdAt,
     Recipe,
     Steps,
@@ -84,6 +99,11 @@ __all__ = [
     "Natural",
     "Npz",
     "OneCycle",
+    "OwnAttack",
+    "OwnData",
+    "OwnMethod",
+    "OwnModel",
+    "OwnTrainer",
     "Packaged",
     "Pgd",
     "PgdAt",
@@ -116,6 +136,7 @@ __all__ = [
     "figures_of",
     "is_weighted",
     "load",
+    "own_function",
     "parse",
     "questions",
     "removal_pairs",
@@ -125,4 +146,5 @@ __all__ = [
     "split_sizes",
     "subsampled",
     "subset_size",
+    "users_code",
 ]

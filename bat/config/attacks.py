@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
+from bat.config.own import Own
 from bat.config.ranges import (
     LARGEST_L2,
     SMALLEST_EPS,
@@ -19,7 +20,7 @@ from bat.config.ranges import (
     Subsample,
     Targets,
 )
-from bat.config.strict import STRICT
+from bat.config.strict import OWN, STRICT, names_own
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -143,10 +144,27 @@ class Square:
     p_init: Subsample = Field(default=0.8, description="Share of pixels in the first windows.")
 
 
-Attack = Annotated[EvaluationPgd | ApgdCe | ApgdT | FabT | Square, Field(discriminator="name")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnAttack(Own):
+    """An attack of the user's own."""
+
+    name: str = Field(
+        pattern=OWN, description="module:function of your own, which returns perturbed images: see docs/own_parts.md."
+    )
+    restarts: Restarts = Field(default=1, description="Calls with other random numbers; a sample must stand under all.")
+
+
+Attack = Annotated[
+    Annotated[
+        Annotated[EvaluationPgd | ApgdCe | ApgdT | FabT | Square, Field(discriminator="name")],
+        Tag("known"),
+    ]
+    | Annotated[OwnAttack, Tag("own")],
+    Discriminator(names_own("name")),
+]
 Ensemble = Annotated[
     Annotated[Literal["fast", "standard"], Tag("tier")]
-    | Annotated[tuple[Attack, ...], Field(min_length=1, max_length=5), Tag("attacks")],
+    | Annotated[tuple[Attack, ...], Field(min_length=1, max_length=10), Tag("attacks")],
     # so that an error speaks of the form that was meant
     Discriminator(lambda value: "tier" if isinstance(value, str) else "attacks"),
 ]

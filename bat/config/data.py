@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic.dataclasses import dataclass
 
+from bat.config.own import Own
 from bat.config.ranges import LARGEST_SIDE, FilePath, Fraction, SampleCount, Seed, distinct
-from bat.config.strict import STRICT
+from bat.config.strict import OWN, STRICT, names_own
 from bat.config.words import meant
 
 
@@ -127,7 +128,23 @@ class Npz(_Pool):
     path: FilePath = Field(description="The npz file.")
 
 
-Data = Annotated[Packaged | Published | ImageFolder | Npz, Field(discriminator="name")]
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnData(_Split, Own):
+    """A data set that a function of the user's own returns."""
+
+    name: str = Field(
+        pattern=OWN, description="module:function of your own, which returns the arrays: see docs/own_parts.md."
+    )
+
+
+Data = Annotated[
+    Annotated[
+        Annotated[Packaged | Published | ImageFolder | Npz, Field(discriminator="name")],
+        Tag("known"),
+    ]
+    | Annotated[OwnData, Tag("own")],
+    Discriminator(names_own("name")),
+]
 
 
 @dataclass(frozen=True)

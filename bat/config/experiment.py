@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -11,6 +11,7 @@ from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat, check_eps, 
 from bat.config.compute import Compute
 from bat.config.data import Data, check_classes, shape_of, split_sizes, subsampled
 from bat.config.model import Model
+from bat.config.own import Own
 from bat.config.ranges import (
     BatchSize,
     Bootstrap,
@@ -33,7 +34,7 @@ from bat.config.ranges import (
 )
 from bat.config.removal import Removal, check_fractions, removal_pairs, removal_runs
 from bat.config.scores import Scores, SubsetScores
-from bat.config.strict import STRICT
+from bat.config.strict import OWN, STRICT
 from bat.config.training import Method, Recipe, check_factor, check_measured
 from bat.config.words import meant
 
@@ -49,6 +50,20 @@ class RobustSubsets:
         default=0, description="Models trained adversarially, of models_per_shard; 0 for none."
     )
     attack: Pgd = Field(description="The attack in their training, and the one under which they are recorded.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnTrainer(Own):
+    """What trains subset models in place of this package."""
+
+    name: str = Field(
+        pattern=OWN, description="module:function of your own, which returns a predictor: see docs/own_parts.md."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -68,6 +83,11 @@ class Memorization:
         description="The network of the subset models, those trained adversarially included; null: that of stage 2.",
     )
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
+    trainer: OwnTrainer | None = Field(
+        default=None,
+        description="module:function of your own that trains a subset model, in any framework, in place of model and "
+        "recipe; null: this package. Models trained adversarially (robust) are always of this package.",
+    )
     score: Literal["hard", "soft"] = Field(
         default="hard",
         description="Which memorization says what is atypical: hard, of right or wrong (Feldman and Zhang), or soft, "

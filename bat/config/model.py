@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, field_validator
 from pydantic.dataclasses import dataclass
 
-from bat.config.strict import LIBRARY, STRICT
+from bat.config.own import Own
+from bat.config.strict import LIBRARY, OWN, STRICT
 from bat.config.words import meant
 
 Sized = Literal["small_cnn", "mlp"]
@@ -70,29 +71,43 @@ class LibraryModel:
     )
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnModel(Own):
+    """A network of the user's own."""
+
+    name: str = Field(
+        pattern=OWN,
+        description="module:function of your own, which returns a network: see docs/own_parts.md.",
+    )
+
+
 def _record(value: Any) -> str:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
     if name in get_args(Residual):
         return "residual"
     if name in get_args(Wide):
         return "wide"
-    return "library" if isinstance(name, str) and ":" in name else "sized"
+    if not isinstance(name, str) or ":" not in name:
+        return "sized"
+    return "library" if name.startswith(("torchvision:", "timm:")) else "own"
 
 
 Model = Annotated[
     Annotated[SizedModel, Tag("sized")]
     | Annotated[ResidualModel, Tag("residual")]
     | Annotated[WideModel, Tag("wide")]
-    | Annotated[LibraryModel, Tag("library")],
+    | Annotated[LibraryModel, Tag("library")]
+    | Annotated[OwnModel, Tag("own")],
     Discriminator(_record),
 ]
 
 
 def model_record(value: Any) -> Any:
-    """Return the record that NAME, NAME:WIDTH, torchvision:NAME or timm:NAME stands for; what is no text, itself."""
+    """Return the record that a text as in ``model`` of a configuration stands for; what is no text, itself."""
     if not isinstance(value, str):
         return value
     name, _, width = value.partition(":")
-    if name in ("torchvision", "timm") or not width:
+    known = (*get_args(Sized), *get_args(Residual), *get_args(Wide))
+    if not width or not (name in known or width.isdecimal()):
         return {"name": value}
     return {"name": name, "width": int(width) if width.isdecimal() and len(width) < 10 else width}

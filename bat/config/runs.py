@@ -41,8 +41,8 @@ def figures_of(config: Config) -> tuple[str, ...]:
 
 
 def is_weighted(method: Method) -> bool:
-    """Return whether a method gives samples BAT's weights."""
-    return hasattr(method, "reweighting")
+    """Return whether a method tells atypical samples from others, as BAT does to weigh them."""
+    return getattr(method, "score", None) is not None
 
 
 def _role(method: Method, bases: dict[str, str]) -> Role:

@@ -19,6 +19,7 @@ from bat.config import (
     FileScores,
     Method,
     Model,
+    OwnTrainer,
     Pgd,
     Published,
     Recipe,
@@ -99,7 +100,7 @@ class DataSpec:
 class SubsetsSpec:
     """What one shard of subset models depends on, besides the data."""
 
-    model: Model
+    model: Model | None
     subset_fraction: Fraction
     design: Literal["balanced", "independent"]
     seed: Seed
@@ -108,16 +109,20 @@ class SubsetsSpec:
     first_model: FirstModel
     models: Models
     adversary: Adversary | None
+    trainer: OwnTrainer | None
 
     @classmethod
     def of(cls, config: Config, *, first_model: int, robust: bool = False) -> "SubsetsSpec":
         """Return that of the shard that starts with a model; robust: of those trained adversarially."""
         stage, bn = config.memorization, config.training.attack_bn
+        trainer = None if robust else stage.trainer
         return _filled(
             cls,
             stage,
             config,
-            model=config.subset_model,
+            # an edit of a network that is not trained reruns nothing
+            model=None if trainer else config.subset_model,
+            trainer=trainer,
             first_model=first_model,
             models=stage.models_per_shard,
             adversary=Adversary(threat=config.threat, attack=stage.robust.attack, attack_bn=bn) if robust else None,

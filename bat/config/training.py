@@ -1,11 +1,12 @@
 """How weights are optimised, and the methods."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Threat, check_eps
+from bat.config.own import Own
 from bat.config.ranges import (
     LARGEST_SIDE,
     Awp,
@@ -26,7 +27,7 @@ from bat.config.ranges import (
     WeightDecay,
     distinct,
 )
-from bat.config.strict import STRICT
+from bat.config.strict import INNER, OWN, STRICT, names_own
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -115,11 +116,14 @@ class _Adversarial(_Named):
     )
 
 
+Score = Literal["memorization", "shuffled", "consistency", "robust_memorization"]
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class _Benign(_Adversarial):
     """The two parts of BAT."""
 
-    score: Literal["memorization", "shuffled", "consistency", "robust_memorization"] = Field(
+    score: Score = Field(
         default="memorization",
         description="What makes a sample atypical for this method: its memorization; as a control, memorization "
         "shuffled among the samples; 1 - consistency, the share of models without it that get it wrong (C-score); or "
@@ -218,8 +222,47 @@ class BatMart(_Benign):
     )
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OwnMethod(_Named, Own):
+    """A method of the user's own."""
+
+    entries: ClassVar[tuple[str, ...]] = ("objective", "inner")
+
+    objective: str = Field(
+        pattern=OWN, description="module:function of your own, which returns the losses: see docs/own_parts.md."
+    )
+    inner: str | None = Field(
+        default="cross_entropy",
+        pattern=INNER,
+        description="What the training attack maximises: cross_entropy; kl, the divergence from the clean prediction, "
+        "from a start beside the image, as in TRADES; module:function of your own; null: no attack, clean images.",
+    )
+    eps_factor: EpsFactor = Field(
+        default=1.0, description="Trains at so many times the threat's eps and the attack's step_size."
+    )
+    awp: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none.",
+    )
+    score: Score | None = Field(
+        default=None, description="By which score the function is told what is atypical; null: it is told of none."
+    )
+    threshold: Threshold = Field(
+        default=0.15, description="A sample is atypical for this method if its score is over this."
+    )
+
+
 Method = Annotated[
-    Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart, Field(discriminator="objective")
+    Annotated[
+        Annotated[
+            Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart, Field(discriminator="objective")
+        ],
+        Tag("known"),
+    ]
+    | Annotated[OwnMethod, Tag("own")],
+    Discriminator(names_own("objective")),
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from bat.config.documents import short
-from bat.config.strict import LIBRARY, NAME
+from bat.config.strict import INNER, LIBRARY, NAME, OWN
 
 Context = Mapping[str, Any]
 
@@ -19,6 +19,8 @@ UNKNOWN = "unknown key: remove it or mend its spelling"
 _PATTERNS = {
     NAME: "is no name: give a-z, 0-9 and single underscores between them, as in pgd_at_2",
     LIBRARY: "is no network of a library: give torchvision:NAME or timm:NAME, NAME of letters, digits, _ . or -",
+    OWN: "is no function of a module: give module:function, as in my_parts:network",
+    INNER: "is no inner problem: give cross_entropy, kl, module:function or null",
 }
 _WANTED: dict[str, Callable[[Context], str]] = {
     "bool_type": lambda _: "true or false without quotes",

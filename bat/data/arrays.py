@@ -4,6 +4,7 @@ import hashlib
 import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from bat.data.record import Samples, Source
 from bat.errors import BatError
 from bat.io.npz import as_labels, open_npz, read_array
 
-_KEYS = ("x_train", "y_train", "x_test", "y_test")
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+"""The arrays of a data set."""
+
 _DIM = 64  # of 255: images whose brightest pixel is below it are said to be dark
 
 
@@ -31,26 +34,30 @@ def open_arrays(data: Npz) -> Source:
     """
     with open_npz(data.path) as file:
         # one of them alone is a slip
-        tested = "x_test" in file or "y_test" in file
-        keys = _KEYS if tested else _KEYS[:2]
+        keys = KEYS if "x_test" in file or "y_test" in file else KEYS[:2]
         missing = [key for key in keys if key not in file]
         if missing:
             raise BatError(
                 f"{data.path}: has no {', '.join(missing)}: add what is missing (found: {file.listed() or 'nothing'})"
             )
         arrays = {key: read_array(file, key) for key in (*keys, "class_names") if key in file}
-    there = ("train", "test") if tested else ("train",)
-    pixels = {part: _pixels(arrays[f"x_{part}"], f"{data.path}: x_{part}") for part in there}
-    if tested and pixels["train"].shape[1:] != pixels["test"].shape[1:]:
+    return source_of(arrays, data.path)
+
+
+def source_of(arrays: Mapping[str, NDArray[Any]], where: str) -> Source:
+    """Return what arrays hold, as ``open_arrays`` says, and raise as it does; ``where`` names them in errors."""
+    there = ("train", "test") if "x_test" in arrays else ("train",)
+    pixels = {part: _pixels(arrays[f"x_{part}"], f"{where}: x_{part}") for part in there}
+    if len(there) > 1 and pixels["train"].shape[1:] != pixels["test"].shape[1:]:
         shapes = " and ".join(str(tuple(images.shape)) for images in pixels.values())
-        raise BatError(f"{data.path}: x_train and x_test hold images of different shapes, {shapes}: make them alike")
-    labels = {part: as_labels(arrays[f"y_{part}"], len(pixels[part]), f"{data.path}: y_{part}") for part in pixels}
+        raise BatError(f"{where}: x_train and x_test hold images of different shapes, {shapes}: make them alike")
+    labels = {part: as_labels(arrays[f"y_{part}"], len(pixels[part]), f"{where}: y_{part}") for part in pixels}
     present = np.unique(labels["train"])
     classes = int(max(array.max() for array in labels.values())) + 1
     gap = next((number for number, label in enumerate(present) if label != number), len(present))
     if gap < classes:
-        raise BatError(f"{data.path}: y_train has no class {gap}, but the highest is {classes - 1}: number them anew")
-    names = _class_names(arrays.get("class_names"), classes, data.path)
+        raise BatError(f"{where}: y_train has no class {gap}, but the highest is {classes - 1}: number them anew")
+    names = _class_names(arrays.get("class_names"), classes, where)
     samples = {part: _samples(pixels[part], labels[part]) for part in there}
     return Source(
         samples["train"], samples.get("test"), names, pixel_max=255, notes=tuple(_notes(pixels, labels, names))

@@ -1,6 +1,6 @@
 """Where images come from, a module a family. Each opens as one Source."""
 
-from bat.config import Data, ImageFolder, Npz, Packaged
+from bat.config import Data, ImageFolder, Npz, OwnData, Packaged
 from bat.data.record import Samples, Source
 
 __all__ = ["Samples", "Source", "open_source"]
@@ -25,6 +25,10 @@ def open_source(data: Data, *, threads: int = 1) -> Source:
         from bat.data import arrays
 
         return arrays.open_arrays(data)
+    if isinstance(data, OwnData):
+        from bat.data import own
+
+        return own.open_own_data(data)
     if data.name == "tiny_imagenet":
         from bat.data import tiny_imagenet
 

@@ -1,31 +1,29 @@
 """A user's own model under attack on the user's own images."""
 
 import hashlib
-import math
 import os
 import re
 import shutil
-import sys
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bat.attacks.ball import random_start
 from bat.attacks.gradient import ascent, cross_entropy
-from bat.config import parse
-from bat.config.ranges import SMALLEST_EPS, BatchSize, Seed
+from bat.config.ranges import BatchSize, Seed
 from bat.config.specs import AttackSpec
 from bat.data.dataset import Part
 from bat.data.saved import device_named
 from bat.errors import BatError
+from bat.evaluation.direct import as_part, attack_plan, check_range
 from bat.evaluation.flags import is_random, probe
 from bat.evaluation.own_model import check_outputs, read_own_model, weights_digest
 from bat.evaluation.stage import attack_all
 from bat.io.files import provenance
 from bat.io.journal import Journal
-from bat.io.npz import as_labels, open_npz, read_array
+from bat.io.npz import open_npz, read_array
 from bat.io.outputs import Parquet, Safetensors
 from bat.io.tables import write_table
 from bat.io.tensors import read_tensors, write_tensors
@@ -69,34 +67,24 @@ def attack(
     # the user's code may change the folder
     out, flags, images = out.absolute(), flags.absolute(), images and images.absolute()
     model = str(model)
-    # PGD-20 stands beside the ensemble, so that the gap between them is seen
-    pgd = {"name": "pgd", "steps": 20, "step_size": eps / 8, "restarts": 1}
-    threat = {"norm": norm, "eps": eps}
-    spec = {"threat": threat, "seed": seed, "batch_size": batch_size, "pgd": pgd, "ensemble": ensemble}
-    _check_eps(eps, 1 if norm == "linf" else math.inf, norm)
-    plan = parse(AttackSpec, spec, "command line")
+    check_range("--eps", eps, norm)
+    plan = attack_plan(norm, eps, ensemble, seed=seed, batch_size=batch_size, where="command line")
     part = _read_images(data).to(where)
-    _check_eps(eps, 1 if norm == "linf" else math.sqrt(part.pixels[0].numel()), norm)
+    check_range("--eps", eps, norm, part)
     folder = Path(f"{out}.parts")
     _check_folder(folder)
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        network = read_own_model(model, architecture, part, where)
-        no_gradient = check_outputs(network, part, batch_size, model)
-        if no_gradient:
-            journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")
-        about = {"spec": spec, "model": model, "weights": weights_digest(network, model), "data": _digest(part)}
-        before = probe(network, part, batch_size)
-        said = {"clean": before.logits} | _said(network, part, plan)
-        if folder.exists() and (is_random(before.random) or not _is_same(folder / _SAID, said)):
-            journal.line(f"{folder}: left by another model, or by a random one: starts anew")
-            shutil.rmtree(folder)
-        write_tensors(folder / _SAID, said, provenance("said", **about))
-        table, flagged, strongest = attack_all(journal, network, part, plan, folder, about, before)
-    finally:
-        if here in sys.path:
-            sys.path.remove(here)
+    network = read_own_model(model, architecture, part, where)
+    no_gradient = check_outputs(network, part, batch_size, model)
+    if no_gradient:
+        journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")
+    about = {"spec": asdict(plan), "model": model, "weights": weights_digest(network, model), "data": _digest(part)}
+    before = probe(network, part, batch_size)
+    said = {"clean": before.logits} | _said(network, part, plan)
+    if folder.exists() and (is_random(before.random) or not _is_same(folder / _SAID, said)):
+        journal.line(f"{folder}: left by another model, or by a random one: starts anew")
+        shutil.rmtree(folder)
+    write_tensors(folder / _SAID, said, provenance("said", **about))
+    table, flagged, strongest = attack_all(journal, network, part, plan, folder, about, before)
     about["logits"] = hashlib.sha256(before.logits.cpu().numpy().tobytes()).hexdigest()
     this = {"method": model, "seed": None, "checkpoint": None}
     if images:
@@ -152,13 +140,6 @@ def _agree(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=0, atol=rounding, equal_nan=True)
 
 
-def _check_eps(eps: float, largest: float, norm: str) -> None:
-    if not SMALLEST_EPS <= eps <= largest or math.isinf(eps):
-        raise BatError(
-            f"--eps {eps:g}: give a number from {SMALLEST_EPS:g} to {largest:g}, for pixels in [0, 1] and {norm}"
-        )
-
-
 def _check_folder(folder: Path) -> None:
     """Refuse a folder of parts that holds anything else: it is removed at the end."""
     if folder.exists() and not folder.is_dir():
@@ -172,19 +153,7 @@ def _read_images(path: Path) -> Part:
     """Read x (n, c, h, w), uint8 or floating in [0, 1], and y (n,) from an npz file."""
     with open_npz(path) as arrays:
         x, y = (read_array(arrays, name) for name in ("x", "y"))
-    if x.ndim != 4 or not x.size or y.shape != (len(x),) or y.dtype.kind not in "iu":
-        found = f"x has shape {x.shape} and y {y.shape} of {y.dtype}"
-        raise BatError(f"{path}: {found}: need (n, c, h, w) and (n,) integers, all at least 1")
-    labels = torch.from_numpy(as_labels(y, len(x), f"{path}: y"))
-    if x.dtype == np.uint8:
-        if x.max() <= 1:
-            raise BatError(f"{path}: x is uint8 from {x.min()} to {x.max()}: give 0 to 255, or floats in [0, 1]")
-        return Part(torch.from_numpy(np.ascontiguousarray(x)), labels, torch.arange(len(x)), 255)
-    # min and max of numbers with a NaN are NaN, which is in no range
-    if x.dtype.kind != "f" or not (x.min() >= 0 and x.max() <= 1):
-        found = f"x is {x.dtype}" + (f" from {x.min()} to {x.max()}" if x.dtype.kind in "iufb" else "")
-        raise BatError(f"{path}: {found}: need uint8, or floats in [0, 1], none missing")
-    return Part(torch.from_numpy(x.astype(np.float32, order="C")), labels, torch.arange(len(x)), 1)
+    return as_part(x, y, str(path))
 
 
 def _digest(part: Part) -> str:

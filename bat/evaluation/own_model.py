@@ -1,18 +1,12 @@
 """A model of the user's: read, called, and told in one line where it is not what an attack needs."""
 
 import hashlib
-import importlib
-import inspect
 import io
 import os
 import tokenize
-import traceback
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,10 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bat.attacks.gradient import ascent, cross_entropy
-from bat.config import Model, parse
+from bat.config import Model, own_function, parse, users_code
 from bat.config.model import model_record
 from bat.data.dataset import Part
-from bat.errors import BatError, Stopped, in_words, is_out_of_memory, one_line
+from bat.errors import BatError, is_out_of_memory, one_line
 from bat.models import build, mode
 
 _NEEDED = "give a model from float32 images (n, c, h, w) in [0, 1], for any n, to logits (n, classes)"
@@ -82,22 +76,6 @@ class Judged(nn.Module):
         # of one type at every call, as attacks put them together
         self.kind = self.kind or (torch.float64 if wide else torch.float32)
         return logits.to(x.device, self.kind).clone()
-
-
-@contextmanager
-def users_code(doing: str, hint: str = "") -> Iterator[None]:
-    """Turn whatever the user's code raises into one line; ``doing`` says what it was to do."""
-    try:
-        yield
-    except (BatError, KeyboardInterrupt, Stopped):
-        raise
-    except BaseException as error:
-        if is_out_of_memory(error):
-            raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f", {Path(last.filename).name} line {last.lineno}"
-        message = f"{doing} ({in_words(error)}{place})" + (f": {hint}" if hint else "")
-        raise BatError(message) from error
 
 
 def read_own_model(entry: str, architecture: str | None, part: Part, device: torch.device) -> nn.Module:
@@ -177,25 +155,7 @@ def _described(output: Any) -> str:
 
 def _load(entry: str) -> nn.Module:
     """Call the Python entry point ``module:function``, which returns a module."""
-    module_name, colon, name = entry.partition(":")
-    if not (colon and module_name and name) or module_name.startswith("."):
-        raise BatError(f"{entry}: no such file, and no module:function either: {_FORM}")
-    with users_code(
-        f"{entry}: the module {module_name} cannot be imported, from {Path.cwd()} or an installed package", _FORM
-    ):
-        module = importlib.import_module(module_name)
-    with users_code(f"{entry}: no {name} in module {module_name}", _FORM):
-        function = getattr(module, name)
-    if not callable(function):
-        raise BatError(f"{entry}: is a {type(function).__name__}, not a function: {_FORM}")
-    try:
-        inspect.signature(function).bind()
-    except TypeError as error:
-        raise BatError(f"{entry}: the function wants arguments ({error}): {_FORM}") from error
-    except ValueError:  # one of C code, that does not say
-        pass
-    with users_code(f"{entry}: the function fails", _FORM):
-        model = function()
+    model = own_function(entry, _FORM)()
     if not isinstance(model, nn.Module):
         raise BatError(f"{entry}: returned {type(model).__name__}, not a torch.nn.Module: {_FORM}")
     return model

@@ -18,10 +18,11 @@ from bat.data.dataset import Part
 from bat.data.saved import load_data
 from bat.errors import BatError
 from bat.evaluation.comparison import comparison_table
-from bat.evaluation.flags import Probe, find_flags, probe
+from bat.evaluation.direct import told_of
+from bat.evaluation.flags import Probe, probe
 from bat.evaluation.grounds import failures
 from bat.evaluation.summary import accuracies_by_seed, run_table, summary_table
-from bat.evaluation.under_attack import BATCH_FORMAT, attack_samples, sample_table
+from bat.evaluation.under_attack import BATCH_FORMAT, attack_samples
 from bat.io.files import provenance, replacing
 from bat.io.journal import Journal
 from bat.io.outputs import Csv, Parquet, Safetensors
@@ -116,13 +117,10 @@ def attack_all(
             )
             for number, rows in enumerate(journal.bar(batches, len(batches), "batches"))
         ]
-        joined = {name: torch.cat([tensors[name].cpu() for tensors in found]) for name in found[0]}
-        table = sample_table(part, joined, ensemble)
-        nonfinite = int(joined["nonfinite"].sum())
-        flagged = find_flags(model, part, table, batch_size=spec.batch_size, before=before, nonfinite=nonfinite)
+        table, flagged, strongest = told_of(model, part, spec, found, before)
     for row in flagged[flagged["raised"]].itertuples():
         journal.line(f"flag {row.flag}: {row.value:g} is over {row.limit:g}: {row.meaning}")
-    return table.assign(tier=tier(spec.ensemble)), flagged, joined["x_adv"]
+    return table, flagged, strongest
 
 
 def summary(
@@ -210,6 +208,7 @@ def _histories(paths: list[Path]) -> tuple[pd.DataFrame, set[str]]:
     for path in paths:
         table, facts = read_table_with_facts(path, "history")
         tables.append(table)
-        if facts["spec"]["method"]["objective"] == "natural":
+        method = facts["spec"]["method"]
+        if method["objective"] == "natural" or method.get("inner", "") is None:
             natural |= set(table["method"])
     return pd.concat(tables, ignore_index=True), natural

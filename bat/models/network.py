@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bat.config import LibraryModel, Model, SizedModel
+from bat.config import LibraryModel, Model, OwnModel, ResidualModel, SizedModel, WideModel
 from bat.data.dataset import Part
 from bat.errors import BatError
 from bat.models.library import library_body
+from bat.models.own import own_network
 from bat.models.residual import preact_resnet18, resnet, resnet9, wide_resnet
 from bat.models.small import mlp, small_cnn
 
@@ -25,14 +26,14 @@ class Network(nn.Module):
 
     precision: torch.dtype | None = None
 
-    def __init__(self, body: nn.Module, width: int, classes: int, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, body: nn.Module, head: nn.Linear, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
         self.mean: Tensor
         self.std: Tensor
         self.body = body
-        self.head = nn.Linear(width, classes)
+        self.head = head
 
     def features(self, x: Tensor) -> Tensor:
         """Return the penultimate features (n, d) of images x: (n, c, h, w) in [0, 1]."""
@@ -56,9 +57,9 @@ def build(model: Model, train: Part, *, classes: int, seed: int) -> Network:
     """
     mean, std = _statistics(train)
     with seeded(seed, torch.device("cpu")):
-        body, width = _body(model, train.pixels.shape[1:])
+        body, head = _halves(model, train.pixels.shape[1:], classes)
         # a channel without any contrast must not divide by 0
-        network = Network(body, width, classes, mean.float(), std.float().clamp(min=1e-3))
+        network = Network(body, head, mean.float(), std.float().clamp(min=1e-3))
     return network.to(train.labels.device)
 
 
@@ -139,7 +140,14 @@ def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
             module.training = was_training
 
 
-def _body(model: Model, shape: torch.Size) -> tuple[nn.Module, int]:
+def _halves(model: Model, shape: torch.Size, classes: int) -> tuple[nn.Module, nn.Linear]:
+    if isinstance(model, OwnModel):
+        return own_network(model, shape, classes)
+    body, width = _body(model, shape)
+    return body, nn.Linear(width, classes)
+
+
+def _body(model: SizedModel | ResidualModel | WideModel | LibraryModel, shape: torch.Size) -> tuple[nn.Module, int]:
     if isinstance(model, SizedModel):
         return {"small_cnn": small_cnn, "mlp": mlp}[model.name](shape, model.width)
     if isinstance(model, LibraryModel):

@@ -77,7 +77,10 @@ def plan(
     ]
     on_cpu = where.type == "cpu"
     network, weights = _network(experiment.model, data)
-    if experiment.memorization.model and not isinstance(experiment.scores, FileScores):
+    trainer = experiment.memorization.trainer
+    if trainer and not isinstance(experiment.scores, FileScores):
+        network += f"; of stage 1 {trainer.name}"
+    elif experiment.memorization.model and not isinstance(experiment.scores, FileScores):
         network += f"; of stage 1 {_network(experiment.subset_model, data)[0]}"
     stored = disk(experiment, data, runs=len(runs), weights=weights)
     lines = [

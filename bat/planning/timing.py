@@ -15,7 +15,7 @@ from bat.config.specs import SubsetsSpec, TrainSpec
 from bat.data.dataset import DataSet, Part
 from bat.evaluation.under_attack import attack_samples
 from bat.models import build
-from bat.scores.subsets import answers, epochs_on
+from bat.scores.subsets import answers, epochs_on, network, recorded
 from bat.training import run as training
 from bat.training.loop import fit
 from bat.training.losses import objective
@@ -46,18 +46,25 @@ _LOOSE = 1e-6
 
 def first_step(config: Config, data: DataSet) -> None:
     """Train one step, so that what happens once in a process has happened."""
-    spec = SubsetsSpec.of(config, first_model=0)
-    model = build(spec.model, data.train, classes=data.classes, seed=0)
+    spec = replace(SubsetsSpec.of(config, first_model=0), model=config.subset_model, trainer=None)
+    model = network(data.train, spec, classes=data.classes, seed=0)
     next(epochs_on(model, _first(data.train, min(_SMALLEST, len(data.train))), _gentle(spec), seed=0, what="plan"))
 
 
 def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
     """Return the seconds that training and recording one subset model take; robust: adversarially, and under attack."""
     spec = SubsetsSpec.of(config, first_model=0, robust=robust)
-    gentle = _gentle(spec)
     size = subset_size(len(data.train), spec.subset_fraction)
+    if spec.trainer:
+
+        def fitted(count: int) -> float:
+            few = _share(data, count)
+            return repeated(lambda: recorded(few, few.train, spec, seed=0, what="plan"))
+
+        return seconds_for(size, fitted)
+    gentle = _gentle(spec)
     start = now()
-    model = build(spec.model, _first(data.train, size), classes=data.classes, seed=0)
+    model = network(_first(data.train, size), spec, classes=data.classes, seed=0)
     building = now() - start
 
     def epoch(count: int) -> float:

@@ -147,23 +147,32 @@ def influence_rates(mask: Bools, correct: Bools, counted: Bools | None = None) -
     return Rates(correct_in, n_in, total - correct_in, models - n_in)
 
 
-def memorization_table(mask: Bools, correct: Bools, probability: NDArray[Any], *, confidence: float) -> pd.DataFrame:
-    """Return one row per training sample with its memorization, hard and soft, uncertainty and counts.
+def memorization_scores(mask: Bools, correct: Bools, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Return the memorization of each training sample, with standard errors, Newcombe's intervals, rates and counts.
 
-    mask, correct, probability: (models, n). A sample that was never left out (or never in) has NaN memorization with
-    its counts.
+    mask: (models, n) bool, which samples each model was trained on; correct: (models, n) bool, which it classifies
+    correctly. A sample that was never left out (or never in) has NaN memorization.
+
+    >>> import bat, numpy as np
+    >>> mask = np.array([[True, True], [True, False], [False, True], [False, False]])
+    >>> correct = np.array([[True, True], [True, True], [False, True], [False, True]])
+    >>> bat.memorization(mask, correct)[["memorization", "standard_error", "n_in", "n_out"]]
+       memorization  standard_error  n_in  n_out
+    0           1.0             0.0     2      2
+    1           0.0             0.0     2      2
+
+    Raises:
+        ValueError: the arrays are not bool, or not of one shape (models, n).
     """
+    mask, correct = np.asarray(mask), np.asarray(correct)
+    if mask.ndim != 2 or mask.shape != correct.shape or mask.dtype != np.bool_ or correct.dtype != np.bool_:
+        found = f"mask is {mask.dtype} of shape {mask.shape}, correct {correct.dtype} of shape {correct.shape}"
+        raise ValueError(f"{found}: give bool arrays of one shape (models, n)")
     rates = memorization_rates(mask, correct)
     counts = (rates.correct_in, rates.n_in, rates.correct_out, rates.n_out)
     low, high = newcombe(*counts, confidence=confidence)
-    soft = memorization_means(mask, probability)
-    error, freedom = welch(soft)
-    from scipy.special import stdtrit
-
     with np.errstate(invalid="ignore", divide="ignore"):
         p_in, p_out = rates.correct_in / rates.n_in, rates.correct_out / rates.n_out
-        soft_in, soft_out = soft.sum_in / soft.n_in, soft.sum_out / soft.n_out
-        half = np.where(error == 0, 0.0, stdtrit(freedom, (1 + confidence) / 2) * error)
     return pd.DataFrame(
         {
             "memorization": rates.difference,
@@ -174,13 +183,30 @@ def memorization_table(mask: Bools, correct: Bools, probability: NDArray[Any], *
             "p_out": p_out,
             "n_in": rates.n_in,
             "n_out": rates.n_out,
-            "soft_memorization": soft.difference,
-            "soft_standard_error": error,
-            "soft_ci_low": np.maximum(soft.difference - half, -1.0),
-            "soft_ci_high": np.minimum(soft.difference + half, 1.0),
-            "soft_p_in": soft_in,
-            "soft_p_out": soft_out,
         }
+    )
+
+
+def memorization_table(mask: Bools, correct: Bools, probability: NDArray[Any], *, confidence: float) -> pd.DataFrame:
+    """Return one row per training sample: as ``memorization_scores``, and the same of the soft score.
+
+    probability: (models, n), float16, that each model gives to each sample's label. Intervals of the soft score are
+    Welch's.
+    """
+    soft = memorization_means(mask, probability)
+    error, freedom = welch(soft)
+    from scipy.special import stdtrit
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        soft_in, soft_out = soft.sum_in / soft.n_in, soft.sum_out / soft.n_out
+        half = np.where(error == 0, 0.0, stdtrit(freedom, (1 + confidence) / 2) * error)
+    return memorization_scores(mask, correct, confidence=confidence).assign(
+        soft_memorization=soft.difference,
+        soft_standard_error=error,
+        soft_ci_low=np.maximum(soft.difference - half, -1.0),
+        soft_ci_high=np.minimum(soft.difference + half, 1.0),
+        soft_p_in=soft_in,
+        soft_p_out=soft_out,
     )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
@@ -17,6 +19,22 @@ from bat.statistics import Counts
 
 _ROWS = 8
 """Models that are read at once."""
+
+
+def said_columns(
+    split: str, correct: Tensor, probability: Tensor, predicted: Tensor, classes: int, *, under_attack: bool = False
+) -> dict[str, Tensor]:
+    """Return what a model says of the samples of a split, each (n,), as the columns of a shard have it.
+
+    A probability has 16 bits, a class the least that is enough; a predicted class of -1, no class, is ``classes``.
+    """
+    kind, prefix = ("robust", "robust_") if under_attack else ("correct", "")
+    places = torch.where(predicted < 0, classes, predicted)
+    return {
+        f"{kind}_{split}": correct.cpu(),
+        f"{prefix}p_{split}": probability.half().cpu(),
+        f"{prefix}class_{split}": places.to(torch.uint8 if classes < 2**8 else torch.uint16).cpu(),
+    }
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from bat.io.outputs import Parquet
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import check_labels, check_one_data_set, read_table_with_facts, write_table
 from bat.io.tensors import kept
-from bat.models import build
 from bat.scores.estimators import (
     InfluenceFinder,
     group_table,
@@ -33,7 +32,7 @@ from bat.scores.estimators import (
 )
 from bat.scores.precision import none_atypical
 from bat.scores.shards import class_by_class, in_order, open_shards, row_bytes
-from bat.scores.subsets import ANSWERS_FORMAT, answers, epochs_on, subset_masks
+from bat.scores.subsets import ANSWERS_FORMAT, recorded, subset_masks
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
 
@@ -70,13 +69,10 @@ def subsets(
     about = {"spec": asdict(spec), "data": digest}
     folder = Path(f"{shard}.parts")
 
-    def recorded(number: int, seed: int, mask: NDArray[np.bool_]) -> dict[str, Tensor]:
+    def record(number: int, seed: int, mask: NDArray[np.bool_]) -> dict[str, Tensor]:
         """Train model ``number`` on its subset and return what it says of each sample."""
         subset = samples.train.take(tensor(np.flatnonzero(mask), samples))
-        model = build(spec.model, subset, classes=samples.classes, seed=seed)
-        for _ in epochs_on(model, subset, spec, seed=seed, what=f"subset model {number} (seed {spec.seed})"):
-            pass
-        return answers(model, samples, spec, seed=seed)
+        return recorded(samples, subset, spec, seed=seed, what=f"subset model {number} (seed {spec.seed})")
 
     seeds, results = [], []
     with journal.work():
@@ -85,7 +81,7 @@ def subsets(
             seeds.append(derive_seed(spec.seed, "model", number))
             # so that a killed shard goes on at its last model
             part = provenance("part", **about, model=number, format=ANSWERS_FORMAT)
-            make = partial(recorded, number, seeds[-1], mask)
+            make = partial(record, number, seeds[-1], mask)
             results.append(kept(folder / f"{number}.safetensors", part, make, journal.line))
     columns = {name: np.stack([found[name].numpy() for found in results]) for name in results[0]}
     own = (masks & columns["correct_train"]).sum(1) / masks.sum(1)

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bat.config import Natural, PgdAt
 from bat.config.specs import SubsetsSpec
 from bat.data.dataset import DataSet, Part
-from bat.models import Network
+from bat.errors import BatError
+from bat.models import Network, build
+from bat.scores.own import own_answers
+from bat.scores.shards import said_columns
 from bat.seeds import derive_seed
 from bat.statistics import Bools
 from bat.training.loop import Epoch, fit
@@ -78,19 +80,30 @@ def answers(model: Network, samples: DataSet, spec: SubsetsSpec, *, seed: int) -
     float16, the probability of the label; class_train, ..., the predicted class (no class is the number of classes);
     robust_train, robust_p_train, robust_class_train, ..., the same under attack.
     """
-    classes = torch.uint8 if samples.classes < 2**8 else torch.uint16
     found: dict[str, Tensor] = {}
     for name, part in samples.parts().items():
-        kinds = {"": judged(model, part)} if spec.adversary is None else {}
-        if spec.adversary:
-            threat, attack = spec.adversary.threat, spec.adversary.attack
-            both = judged_under_attack(model, part, threat=threat, attack=attack, seed=seed)
-            kinds = dict(zip(("", "robust_"), both, strict=True))
-        for kind, said in kinds.items():
-            predicted = torch.where(said.predicted < 0, samples.classes, said.predicted)
-            found |= {
-                f"{kind or 'correct_'}{name}": said.correct.cpu(),
-                f"{kind}p_{name}": said.probability.half().cpu(),
-                f"{kind}class_{name}": predicted.to(classes).cpu(),
-            }
+        if spec.adversary is None:
+            found |= said_columns(name, *judged(model, part), samples.classes)
+            continue
+        threat, attack = spec.adversary.threat, spec.adversary.attack
+        clean, attacked = judged_under_attack(model, part, threat=threat, attack=attack, seed=seed)
+        found |= said_columns(name, *clean, samples.classes)
+        found |= said_columns(name, *attacked, samples.classes, under_attack=True)
     return found
+
+
+def recorded(samples: DataSet, subset: Part, spec: SubsetsSpec, *, seed: int, what: str) -> dict[str, Tensor]:
+    """Train a model on its subset, this package's or the user's, and return what it says, as ``answers``."""
+    if spec.trainer:
+        return own_answers(spec.trainer, subset, samples, seed=seed)
+    model = network(subset, spec, classes=samples.classes, seed=seed)
+    for _ in epochs_on(model, subset, spec, seed=seed, what=what):
+        pass
+    return answers(model, samples, spec, seed=seed)
+
+
+def network(subset: Part, spec: SubsetsSpec, *, classes: int, seed: int) -> Network:
+    """Build an untrained subset model of this package."""
+    if spec.model is None:
+        raise BatError("spec: model is null, and so is trainer: give one")
+    return build(spec.model, subset, classes=classes, seed=seed)

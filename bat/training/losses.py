@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bat.attacks.gradient import InnerLoss, cross_entropy
-from bat.config import Bat, BatMart, BatTrades, Gairat, Mart, Method, Natural, PgdAt, Trades
+from bat.config import Bat, BatMart, BatTrades, Gairat, Mart, Method, Natural, OwnMethod, PgdAt, Trades, is_weighted
 from bat.models import Network
+from bat.training.own import own_inner, own_losses
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,19 @@ class Terms(NamedTuple):
     weight: Tensor
 
 
+class Losses(NamedTuple):
+    """What a method says of a batch of n samples: what a function of the user's own returns, as this or a plain tuple.
+
+    losses: (n,), or their mean, a scalar. logits: (n, classes) of ``Batch.x``. weights: (n,) of the samples, by which
+    the mean of ``losses`` is taken where these are (n,). discrimination: a scalar for the history alone.
+    """
+
+    losses: Tensor
+    logits: Tensor
+    weights: Tensor | None = None
+    discrimination: Tensor | None = None
+
+
 class Passed(NamedTuple):
     """Each sample's loss (n,), and features (n, d) and logits (n, classes) of ``Batch.x``."""
 
@@ -60,6 +74,7 @@ class Passed(NamedTuple):
 
 
 OuterLoss = Callable[[Network, Batch], Terms]
+MethodLosses = Callable[[Network, Batch], Losses]
 SampleLosses = Callable[[Network, Batch], Passed]
 
 
@@ -82,23 +97,51 @@ class Objective:
 
 def objective(method: Method) -> Objective:
     """Return the objective that a method of the configuration names."""
+    outer = partial(terms, method_losses=_method_losses(method), reads_score=is_weighted(method))
     if isinstance(method, Natural):
-        return Objective(None, _mean_cross_entropy)
-    near = isinstance(method, Trades | BatTrades)
-    inner = kl_divergence if near else cross_entropy
-    return Objective(inner, _outer(method), near, method.eps_factor, method.awp)
+        return Objective(None, outer)
+    inner: InnerLoss | None = kl_divergence if isinstance(method, Trades | BatTrades) else cross_entropy
+    if isinstance(method, OwnMethod):
+        known = {None: None, "cross_entropy": cross_entropy, "kl": kl_divergence}
+        inner = known[method.inner] if method.inner in known else own_inner(method, str(method.inner))
+    return Objective(inner, outer, inner is kl_divergence, method.eps_factor, method.awp)
 
 
-def _outer(method: PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart) -> OuterLoss:
+def terms(model: Network, batch: Batch, *, method_losses: MethodLosses, reads_score: bool) -> Terms:
+    """Return what a batch's loss is made of, from what a method says of it.
+
+    Harmful samples are counted for methods that read a score: others are told of no atypical samples.
+    """
+    losses, logits, weights, discrimination = method_losses(model, batch)
+    zero = torch.zeros((), device=losses.device)
+    said = zero if discrimination is None else discrimination.detach()
+    loss = losses.mean() if weights is None or losses.ndim == 0 else weighted_mean(losses, weights)
+    weight = torch.ones_like(losses).expand(len(logits)) if weights is None else weights.detach()
+    counted = (zero, zero)
+    if reads_score:
+        harmful = harmful_samples(logits, batch.labels, batch.atypical)
+        counted = (harmful.sum(), (weight * harmful).sum())
+    return Terms(loss, said, *counted, logits.detach(), weight)
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of losses (n,); 0, not NaN, where every weight is 0."""
+    return (weights * losses).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def _method_losses(method: Method) -> MethodLosses:
     match method:
-        case PgdAt():
+        case Natural() | PgdAt():
             return _mean_cross_entropy
+        case OwnMethod():
+            function = own_losses(method)
+            return lambda model, batch: Losses(*function(model, batch))
         case Gairat():
             return _gairat(method)
         case Trades():
-            return partial(_mean, sample_losses=_trades(method.beta))
+            return partial(_unweighted, sample_losses=_trades(method.beta))
         case Mart():
-            return partial(_mean, sample_losses=_mart(method.factor))
+            return partial(_unweighted, sample_losses=_mart(method.factor))
         case Bat():
             return _bat(method, _cross_entropies)
         case BatTrades():
@@ -154,6 +197,12 @@ def bat_weights(logits: Tensor, labels: Tensor, atypical: Tensor, *, alpha: floa
     the project's reading of Xu et al. 2021. An infinite alpha leaves harmful samples out.
 
     logits: (n, classes) of adversarial examples; labels: (n,); atypical: (n,) bool.
+
+    >>> import bat, torch
+    >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
+    >>> atypical = torch.tensor([True, True, False])
+    >>> bat.bat_weights(logits, torch.tensor([0, 0, 0]), atypical, alpha=1.0)
+    tensor([1.0000, 0.4145, 1.0000])
     """
     logits = logits.detach()
     harmful = harmful_samples(logits, labels, atypical)
@@ -214,49 +263,38 @@ def _mart(factor: float) -> SampleLosses:
     return losses
 
 
-def _terms(loss: Tensor, logits: Tensor, weight: Tensor) -> Terms:
-    zero = torch.zeros((), device=loss.device)
-    return Terms(loss, zero, zero, zero, logits.detach(), weight)
-
-
-def _mean_cross_entropy(model: Network, batch: Batch) -> Terms:
+def _mean_cross_entropy(model: Network, batch: Batch) -> Losses:
     logits = model(batch.x)
-    loss = F.cross_entropy(logits, batch.labels, label_smoothing=batch.label_smoothing)
-    return _terms(loss, logits, torch.ones_like(loss).expand(len(logits)))
+    return Losses(F.cross_entropy(logits, batch.labels, label_smoothing=batch.label_smoothing), logits)
 
 
-def _mean(model: Network, batch: Batch, *, sample_losses: SampleLosses) -> Terms:
+def _unweighted(model: Network, batch: Batch, *, sample_losses: SampleLosses) -> Losses:
     losses, _, logits = sample_losses(model, batch)
-    return _terms(losses.mean(), logits, torch.ones_like(losses))
+    return Losses(losses, logits)
 
 
-def _gairat(method: Gairat) -> OuterLoss:
-    def outer(model: Network, batch: Batch) -> Terms:
+def _gairat(method: Gairat) -> MethodLosses:
+    def outer(model: Network, batch: Batch) -> Losses:
         if batch.progress < method.burn_in:
             return _mean_cross_entropy(model, batch)
         losses, _, logits = _cross_entropies(model, batch)
         weights = gairat_weights(batch.right, offset=method.offset)
-        return _terms((weights * losses).mean(), logits, weights)
+        return Losses((weights * losses).mean(), logits, weights)
 
     return outer
 
 
-def _bat(method: Bat | BatTrades | BatMart, sample_losses: SampleLosses) -> OuterLoss:
+def _bat(method: Bat | BatTrades | BatMart, sample_losses: SampleLosses) -> MethodLosses:
     alpha = float(method.alpha) if method.reweighting else 0.0
     beta = method.beta if method.discrimination else 0.0
 
-    def outer(model: Network, batch: Batch) -> Terms:
+    def outer(model: Network, batch: Batch) -> Losses:
         losses, features, logits = sample_losses(model, batch)
         weights = bat_weights(logits, batch.labels, batch.atypical, alpha=alpha)
-        # a batch of which every sample is left out has the loss 0, not NaN
-        tiny = torch.finfo(weights.dtype).tiny
-        loss = (weights * losses).sum() / weights.sum().clamp(min=tiny)
+        if not beta:
+            return Losses(losses, logits, weights)
         harmful = harmful_samples(logits, batch.labels, batch.atypical)
-        discrimination = torch.zeros((), device=loss.device)
-        if beta:
-            discrimination = discrimination_loss(features, batch.labels, harmful, temperature=method.temperature)
-            loss = loss + beta * discrimination
-        scalars = (discrimination.detach(), harmful.sum(), (weights * harmful).sum())
-        return Terms(loss, *scalars, logits.detach(), weights)
+        discrimination = discrimination_loss(features, batch.labels, harmful, temperature=method.temperature)
+        return Losses(weighted_mean(losses, weights) + beta * discrimination, logits, weights, discrimination)
 
     return outer

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bat.config import Adversary
+from bat.config import Adversary, OwnMethod
 from bat.config.specs import TrainSpec
 from bat.data.dataset import DataSet, Part
 from bat.models import Network, build
@@ -69,6 +69,7 @@ def train_run(
     is given what is done after each epoch, and ``progress`` is that of an earlier run, which this one goes on with.
     """
     goal = objective(spec.method)
+    own = f" ({spec.method.objective})" if isinstance(spec.method, OwnMethod) else ""
     model = build(spec.model, data.train, classes=data.classes, seed=derive_seed(spec.seed, "weights"))
     criterion = f"validation_{'pgd' if goal.inner else 'clean'}_correct"
     left = torch.arange(len(data.train), device=data.train.labels.device)
@@ -81,7 +82,7 @@ def train_run(
         objective=goal,
         recipe=spec.recipe,
         seed=spec.seed,
-        what=f"method {spec.method.name}, seed {spec.seed}",
+        what=f"method {spec.method.name}{own}, seed {spec.seed}",
         atypical=None if chosen is None else chosen[left],
         adversary=Adversary(threat=spec.threat, attack=spec.attack, attack_bn=spec.attack_bn),
         compute=spec.compute,

@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
-from bat.config import Bat, BatMart, BatTrades, Method, Without
+from bat.config import Bat, BatMart, BatTrades, Method, OwnMethod, Without
 from bat.errors import BatError
 from bat.seeds import derive_seed
 from bat.statistics import Bools
@@ -50,7 +50,7 @@ def atypical_for(
         BatError: the table of the method's score is None, or it is consistency and no sample has one, as where the
             scores come from a file.
     """
-    if not isinstance(method, Bat | BatTrades | BatMart):
+    if not isinstance(method, Bat | BatTrades | BatMart | OwnMethod) or method.score is None:
         return None
     table, source = scores, "--memorization, of stage scores"
     if method.score == "robust_memorization":

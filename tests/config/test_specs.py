@@ -65,6 +65,7 @@ WRONG = {
             for key, value in (("momentum", 0.9991), ("weight_decay", 1.1), ("ema_decay", 1 - 1e-9))
         ),
     ),
+    "trainer": (3, {"name": "no_colon"}, {"name": "nowhere:fit"}),
     "compute": (SUBSETS["compute"] | {"micro_batch": -1},),
     "method": (TRAIN["method"] | {"temperature": 9e-4}, TRAIN["method"] | {"eps_factor": 9e-4}),
 }

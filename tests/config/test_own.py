@@ -1,0 +1,151 @@
+"""Functions of the user's own: found, digested and called, or refused in one line."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+from refusals import refusal
+
+from bat.config import Attack, Config, Data, Method, Model, OwnModel, own_function, parse
+from bat.config.own import code_digest
+
+BASE = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
+
+
+def test_a_digest_is_of_the_code_alone_and_nothing_is_imported(module, tmp_path):
+    name = module("raise SystemExit('imported')\ndef part(): pass\n")
+    first = code_digest(f"{name}:part")
+    (tmp_path / "deep").mkdir()
+    assert code_digest(f"{name}:part") == first
+    assert name not in sys.modules
+    path = tmp_path / f"{name}.py"
+    path.write_text(path.read_text() + "# more\n")
+    assert code_digest(f"{name}:part") != first
+
+
+def test_a_digest_of_a_module_in_a_package_is_of_the_whole_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "users_package" / "inner"
+    package.mkdir(parents=True)
+    (package / "parts.py").write_text("def part(): pass\n")
+    first = code_digest("users_package.inner.parts:part")
+    (package.parent / "helper.py").write_text("A = 1\n")
+    second = code_digest("users_package.inner.parts:part")
+    (package.parent / "notes.txt").write_text("no code")
+    assert first != second == code_digest("users_package.inner.parts:part")
+
+
+def test_a_digest_of_an_installed_package_has_its_version(monkeypatch):
+    first = code_digest("yaml.loader:Loader")
+    assert first == code_digest("yaml.loader:Loader") != code_digest("yaml.dumper:Dumper")
+    monkeypatch.setattr("importlib.metadata.version", lambda package: "0.0")
+    assert code_digest("yaml.loader:Loader") != first
+
+
+@pytest.mark.parametrize(
+    ("record", "value"),
+    [
+        (Model, {"name": "{}:part"}),
+        (Data, {"name": "{}:part", "train_samples": "all", "validation_samples": 5, "split_seed": 0}),
+        (Method, {"name": "a", "objective": "{}:part", "inner": "{}:part"}),
+        (Attack, {"name": "{}:part", "options": {"steps": 3, "fast": True, "alpha": 0.5, "kind": "a"}}),
+    ],
+)
+def test_a_record_holds_the_digest_of_its_code_and_keeps_one_that_it_is_given(module, record, value):
+    name = module("def part(): pass\n")
+    filled = {key: each.format(name) if isinstance(each, str) else each for key, each in value.items()}
+    found = parse(record, filled, "here")
+    entries = [f"{name}:part"] * sum(str(each).startswith(name) for each in filled.values())
+    assert found.code == code_digest(*entries)
+    assert parse(record, asdict(found), "here") == found
+    assert parse(record, filled | {"code": "old"}, "here").code == "old"
+
+
+@pytest.mark.parametrize(
+    ("text", "entry", "message"),
+    [
+        ("", "{}:part", "here: {}.py has no part: mend the name, or write the function"),
+        ("def part(:", "{}:part", "here: {}.py is no Python that runs (invalid syntax"),
+        ("", "{}.inner:part", "here: no module {}.inner, neither in"),
+        ("", "{}: part", "is no function of a module: give module:function, as in my_parts:network"),
+        ("", "sys:exit", "here: sys is a module of Python itself: give one of your own"),
+        ("", "/etc:part", "is no function of a module"),
+    ],
+)
+def test_a_function_that_is_not_there_is_one_line_before_anything_runs(module, text, entry, message):
+    name = module(text)
+    said = refusal(parse, Model, {"name": entry.format(name)}, "here")
+    assert message.format(name) in said
+
+
+def test_what_is_no_option_is_one_line(module):
+    name = module("def part(): pass")
+    for options in ({"a": None}, {"a": [1]}, [1]):
+        assert "options" in refusal(parse, Model, {"name": f"{name}:part", "options": options}, "here")
+    wrong = {"name": "a", "objective": f"{name}:part", "inner": "linf"}
+    assert "inner" in refusal(parse, Method, wrong, "here")
+    assert "is no inner problem: give cross_entropy, kl, module:function or null" in refusal(
+        parse, Method, wrong, "here"
+    )
+
+
+def test_the_trainer_may_be_a_text(module):
+    name = module("def fit(): pass")
+    found = parse(Config, BASE | {"memorization": BASE["memorization"] | {"trainer": f"{name}:fit"}}, "here")
+    assert found.memorization.trainer.name == f"{name}:fit"
+    assert parse(Config, BASE, "here").memorization.trainer is None
+
+
+PART = """def part(x, *, shape, width=1):
+    return x, shape, width
+def fails(x, *, shape):
+    return [][shape]
+number = 3
+"""
+
+
+def test_a_function_gets_its_arguments_and_the_options(module):
+    name = module(PART)
+    model = parse(Model, {"name": f"{name}:part", "options": {"width": 5}}, "here")
+    function = own_function(model.name, "give f", taken=1, keywords=("shape",), part=model)
+    assert function(2, shape=3) == (2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("none:part", "none:part: the module none cannot be imported, from "),
+        ("{}:none", "{}:none: no none in module {} (AttributeError: "),
+        ("{}:number", "{}:number: is a int, not a function: give f"),
+        ("{}", "{}: no such file, and no module:function either: give f"),
+    ],
+)
+def test_a_function_that_cannot_be_had_is_one_line(module, entry, message):
+    name = module(PART)
+    said = refusal(lambda: own_function(entry.format(name), "give f", taken=1, keywords=("shape",)))
+    assert said.startswith(message.format(name, name))
+
+
+def test_a_function_that_takes_something_else_or_fails_is_one_line(module):
+    name = module(PART)
+    said = refusal(lambda: own_function(f"{name}:part", "give f", taken=2))
+    assert said.startswith(
+        f"{name}:part: the function does not take what it is given (too many positional arguments): "
+    )
+    model = OwnModel(name=f"{name}:part", options={"depth": 1})
+    said = refusal(lambda: own_function(f"{name}:part", "give f", taken=1, keywords=("shape",), part=model))
+    assert "got an unexpected keyword argument 'depth'" in said
+    function = own_function(f"{name}:fails", "give f", taken=1, keywords=("shape",))
+    assert refusal(lambda: function(1, shape=2)) == (
+        f"{name}:fails: the function fails (IndexError: list index out of range, {name}.py line 4): give f"
+    )
+
+
+def test_code_that_was_edited_since_is_refused(module, tmp_path):
+    name = module(PART)
+    model = OwnModel(name=f"{name}:part")
+    (tmp_path / f"{name}.py").write_text(PART + "# edited\n")
+    said = refusal(lambda: own_function(model.name, "give f", taken=1, keywords=("shape",), part=model))
+    assert said.startswith(f"{name}:part: the code was edited after this run was planned: give the same command again")

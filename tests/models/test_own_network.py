@@ -1,0 +1,78 @@
+"""Networks of the user's own: split in body and head, or refused in one line."""
+
+import pytest
+import torch
+from refusals import refusal
+
+from bat.config import OwnModel, SizedModel
+from bat.data.dataset import Part
+from bat.models import build
+
+PART = Part(torch.arange(2 * 16, dtype=torch.uint8).reshape(2, 1, 4, 4), torch.arange(2), torch.arange(2), 255)
+TEXT = """
+import torch
+from torch import nn
+
+def mlp(*, shape, classes, units=8):
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(),
+                         nn.Linear(units, classes))
+
+class Block(nn.Module):
+    def __init__(self, classes, after=lambda z: z):
+        super().__init__()
+        self.norm, self.fc, self.after = nn.BatchNorm2d(1), nn.Linear(16, classes), after
+    def forward(self, x):
+        return self.after(self.fc(self.norm(x).flatten(1)))
+
+def block(*, shape, classes): return Block(classes)
+def softmax(*, shape, classes): return Block(classes, lambda z: z.softmax(1))
+def nan(*, shape, classes): return Block(classes, lambda z: z * float("nan"))
+def pair(*, shape, classes): return Block(classes, lambda z: (z, z))
+def narrow(*, shape, classes): return Block(classes + 1)
+def raises(*, shape, classes): return Block(classes, lambda z: 1 / 0)
+def bare(*, shape, classes): return nn.Linear(4, classes)
+def none(*, shape, classes): return None
+def positional(shape): return None
+"""
+
+
+def test_a_network_is_built_as_the_same_one_of_this_package_and_leaves_the_random_state(module):
+    name = module(TEXT)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    found = build(OwnModel(name=f"{name}:mlp", options={"units": 5}), PART, classes=3, seed=7)
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = build(SizedModel(name="mlp", width=5), PART, classes=3, seed=7)
+    assert found.state_dict().keys() == expected.state_dict().keys()
+    x = PART.images()
+    assert torch.equal(found(x), expected(x))
+    assert torch.equal(found.features(x), expected.features(x))
+
+
+def test_the_statistics_of_a_network_are_as_new_and_it_trains(module):
+    found = build(OwnModel(name=f"{module(TEXT)}:block"), PART, classes=3, seed=0)
+    assert found.training
+    assert int(found.body.norm.num_batches_tracked) == 0
+    assert found.features(PART.images()).shape == (2, 16)
+    assert found(PART.images()).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("softmax", "its last nn.Linear, fc, is not its last layer"),
+        ("nan", "its outputs are NaN or infinite before any training"),
+        ("pair", "its output for 2 images is no tensor but a tuple, not (2, 3)"),
+        ("narrow", "its output for 2 images is (2, 4), not (2, 3)"),
+        ("raises", "fails on images (2, 1, 4, 4) (ZeroDivisionError: division by zero"),
+        ("bare", "has no layers that end in one nn.Linear"),
+        ("none", "returned NoneType, not a torch.nn.Module"),
+        ("positional", "the function does not take what it is given"),
+    ],
+)
+def test_a_network_that_is_none_is_one_line(module, function, message):
+    model = OwnModel(name=f"{module(TEXT)}:{function}")
+    said = refusal(lambda: build(model, PART, classes=3, seed=0))
+    assert model.name in said
+    assert message in said
+    assert "give def network(*, shape, classes)" in said or function == "nan"
