@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bat.config.experiment import Config
+from bat.config.strict import LIBRARY, OWN
 
 Node = dict[str, Any]
 
@@ -138,13 +139,14 @@ def _records(node: Node, root: Node) -> Iterator[tuple[str, Node]]:
 
 def _kind(record: Node) -> str:
     about = next(record["properties"][key] for key in _KINDS if _choices(record["properties"].get(key, {})))
-    return ", ".join(map(str, _choices(about))) if not about.get("pattern") else "of a library"
+    pattern = about.get("pattern")
+    return {None: ", ".join(map(str, _choices(about))), OWN: "own"}.get(pattern, "of a library")
 
 
 def _choices(about: Node) -> list[Any]:
     if "const" in about:
         return [about["const"]]
-    return about.get("enum") or ([""] if "torchvision" in about.get("pattern", "") else [])
+    return about.get("enum") or ([""] if about.get("pattern") in (LIBRARY, OWN) else [])
 
 
 def _value(about: Node, root: Node) -> str:
@@ -161,7 +163,9 @@ def _value(about: Node, root: Node) -> str:
         elif each.get("type") == "array":
             words.append("pairs of names")
         elif each.get("type") in ("boolean", "string", "null"):
-            name = "name: a-z, 0-9, _" if each.get("pattern", "").startswith("^[a-z0-9]") else "text"
+            pattern = each.get("pattern", "")
+            name = "name: a-z, 0-9, _" if pattern.startswith("^[a-z0-9]") else "text"
+            name = "`module:function`" if pattern == OWN else name
             words.append({"boolean": "`true`, `false`", "string": name, "null": "`null`"}[each["type"]])
     return ", ".join(dict.fromkeys(words))
 

@@ -6,13 +6,13 @@ from typing import Any, get_args
 
 from bat.config.model import model_record
 from bat.config.ranges import SMALLEST_EPS, number
-from bat.config.training import Method
+from bat.config.training import KnownMethod
 from bat.config.words import UNKNOWN, meant
 
 Location = tuple[int | str, ...]
 Problem = tuple[Location, str]
 
-OBJECTIVES = tuple(record.objective for record in get_args(get_args(Method)[0]))
+OBJECTIVES = tuple(record.objective for record in get_args(KnownMethod))
 """The methods there are, by their names."""
 
 # a step where none is given, as a part of eps

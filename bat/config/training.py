@@ -254,13 +254,9 @@ class OwnMethod(_Named, Own):
     )
 
 
+KnownMethod = Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart
 Method = Annotated[
-    Annotated[
-        Annotated[
-            Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart, Field(discriminator="objective")
-        ],
-        Tag("known"),
-    ]
+    Annotated[Annotated[KnownMethod, Field(discriminator="objective")], Tag("known")]
     | Annotated[OwnMethod, Tag("own")],
     Discriminator(names_own("objective")),
 ]
