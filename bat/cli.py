@@ -41,6 +41,7 @@ STAGES = {
     "figures": "report.stage",
     "results": "report.stage",
     "plan": "planning.stage",
+    "keys": "config.stage",
     "schema": "config.stage",
 }
 """Subcommands, and the module of each's function, which has the same name."""
@@ -207,7 +208,7 @@ def _run(arguments: list[str] | None) -> None:
     try:
         options = _checked(stage, options, log, threads)
     except BatError as error:
-        sys.exit(_complain(stage, str(error)))
+        sys.exit(_complain(stage, *str(error).splitlines()))
     # read by the libraries when they are first imported
     os.environ |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
     try:
@@ -225,8 +226,9 @@ def _run(arguments: list[str] | None) -> None:
                 function(journal, **values)
         journal.finish()
     except BatError as error:
-        journal.failure(one_line(error))
-        sys.exit(_complain(stage, str(error)) if log else 2)
+        for line in str(error).splitlines():
+            journal.failure(line)
+        sys.exit(_complain(stage, *str(error).splitlines()) if log else 2)
     except Exception as error:
         if is_out_of_memory(error):
             key = _MEMORY.get(stage)
@@ -293,6 +295,7 @@ def _path(name: str, text: str) -> Path:
 def _values(stage: str, options: dict[str, Any], types: dict[str, Any]) -> dict[str, Any]:
     """Return the options, the spec and numbers parsed by the types of the stage's signature."""
     from bat.config import parse
+    from bat.config.ranges import number
 
     for flag in declared(stage)[2]:
         given, name = options[flag.name], f"--{flag.name.replace('_', '-')}"
@@ -301,13 +304,14 @@ def _values(stage: str, options: dict[str, Any], types: dict[str, Any]) -> dict[
         if flag.name != "spec":
             name = f"{name} {given}"
             try:
-                given = json.dumps(int(given) if re.fullmatch(r"[-+]?\d{1,30}", given) else float(given))
+                given = json.dumps(int(given) if re.fullmatch(r"[-+]?\d{1,30}", given) else float(number(given)))
             except ValueError as error:
                 raise BatError(f"{name}: give a number") from error
         options[flag.name] = parse(types[flag.name], given, name)
     return options
 
 
-def _complain(stage: str, message: str) -> int:
-    print(f"bat {stage}: {one_line(message)}", file=sys.stderr)  # noqa: T201
+def _complain(stage: str, *lines: str) -> int:
+    for line in lines:
+        print(f"bat {stage}: {one_line(line)}", file=sys.stderr)  # noqa: T201
     return 2

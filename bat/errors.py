@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 
 class BatError(Exception):
-    """An expected error, told in one line: what is wrong, where, and what to do.
+    """An expected error, told in one line: what is wrong, where, and what to do. Several arguments are as many errors.
 
     The command line prints it and exits with status 2. Anything else keeps its traceback.
     """
 
     def __str__(self) -> str:
-        """Return the message in one line; what cannot be printed, say of a user's file names, is escaped."""
-        return one_line(super().__str__())
+        """Return a line for each error; what cannot be printed, say of a user's file names, is escaped."""
+        return "\n".join(map(one_line, self.args))
 
 
 class Stopped(SystemExit):

@@ -5,10 +5,14 @@ import pytest
 from bat.errors import BatError
 
 
-def refusal(act, *arguments):
-    """Call ``act``, which must raise BatError with one line, and return that line."""
+def refusals(act, *arguments):
+    """Call ``act``, which must raise BatError, and return its lines."""
     with pytest.raises(BatError) as caught:
         act(*arguments)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
+    return str(caught.value).splitlines()
+
+
+def refusal(act, *arguments):
+    """Call ``act``, which must raise BatError with one line, and return that line."""
+    (line,) = refusals(act, *arguments)
+    return line

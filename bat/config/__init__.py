@@ -1,7 +1,7 @@
 """The configuration as frozen records: the one place where keys, types, units and ranges are written down.
 
-``workflow/schemas/config.schema.yaml`` is generated from these records (``bat schema``).
-No key has a default here: an experimental choice lives in ``config/``.
+Defaults are the constants of published methods and what is technical; what an experiment chooses lives in ``config/``.
+``docs/config.md`` (``bat keys``) and the schema for editors (``bat schema``) are generated from these records.
 """
 
 from bat.config.attacks import (
@@ -43,14 +43,14 @@ from bat.config.experiment import (
     compared,
     subset_size,
 )
-from bat.config.model import FixedModel, LibraryModel, Model, OwnModel, SizedModel
+from bat.config.model import LibraryModel, Model, OwnModel, ResidualModel, SizedModel, WideModel
 from bat.config.own import Own, own_function, users_code
-from bat.config.reading import check_files, json_schema, load, parse
+from bat.config.reading import as_yaml, check_files, load, parse
+from bat.config.reference import editor_schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
 from bat.config.runs import figures_of, is_weighted, questions, runs_of, shards_of
 from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
-from bat.config.sweeps import Sweep, expand
 from bat.config.training import (
     Bat,
     BatMart,
@@ -89,7 +89,6 @@ __all__ = [
     "EvaluationPgd",
     "FabT",
     "FileScores",
-    "FixedModel",
     "Gairat",
     "ImageFolder",
     "LibraryModel",
@@ -112,6 +111,7 @@ __all__ = [
     "Published",
     "Recipe",
     "Removal",
+    "ResidualModel",
     "RobustSubsets",
     "Run",
     "Scores",
@@ -120,11 +120,12 @@ __all__ = [
     "Square",
     "Steps",
     "SubsetScores",
-    "Sweep",
     "Threat",
     "Trades",
     "Training",
+    "WideModel",
     "Without",
+    "as_yaml",
     "check_factor",
     "check_files",
     "check_measured",
@@ -132,10 +133,9 @@ __all__ = [
     "check_resamples",
     "check_steps",
     "compared",
-    "expand",
+    "editor_schema",
     "figures_of",
     "is_weighted",
-    "json_schema",
     "load",
     "own_function",
     "parse",

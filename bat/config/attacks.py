@@ -8,7 +8,18 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.own import Own
-from bat.config.ranges import LARGEST_L2, SMALLEST_EPS, Fraction, Restarts, StepCount, StepSize, Subsample, Targets
+from bat.config.ranges import (
+    LARGEST_L2,
+    SMALLEST_EPS,
+    Eps,
+    Fraction,
+    Overshoot,
+    Restarts,
+    StepCount,
+    StepSize,
+    Subsample,
+    Targets,
+)
 from bat.config.strict import OWN, STRICT, names_own
 
 
@@ -16,12 +27,10 @@ from bat.config.strict import OWN, STRICT, names_own
 class Threat:
     """What an adversary may change."""
 
-    norm: Literal["linf", "l2"] = Field(description="Norm of the perturbation: linf or l2.")
-    eps: float = Field(
-        ge=SMALLEST_EPS,
-        le=LARGEST_L2,
-        description="Largest norm of the perturbation, for pixels in [0, 1]: at most 1 for linf, for l2 at most the "
-        "norm of an image whose pixels are all 1, where the shape of images is known.",
+    norm: Literal["linf", "l2"] = Field(default="linf", description="Norm of the perturbation: linf or l2.")
+    eps: Eps = Field(
+        description="Largest norm of the perturbation, for pixels in [0, 1], as in 8/255: at most 1 for linf, for l2 "
+        "at most the norm of an image whose pixels are all 1, where the shape of images is known."
     )
 
     @model_validator(mode="after")
@@ -66,64 +75,73 @@ def check_steps(threat: Threat, attacks: Mapping[str, "Pgd | EvaluationPgd"]) ->
 class Pgd:
     """Projected gradient descent in training."""
 
-    steps: StepCount = Field(description="Steps of PGD from a random start.")
-    step_size: StepSize = Field(description="Length of a step in the threat's norm, for pixels in [0, 1].")
+    steps: StepCount = Field(default=10, description="Steps of PGD from a random start.")
+    step_size: StepSize = Field(
+        description="Length of a step in the threat's norm, for pixels in [0, 1]. Without one, eps / 4 in training, "
+        "eps / 2.5 for robust subset models."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationPgd:
     """PGD in the evaluation."""
 
-    name: Literal["pgd"] = Field(description="PGD on the cross-entropy.")
-    steps: StepCount = Field(description="Steps of a restart.")
-    step_size: StepSize = Field(description="Length of a step in the threat's norm, for pixels in [0, 1].")
-    restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
+    name: Literal["pgd"] = Field(default="pgd", description="PGD on the cross-entropy.")
+    steps: StepCount = Field(default=20, description="Steps of a restart.")
+    step_size: StepSize = Field(
+        description="Length of a step in the threat's norm, for pixels in [0, 1]. Without one, eps / 8."
+    )
+    restarts: Restarts = Field(default=1, description="Random starts; a sample must stand under all.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ApgdCe:
-    """Auto-PGD on the cross-entropy (Croce and Hein 2020)."""
+    """Auto-PGD on the cross-entropy (Croce and Hein 2020), with the constants of AutoAttack."""
 
     name: Literal["apgd_ce"] = Field(description="Auto-PGD on the cross-entropy: no step size to choose.")
-    steps: StepCount = Field(description="Steps of a restart.")
-    restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
-    rho: Fraction = Field(description="Share of improving steps under which the step size is halved.")
+    steps: StepCount = Field(default=100, description="Steps of a restart.")
+    restarts: Restarts = Field(default=1, description="Random starts; a sample must stand under all.")
+    rho: Fraction = Field(default=0.75, description="Share of improving steps under which the step size is halved.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ApgdT:
-    """Targeted Auto-PGD (Croce and Hein 2020)."""
+    """Targeted Auto-PGD (Croce and Hein 2020), with the constants of AutoAttack."""
 
     name: Literal["apgd_t"] = Field(
         description="Auto-PGD on the targeted DLR loss, on the targeted margin for fewer than 4 classes."
     )
-    steps: StepCount = Field(description="Steps of a restart and target.")
-    restarts: Restarts = Field(description="Random starts; a sample must stand under all.")
-    rho: Fraction = Field(description="Share of improving steps under which the step size is halved.")
-    targets: Targets = Field(description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
+    steps: StepCount = Field(default=100, description="Steps of a restart and target.")
+    restarts: Restarts = Field(default=1, description="Random starts; a sample must stand under all.")
+    rho: Fraction = Field(default=0.75, description="Share of improving steps under which the step size is halved.")
+    targets: Targets = Field(
+        default=9, description="Most likely wrong classes to aim at; classes - 1 if there are fewer."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FabT:
-    """Targeted fast adaptive boundary attack (Croce and Hein 2020)."""
+    """Targeted fast adaptive boundary attack (Croce and Hein 2020), with the constants of AutoAttack."""
 
     name: Literal["fab_t"] = Field(description="Targeted FAB: steps to the boundary of least distance.")
-    steps: StepCount = Field(description="Steps of a restart and target.")
-    restarts: Restarts = Field(description="Starts, the first at the image; a sample must stand under all.")
-    targets: Targets = Field(description="Most likely wrong classes to aim at; classes - 1 if there are fewer.")
-    alpha_max: Fraction = Field(description="Largest weight of the step from the image itself.")
-    eta: float = Field(ge=1, le=10, description="Overshoot beyond the boundary.")
-    beta: Fraction = Field(description="How far to go back to the image after a success.")
+    steps: StepCount = Field(default=100, description="Steps of a restart and target.")
+    restarts: Restarts = Field(default=1, description="Starts, the first at the image; a sample must stand under all.")
+    targets: Targets = Field(
+        default=9, description="Most likely wrong classes to aim at; classes - 1 if there are fewer."
+    )
+    alpha_max: Fraction = Field(default=0.1, description="Largest weight of the step from the image itself.")
+    eta: Overshoot = Field(default=1.05, description="Overshoot beyond the boundary.")
+    beta: Fraction = Field(default=0.9, description="How far to go back to the image after a success.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Square:
-    """Square attack (Andriushchenko et al. 2020)."""
+    """Square attack (Andriushchenko et al. 2020), with the constants of AutoAttack."""
 
     name: Literal["square"] = Field(description="Random search on square windows: no gradients, so no masking.")
-    queries: int = Field(ge=1, le=10**6, description="Forward passes of a restart.")
-    restarts: Restarts = Field(description="Restarts; a sample must stand under all.")
-    p_init: Subsample = Field(description="Share of pixels in the first windows.")
+    queries: int = Field(default=5000, ge=1, le=10**6, description="Forward passes of a restart.")
+    restarts: Restarts = Field(default=1, description="Restarts; a sample must stand under all.")
+    p_init: Subsample = Field(default=0.8, description="Share of pixels in the first windows.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

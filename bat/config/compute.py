@@ -13,12 +13,18 @@ class Compute:
     """What changes the speed and, by rounding, the numbers of training; evaluation always computes in float32."""
 
     precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
         description="Of the network's body in training, its attack included; the head and all losses are float32. "
-        "float16 scales the loss."
+        "float16 scales the loss.",
     )
-    channels_last: bool = Field(description="Keep images and weights with channels last: faster convolutions on a GPU.")
-    compile: bool = Field(description="Compile the network's body (torch.compile): worth it for long runs on a GPU.")
+    channels_last: bool = Field(
+        default=False, description="Keep images and weights with channels last: faster convolutions on a GPU."
+    )
+    compile: bool = Field(
+        default=False, description="Compile the network's body (torch.compile): worth it for long runs on a GPU."
+    )
     micro_batch: int = Field(
+        default=0,
         ge=0,
         le=10**6,
         description="Largest number of samples in a pass; gradients of a larger batch are summed up over parts, each "

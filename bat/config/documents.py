@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any, NoReturn
 
 import yaml
@@ -20,6 +19,7 @@ _MOST = 20_000
 _TAG = "tag:yaml.org,2002:"
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")
+_POWER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]{1,4}")
 # what YAML 1.2 (and whoever wrote it) takes for a number, but YAML 1.1 does not
 _NUMBER_AFTER_ALL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|0o[0-7]+")
 
@@ -163,6 +163,9 @@ def _scalar(node: yaml.ScalarNode, place: tuple[str, ...]) -> Any:
     if kind == "str":
         # in quotes it is text, whatever it looks like
         if node.style is None and _NUMBER_AFTER_ALL.fullmatch(text):
+            # 1e-3 is text in YAML 1.1 alone, and nobody means text
+            if _POWER.fullmatch(text) and math.isfinite(float(text)):
+                return float(text)
             _refuse(place, node, f"{short(text)} is text in YAML 1.1 and a number in 1.2: {_number_hint(text)}")
         return text
     if kind == "null":
@@ -194,14 +197,6 @@ def _scalar(node: yaml.ScalarNode, place: tuple[str, ...]) -> Any:
 
 
 def _number_hint(text: str) -> str:
-    value = float(int(text, 8)) if text.startswith("0o") else float(text)
-    if not math.isfinite(value):
+    if not set(text) <= set("+-0123456789o"):
         return "write a finite one"
-    exact = Decimal(repr(value))
-    if set(text) <= set("+-0123456789o"):
-        ways = [f"{int(value)}"]
-    else:
-        mantissa, exponent = f"{exact.normalize():E}".split("E")
-        plain = f"{exact:f}"
-        ways = [plain if "." in plain else f"{plain}.0", f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}"]
-    return f'write {" or ".join(way for way in ways if len(way) < 25)}, or "{short(text)}" for the text'
+    return f'write {int(text, 8) if text.startswith("0o") else int(text)}, or "{short(text)}" for the text'

@@ -33,9 +33,8 @@ from bat.config.ranges import (
     distinct,
 )
 from bat.config.removal import Removal, check_fractions, removal_pairs, removal_runs
-from bat.config.scores import Scores
+from bat.config.scores import Scores, SubsetScores
 from bat.config.strict import OWN, STRICT
-from bat.config.sweeps import Sweep, expand
 from bat.config.training import Method, Recipe, check_factor, check_measured
 from bat.config.words import meant
 
@@ -47,7 +46,9 @@ MOST_JOBS = 10_000
 class RobustSubsets:
     """The same subsets, trained adversarially: memorization and influence under attack."""
 
-    subset_models: ModelsOrNone = Field(description="Models trained adversarially, of models_per_shard; 0 for none.")
+    subset_models: ModelsOrNone = Field(
+        default=0, description="Models trained adversarially, of models_per_shard; 0 for none."
+    )
     attack: Pgd = Field(description="The attack in their training, and the one under which they are recorded.")
 
 
@@ -70,14 +71,16 @@ class Memorization:
     """Stage 1: models on random subsets, and the scores estimated from them."""
 
     subset_models: Models = Field(description="K, models trained on random subsets: a multiple of models_per_shard.")
-    models_per_shard: Models = Field(description="Models that one job trains.")
-    subset_fraction: Fraction = Field(description="r, the fraction of training samples in a subset.")
+    models_per_shard: Models = Field(default=50, description="Models that one job trains.")
+    subset_fraction: Fraction = Field(default=0.7, description="r, the fraction of training samples in a subset.")
     design: Literal["balanced", "independent"] = Field(
-        description="balanced (every sample is left out equally often, as far as it divides) or independent draws."
+        default="balanced",
+        description="balanced (every sample is left out equally often, as far as it divides) or independent draws.",
     )
-    seed: Seed = Field(description="Seed of subsets, initial weights and batch order.")
+    seed: Seed = Field(default=0, description="Seed of subsets, initial weights and batch order.")
     model: Model | None = Field(
-        description="The network of the subset models, those trained adversarially included; null: that of stage 2."
+        default=None,
+        description="The network of the subset models, those trained adversarially included; null: that of stage 2.",
     )
     recipe: Recipe = Field(description="How the subset models are trained (on clean images).")
     trainer: OwnTrainer | None = Field(
@@ -85,12 +88,15 @@ class Memorization:
         description="module:function of your own that trains a subset model, in any framework, in place of model and "
         "recipe; null: this package. Models trained adversarially (robust) are always of this package.",
     )
-    threshold: Threshold = Field(description="t: a training sample is atypical if its memorization is over t.")
-    false_discovery_rate: DiscoveryRate = Field(
-        description="Level of the Benjamini-Hochberg procedure over influence pairs."
+    threshold: Threshold = Field(
+        default=0.15, description="t: a training sample is atypical if its memorization is over t."
     )
-    confidence: Confidence = Field(description="Level of the confidence intervals of memorization.")
+    false_discovery_rate: DiscoveryRate = Field(
+        default=0.05, description="Level of the Benjamini-Hochberg procedure over influence pairs."
+    )
+    confidence: Confidence = Field(default=0.95, description="Level of the confidence intervals of memorization.")
     shuffles: Shuffles = Field(
+        default=20,
         description="Times that influence is estimated with the models' results shuffled among them, to count "
         "the pairs found by chance.",
     )
@@ -102,27 +108,38 @@ class Training:
     """Stage 2: the methods, each trained once a seed."""
 
     seeds: Annotated[tuple[Seed, ...], AfterValidator(distinct)] = Field(
+        default=(0, 1, 2),
         min_length=1,
         max_length=1000,
         description="Seeds, shared by all methods: same initial weights, order and random starts.",
     )
     recipe: Recipe = Field(description="How weights are optimised.")
     attack: Pgd = Field(description="The attack in training, and the one behind the history and the best epoch.")
-    attack_bn: Literal["eval", "train"] = Field(description="Mode of batch normalisation while training attacks run.")
+    attack_bn: Literal["eval", "train"] = Field(
+        default="eval", description="Mode of batch normalisation while training attacks run."
+    )
     measure_every: Epochs = Field(
+        default=1,
         description="Epochs from one measurement of accuracies to the next, at most all; the last epoch is always "
         "measured. Only a measured epoch can be the best.",
     )
     checkpoint_minutes: Minutes = Field(
+        default=10,
         description="Minutes after which an epoch's end is kept on disk, so that a killed run goes on there; 0 for "
         "each epoch. Changes no result and reruns nothing.",
     )
     early_stop: EpochsOrNone = Field(
-        description="Stop after so many epochs without a better validation accuracy, at most all; 0 for never."
+        default=0,
+        description="Stop after so many epochs without a better validation accuracy, at most all; 0 for never.",
     )
-    methods: tuple[Method, ...] = Field(min_length=1, max_length=200, description="The methods to train.")
-    sweeps: tuple[Sweep, ...] = Field(
-        max_length=100, description="Further methods: one key of a method over several values."
+    methods: tuple[Method, ...] = Field(
+        min_length=1,
+        max_length=200,
+        description="The methods to train. An entry is the name of a method, or a map: of its own name, what method it "
+        "is (objective) or is like (like: an earlier entry, or a method), and the keys that differ.",
+    )
+    variants: dict[RunName, RunName] = Field(
+        default_factory=dict, description="By name of a variant, the entry that it is like."
     )
 
 
@@ -130,24 +147,32 @@ class Training:
 class Evaluation:
     """Stage 3: every model on every test sample."""
 
-    seed: Seed = Field(description="Seed of the attacks' random starts.")
-    batch_size: BatchSize = Field(description="Images in one forward pass.")
+    seed: Seed = Field(default=0, description="Seed of the attacks' random starts.")
+    batch_size: BatchSize = Field(default=256, description="Images in one forward pass.")
     pgd: EvaluationPgd = Field(description="The attack of the PGD accuracy.")
     ensemble: Ensemble = Field(
+        default="fast",
         description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
-        "AutoAttack), or a list of attacks, each run on the samples that still stand."
+        "AutoAttack), or a list of attacks, each run on the samples that still stand.",
     )
-    images: bool = Field(description="Keep each sample's strongest adversarial image, which bat verify can check.")
-    confidence: Confidence = Field(description="Level of the confidence intervals of accuracies.")
+    images: bool = Field(
+        default=False, description="Keep each sample's strongest adversarial image, which bat verify can check."
+    )
+    confidence: Confidence = Field(default=0.95, description="Level of the confidence intervals of accuracies.")
     bootstrap: Bootstrap = Field(
-        description="Resamples of seeds and test samples behind the intervals: at least 2 / (1 - confidence)."
+        default=2000,
+        description="Resamples of seeds and test samples behind the intervals: at least 2 / (1 - confidence).",
     )
-    baseline: RunName | None = Field(description="Name of the method that all others are compared with; null for none.")
+    baseline: RunName | None = Field(
+        default=None, description="Name of the method that all others are compared with; null for none."
+    )
     margin: Margin = Field(
+        default=0.01,
         description="Gains of accuracy under this count as none: where an interval excludes it, the page of results "
         "says not shown, else too small to tell.",
     )
     pairs: tuple[tuple[RunName, RunName], ...] = Field(
+        default=(),
         max_length=1000,
         description="Further comparisons: lists of two methods, the second of which is the one compared with; none "
         "that is there already, in either order or by baseline.",
@@ -161,15 +186,18 @@ class Config:
     experiment: Name = Field(description="Outputs go to results/{experiment}/.")
     data: Data = Field(description="Which images, and how they are split.")
     subsample: Subsample = Field(
-        description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
+        default=1.0, description="Fraction of each split that is used, a stratified draw: under 1 for a trial."
     )
-    model: Model = Field(description="The network of stage 2, and of stage 1 where memorization.model is null.")
+    model: Model = Field(
+        description="The network of stage 2, and of stage 1 where memorization.model is null: NAME or NAME:WIDTH, as "
+        "in small_cnn:16, or a map of both."
+    )
     threat: Threat = Field(description="What an adversary may change.")
-    compute: Compute = Field(description="How stage 1 and stage 2 compute.")
-    scores: Scores = Field(description="Where the scores of stage 1 come from.")
+    compute: Compute = Field(default=Compute(), description="How stage 1 and stage 2 compute.")
+    scores: Scores = Field(default=SubsetScores(), description="Where the scores of stage 1 come from.")
     memorization: Memorization = Field(description="Stage 1: subset models and scores.")
     training: Training = Field(description="Stage 2: methods.")
-    removal: Removal = Field(description="Findings (a) and (b): retraining without some samples.")
+    removal: Removal = Field(default=Removal(), description="Findings (a) and (b): retraining without some samples.")
     evaluation: Evaluation = Field(description="Stage 3: attacks on every model.")
 
     @property
@@ -179,6 +207,28 @@ class Config:
 
     @model_validator(mode="after")
     def _coherent(self) -> "Config":
+        problems = []
+        for check in (
+            self._divides_into_shards,
+            self._has_samples_enough,
+            self._measures,
+            self._resamples,
+            self._perturbs_sensibly,
+            self._crops_leave_something,
+            self._has_robust_scores,
+            self._names_runs,
+            self._attacks_once,
+            self._compares_methods,
+        ):
+            try:
+                check()
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _divides_into_shards(self) -> None:
         plan = self.memorization
         if plan.subset_models % plan.models_per_shard:
             raise ValueError(
@@ -190,31 +240,43 @@ class Config:
                 f"memorization.robust.subset_models is {plan.robust.subset_models}, no multiple of models_per_shard "
                 f"({plan.models_per_shard})"
             )
-        samples = self._training_samples()
+
+    def _has_samples_enough(self) -> None:
+        plan, samples = self.memorization, self._training_samples()
         if samples is not None:  # else stages check it, when the data has been read
             check_models(plan.subset_models, samples, plan.subset_fraction)
             if self.removal.method is not None:
                 check_fractions(self.removal.fractions, samples)
+
+    def _measures(self) -> None:
         stage = self.training
         check_measured(stage.recipe, stage.measure_every, stage.early_stop, "training.")
+
+    def _resamples(self) -> None:
         check_resamples(self.evaluation.bootstrap, self.evaluation.confidence, "evaluation.")
-        methods = expand(stage.methods, stage.sweeps)
-        self._perturbs_sensibly(methods)
-        self._crops_leave_something()
-        for method in methods:
-            if not plan.robust.subset_models and getattr(method, "score", None) == "robust_memorization":
+
+    def _has_robust_scores(self) -> None:
+        for method in self.training.methods:
+            if not self.memorization.robust.subset_models and getattr(method, "score", None) == "robust_memorization":
                 raise ValueError(
                     f"method {method.name}: score is robust_memorization, but memorization.robust.subset_models is 0: "
                     "raise it, or choose another score"
                 )
+
+    def _names_runs(self) -> None:
+        methods = self.training.methods
         runs = [method.name for method in methods] + [run.name for run in removal_runs(methods, self.removal)]
         _check_names(runs)
         self._has_a_number_of_jobs_to_live_with(len(runs))
+
+    def _attacks_once(self) -> None:
         ensemble = self.evaluation.ensemble
         attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
         if len(set(attacks)) < len(attacks):
             raise ValueError(f"evaluation.ensemble has an attack twice: {', '.join(attacks)}; give it more restarts")
-        names = [method.name for method in methods]
+
+    def _compares_methods(self) -> None:
+        names = [method.name for method in self.training.methods]
         for name in (*[name for pair in self.evaluation.pairs for name in pair], self.evaluation.baseline):
             if name is not None and name not in names:
                 raise ValueError(
@@ -230,14 +292,13 @@ class Config:
                     "the correction for their number: remove it"
                 )
             compared.add(frozenset(pair))
-        return self
 
     def _training_samples(self) -> int | None:
         sizes = split_sizes(self.data)
         wanted = sizes[0] if sizes else self.data.train_samples
         return None if wanted == "all" else subsampled(wanted, self.subsample)
 
-    def _perturbs_sensibly(self, methods: Sequence[Method]) -> None:
+    def _perturbs_sensibly(self) -> None:
         shape, evaluated = shape_of(self.data), self.evaluation
         check_eps(self.threat.norm, self.threat.eps, "threat.eps", shape)
         attacks: dict[str, Pgd | EvaluationPgd] = {
@@ -249,7 +310,7 @@ class Config:
             if isinstance(attack, EvaluationPgd):
                 attacks[f"evaluation.ensemble.{index}"] = attack
         check_steps(self.threat, attacks)
-        for method in methods:
+        for method in self.training.methods:
             check_factor(self.threat, method, shape)
 
     def _crops_leave_something(self) -> None:
@@ -269,7 +330,7 @@ class Config:
             (
                 runs * len(self.training.seeds),
                 "trained models",
-                "take fewer methods, sweeps, removal.fractions or seeds",
+                "take fewer methods, removal.fractions or seeds",
             ),
         ):
             if count > MOST_JOBS:

@@ -1,30 +1,34 @@
-"""Configuration files and JSON to records, and the records' schema."""
+"""Configuration files and JSON to records, and back."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from bat.config.data import ImageFolder, Npz
 from bat.config.documents import read_document, read_value, short
 from bat.config.experiment import Config
+from bat.config.reference import keys_at
 from bat.config.scores import FileScores
+from bat.config.shorthand import Location, Problem, completed, extended, shortened, spelled_out
 from bat.config.words import key_of, meant, told
 from bat.errors import BatError
 from bat.io.given import located, reason, status
 
 _T = TypeVar("_T")
-Location = tuple[int | str, ...]
 
 
 def parse(record: type[_T], value: Mapping[str, Any] | str, where: str) -> _T:
     """Build ``record`` from a mapping or a JSON text.
 
     Raises:
-        BatError: naming ``where`` and the place of the first key that is unknown, missing, wrong or there twice.
+        BatError: a line for each key that is unknown, missing, wrong or there twice, with ``where`` and its place.
     """
     return _built(record, value, lambda _: where)
 
@@ -33,22 +37,15 @@ def load(path: str, *more: str, settings: Sequence[str] = ()) -> Config:
     """Read and check a complete configuration file (YAML).
 
     The files ``more`` and then ``settings``, each KEY=VALUE with a value in YAML, change it as Snakemake's --configfile
-    and --config do.
+    and --config do; KEY may be dotted, as in memorization.subset_models.
 
     Raises:
-        BatError: naming the file or setting, and the place of what is wrong in it.
+        BatError: a line for each thing that is wrong, with its file or setting and its place in it.
     """
     sources = [(each, read_document(each)) for each in (path, *more)]
     sources += [(f"--config {short(text)}", _setting(text)) for text in settings]
-    value = reduce(merged, [document for _, document in sources])
+    value = reduce(extended, [spelled_out(document) for _, document in sources])
     return _built(Config, value, lambda location: _source(sources, location))
-
-
-def merged(value: Any, changes: Any) -> Any:
-    """Return ``value`` with ``changes``: maps are merged, key by key and to all depths; anything else is replaced."""
-    if not isinstance(value, Mapping) or not isinstance(changes, Mapping):
-        return changes
-    return {**value, **{key: merged(value.get(key), changed) for key, changed in changes.items()}}
 
 
 def check_files(config: Config) -> None:
@@ -79,16 +76,20 @@ def check_files(config: Config) -> None:
             )
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of a configuration file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | TypeAdapter(Config).json_schema()
+def as_yaml(config: Config) -> str:
+    """Return all of a configuration as YAML, defaults included: read again, it is the same."""
+    plain = json.loads(json.dumps(shortened(asdict(config))))
+    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
 
 
 def _setting(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise BatError(f"--config {short(text)}: give KEY=VALUE")
-    return {key: read_value(value, f"--config {short(text)}")}
+    found: Any = read_value(value, f"--config {short(text)}")
+    for part in reversed(key.split(".")):
+        found = {part: found}
+    return dict(found)
 
 
 def _source(sources: Sequence[tuple[str, dict[str, Any]]], location: Location) -> str:
@@ -122,12 +123,30 @@ def _built(record: type[_T], value: Mapping[str, Any] | str, source: Callable[[L
         raise BatError(f"{source(())}: nested too deeply") from error
     except (TypeError, ValueError) as error:
         raise BatError(f"{source(())}: not JSON ({error})") from error
+    problems: list[Problem] = []
+    if record is Config:
+        plain, problems = completed(plain)
+        text = json.dumps(plain)
     try:
-        return TypeAdapter(record).validate_json(text)
+        built = TypeAdapter(record).validate_json(text)
     except ValidationError as error:
-        location, message = _first_problem(error, plain)
-        place = ".".join(short(part) for part in location)
-        raise BatError(f"{source(location)}: {place + ': ' if place else ''}{message}") from error
+        problems += _problems(error, plain, record)
+        built = None
+    if problems:
+        lines = [_line(source, location, message) for location, message in problems]
+        more = len(lines) - _MOST_LINES
+        raise BatError(*lines[:_MOST_LINES], *([f"{source(())}: {more} more things are wrong"] if more > 0 else []))
+    return cast(_T, built)
+
+
+_MOST_LINES = 50
+
+
+def _line(source: Callable[[Location], str], location: Location, message: str) -> str:
+    place = ".".join(short(part) for part in location)
+    # what several keys show together is told of the whole, and begins with the key to change
+    named = re.match(r"[a-z_]+(\.[a-z_]+)+", message) if not location else None
+    return f"{source(tuple(named[0].split('.')) if named else location)}: {place + ': ' if place else ''}{message}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -139,32 +158,36 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _first_problem(error: ValidationError, value: Any) -> tuple[Location, str]:
-    """Return the place and the text of the problem that says most."""
+def _problems(error: ValidationError, value: Any, record: Any) -> list[Problem]:
+    """Return the places and texts of all problems."""
     found: dict[Location, list[ErrorDetails]] = {}
     for problem in error.errors():
         found.setdefault(_place(problem, value), []).append(problem)
-    # a misspelt key is missing, too: its wrong spelling says more
-    unknown = [place for place, problems in found.items() if problems[0]["type"] == "unexpected_keyword_argument"]
-    first = unknown[0] if unknown else next(iter(found))
-    message = told(found[first])
-    if unknown:
-        message += meant(first[-1], _others(first, value, found))
-    elif first and isinstance(first[-1], int):
-        message = message.replace("missing key", "missing entry")
-    # a list is also said to be too short where an entry is wrong
-    more = sum(not any(place == each[: len(place)] for each in found if each != place) for place in found) - 1
-    return first, message + (f" (and {more} more)" if more else "")
-
-
-def _others(place: Location, value: Any, found: Mapping[Location, Sequence[ErrorDetails]]) -> Iterator[str]:
-    """Yield the keys beside an unknown one, those that are missing included."""
-    *parents, _ = place
-    for part in parents:
-        value = value[part]
-    unknown = {place for place, problems in found.items() if problems[0]["type"] == "unexpected_keyword_argument"}
-    yield from (key for key in value if (*parents, key) not in unknown)
-    yield from (str(each[-1]) for each in found if each[:-1] == place[:-1] and each[-1] not in value)
+    told_of: dict[Location, str] = {}
+    guessed: set[Location] = set()
+    for place, problems in found.items():
+        # a list is also said to be too short where an entry is wrong
+        if any(place == each[: len(place)] for each in found if each != place):
+            continue
+        # of what kind a record is comes first
+        if problems[0]["type"] == "missing" and place[:-1] != () and (*place[:-1], "name") in found.keys() - {place}:
+            continue
+        message = told(problems)
+        if problems[0]["type"] == "unexpected_keyword_argument":
+            *parents, key = place
+            guess = meant(key, keys_at(record, value, tuple(parents)))
+            message += guess
+            guessed |= {(*parents, guess.removeprefix("; did you mean ").rstrip("?"))}
+        elif place and isinstance(place[-1], int):
+            message = message.replace("missing key", "missing entry")
+        told_of[place] = message
+    # a misspelt key is missing, too
+    return [
+        (place, line)
+        for place, message in told_of.items()
+        for line in message.split("\n")
+        if place not in guessed or found[place][0]["type"] != "missing"
+    ]
 
 
 def _place(problem: ErrorDetails, value: Any) -> Location:

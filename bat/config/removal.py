@@ -19,14 +19,17 @@ class Removal:
     """Retraining without some training samples, and without as many random ones."""
 
     method: Name | None = Field(
+        default=None,
         description="Name of the method in training.methods that is retrained without some training samples; null for "
-        "none. Each case has a twin without as many random samples of the same classes."
+        "none. Each case has a twin without as many random samples of the same classes.",
     )
     fractions: Annotated[tuple[Fraction, ...], AfterValidator(distinct)] = Field(
+        default=(0.05, 0.1),
         max_length=100,
         description="Shares of the training samples that are removed, most memorized first, beside all atypical ones.",
     )
     harmful_threshold: Threshold = Field(
+        default=0.5,
         description="An atypical sample is harmful if its wrong probability under attack, the mean over seeds and the "
         "last half of epochs (0 where it is right), is over this; else benign.",
     )
@@ -59,7 +62,7 @@ class Run:
     """A method, trained with all samples or without some.
 
     base: the method that it is a variant of, or whose samples are removed; its own name for neither.
-    role: method (of training.methods), variant (of training.sweeps), control (BAT with a score that is no
+    role: method (of training.methods), variant (an entry that is like another), control (BAT with a score that is no
     memorization), removal, or random (without as many random samples as its twin).
     """
 

@@ -3,15 +3,12 @@
 from bat.config.experiment import Config, compared
 from bat.config.removal import Role, Run, removal_runs
 from bat.config.scores import FileScores
-from bat.config.sweeps import expand, swept
 from bat.config.training import Method
 
 
 def runs_of(config: Config) -> tuple[Run, ...]:
     """Return all runs: methods, their variants, then those without some samples."""
-    stage = config.training
-    bases = {method.name: sweep.method for sweep in stage.sweeps for method in swept(stage.methods, sweep)}
-    methods = expand(stage.methods, stage.sweeps)
+    methods, bases = config.training.methods, config.training.variants
     return (
         *(
             Run(method=method, without=None, base=bases.get(method.name, method.name), role=_role(method, bases))
@@ -23,7 +20,7 @@ def runs_of(config: Config) -> tuple[Run, ...]:
 
 def questions(config: Config) -> dict[str, list[tuple[str, str]]]:
     """Return which runs are compared with which, by question."""
-    return compared(expand(config.training.methods, config.training.sweeps), config.evaluation, config.removal)
+    return compared(config.training.methods, config.evaluation, config.removal)
 
 
 def shards_of(config: Config) -> tuple[int, int]:

@@ -15,7 +15,9 @@ ScoresFormat = Literal["feldman_zhang", "cscores", "npz", "table"]
 class SubsetScores:
     """Scores estimated from models on random subsets."""
 
-    source: Literal["subsets"] = Field(description="Estimate the scores: train subset models as memorization says.")
+    source: Literal["subsets"] = Field(
+        default="subsets", description="Estimate the scores: train subset models as memorization says."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

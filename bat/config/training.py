@@ -9,6 +9,8 @@ from bat.config.attacks import Threat, check_eps
 from bat.config.own import Own
 from bat.config.ranges import (
     LARGEST_SIDE,
+    Awp,
+    BurnIn,
     EmaDecay,
     Epochs,
     EpsFactor,
@@ -17,6 +19,7 @@ from bat.config.ranges import (
     LabelSmoothing,
     LearningRate,
     Momentum,
+    Offset,
     RunName,
     Temperature,
     Threshold,
@@ -32,12 +35,15 @@ class Steps:
     """Learning rate that may rise linearly from 0 first, and is divided at given fractions of training."""
 
     name: Literal["steps"] = Field(description="The learning rate falls at given moments.")
-    warmup: Warmup = Field(description="Fraction of training over which the learning rate rises linearly; 0 for none.")
+    warmup: Warmup = Field(
+        default=0.0, description="Fraction of training over which the learning rate rises linearly; 0 for none."
+    )
     milestones: Annotated[tuple[Fraction, ...], AfterValidator(distinct)] = Field(
+        default=(0.5, 0.75),
         max_length=100,
         description="Fractions of the whole training at which the learning rate is multiplied by factor.",
     )
-    factor: Fraction = Field(description="What the learning rate is multiplied by at each milestone.")
+    factor: Fraction = Field(default=0.1, description="What the learning rate is multiplied by at each milestone.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -45,34 +51,39 @@ class OneCycle:
     """Learning rate that rises linearly from 0 and falls linearly to 0."""
 
     name: Literal["one_cycle"] = Field(description="The learning rate rises linearly, then falls linearly to 0.")
-    warmup: Fraction = Field(description="Fraction of training over which the learning rate rises.")
+    warmup: Fraction = Field(default=0.3, description="Fraction of training over which the learning rate rises.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
-    """How weights are optimised: SGD with momentum on shuffled batches."""
+    """How weights are optimised: SGD with momentum on shuffled batches.
+
+    The defaults are the usual recipe of adversarial training (Rice et al. 2020), without its crops and mirrored images.
+    """
 
     epochs: Epochs = Field(description="Passes over the training samples.")
     batch_size: int = Field(
-        ge=2, le=10**6, description="Largest batch; batches of an epoch differ in size by at most 1."
+        default=128, ge=2, le=10**6, description="Largest batch; batches of an epoch differ in size by at most 1."
     )
-    learning_rate: LearningRate = Field(description="Highest learning rate of SGD.")
-    momentum: Momentum = Field(description="Momentum of SGD.")
+    learning_rate: LearningRate = Field(default=0.1, description="Highest learning rate of SGD.")
+    momentum: Momentum = Field(default=0.9, description="Momentum of SGD.")
     weight_decay: WeightDecay = Field(
-        description="L2 penalty on all weights; times learning_rate, the share of them that a step takes away: under 1."
+        default=5e-4,
+        description="L2 penalty on all weights; times learning_rate, the share of them that a step takes away: "
+        "under 1.",
     )
     schedule: Annotated[Steps | OneCycle, Field(discriminator="name")] = Field(
-        description="How the learning rate moves, step by step."
+        default=Steps(name="steps"), description="How the learning rate moves, step by step."
     )
     crop_padding: int = Field(
-        ge=0, le=LARGEST_SIDE, description="Random crop after zero padding by so many pixels; 0 for none."
+        default=0, ge=0, le=LARGEST_SIDE, description="Random crop after zero padding by so many pixels; 0 for none."
     )
-    flip: bool = Field(description="Mirror each image left to right with probability 1/2.")
+    flip: bool = Field(default=False, description="Mirror each image left to right with probability 1/2.")
     label_smoothing: LabelSmoothing = Field(
-        description="Share of each cross-entropy's target that is spread over all classes; 0 for none."
+        default=0.0, description="Share of each cross-entropy's target that is spread over all classes; 0 for none."
     )
     ema_decay: EmaDecay = Field(
-        description="Decay a step of the moving average of weights that is measured and saved; 0 for none."
+        default=0.0, description="Decay a step of the moving average of weights that is measured and saved; 0 for none."
     )
 
     @model_validator(mode="after")
@@ -97,9 +108,11 @@ class _Named:
 class _Adversarial(_Named):
     """What every method on adversarial examples has."""
 
-    eps_factor: EpsFactor = Field(description="Trains at so many times the threat's eps and the attack's step_size.")
-    awp: float = Field(
-        ge=0, le=1, description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none."
+    eps_factor: EpsFactor = Field(
+        default=1.0, description="Trains at so many times the threat's eps and the attack's step_size."
+    )
+    awp: Awp = Field(
+        default=0.0, description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none."
     )
 
 
@@ -111,32 +124,36 @@ class _Benign(_Adversarial):
     """The two parts of BAT."""
 
     score: Score = Field(
+        default="memorization",
         description="What makes a sample atypical for this method: its memorization; as a control, memorization "
         "shuffled among the samples; 1 - consistency, the share of models without it that get it wrong (C-score); or "
-        "robust_memorization, that of the subset models trained adversarially (memorization.robust)."
+        "robust_memorization, that of the subset models trained adversarially (memorization.robust).",
     )
-    threshold: Threshold = Field(description="A sample is atypical for this method if its score is over this.")
-    reweighting: bool = Field(description="Give harmful atypical samples a lower weight.")
+    threshold: Threshold = Field(
+        default=0.15, description="A sample is atypical for this method if its score is over this (t of BAT's authors)."
+    )
+    reweighting: bool = Field(default=True, description="Give harmful atypical samples a lower weight.")
     alpha: Factor | Literal["inf"] = Field(
-        description="Weight of a harmful sample is exp(-alpha * its highest wrong probability); inf leaves it out."
+        default=1.0,
+        description="Weight of a harmful sample is exp(-alpha * its highest wrong probability); inf leaves it out.",
     )
-    discrimination: bool = Field(description="Add the discrimination loss.")
-    beta: Factor = Field(description="Factor of the discrimination loss.")
-    temperature: Temperature = Field(description="Temperature of the discrimination loss.")
+    discrimination: bool = Field(default=True, description="Add the discrimination loss.")
+    beta: Factor = Field(default=0.2, description="Factor of the discrimination loss.")
+    temperature: Temperature = Field(default=0.1, description="Temperature of the discrimination loss.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Natural(_Named):
     """Training on clean images."""
 
-    objective: Literal["natural"] = Field(description="Cross-entropy on clean images.")
+    objective: Literal["natural"] = Field(default="natural", description="Cross-entropy on clean images.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PgdAt(_Adversarial):
     """Adversarial training (Madry et al. 2018)."""
 
-    objective: Literal["pgd_at"] = Field(description="Cross-entropy on PGD adversarial examples.")
+    objective: Literal["pgd_at"] = Field(default="pgd_at", description="Cross-entropy on PGD adversarial examples.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -144,9 +161,11 @@ class Trades(_Adversarial):
     """TRADES (Zhang et al. 2019)."""
 
     objective: Literal["trades"] = Field(
-        description="Clean cross-entropy plus the divergence of clean from adversarial predictions."
+        default="trades", description="Clean cross-entropy plus the divergence of clean from adversarial predictions."
     )
-    beta: Factor = Field(description="Factor of the divergence (beta of TRADES).")
+    beta: Factor = Field(
+        default=6.0, description="Factor of the divergence: beta of TRADES, which its authors set to 6 on CIFAR-10."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -154,9 +173,11 @@ class Mart(_Adversarial):
     """MART (Wang et al. 2020)."""
 
     objective: Literal["mart"] = Field(
-        description="Boosted adversarial cross-entropy plus the divergence, weighted by clean error."
+        default="mart", description="Boosted adversarial cross-entropy plus the divergence, weighted by clean error."
     )
-    factor: Factor = Field(description="Factor of the weighted divergence (lambda of MART).")
+    factor: Factor = Field(
+        default=5.0, description="Factor of the weighted divergence: lambda of MART, 5 in its authors' code."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -164,33 +185,41 @@ class Gairat(_Adversarial):
     """Geometry-aware instance-reweighted adversarial training (Zhang et al. 2021)."""
 
     objective: Literal["gairat"] = Field(
-        description="Adversarial cross-entropy, weighted by how few PGD steps break a sample."
+        default="gairat", description="Adversarial cross-entropy, weighted by how few PGD steps break a sample."
     )
-    offset: float = Field(ge=-100, le=100, description="Lambda of GAIRAT: lower for weights that differ more.")
-    burn_in: float = Field(ge=0, le=1, description="Fraction of training with equal weights, at its start.")
+    offset: Offset = Field(default=-1.0, description="Lambda of GAIRAT: lower for weights that differ more.")
+    burn_in: BurnIn = Field(default=0.5, description="Fraction of training with equal weights, at its start.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Bat(_Benign):
     """Benign adversarial training (Xu et al. 2021)."""
 
-    objective: Literal["bat"] = Field(description="Reweighted cross-entropy plus a discrimination loss, under PGD.")
+    objective: Literal["bat"] = Field(
+        default="bat", description="Reweighted cross-entropy plus a discrimination loss, under PGD."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BatTrades(_Benign):
     """Benign adversarial training on top of TRADES."""
 
-    objective: Literal["bat_trades"] = Field(description="BAT with the sample losses and the attack of TRADES.")
-    trades_beta: Factor = Field(description="Factor of the divergence in the sample losses (beta of TRADES).")
+    objective: Literal["bat_trades"] = Field(
+        default="bat_trades", description="BAT with the sample losses and the attack of TRADES."
+    )
+    trades_beta: Factor = Field(
+        default=6.0, description="Factor of the divergence in the sample losses (beta of TRADES)."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BatMart(_Benign):
     """Benign adversarial training on top of MART."""
 
-    objective: Literal["bat_mart"] = Field(description="BAT with the sample losses of MART.")
-    mart_factor: Factor = Field(description="Factor of the divergence in the sample losses (lambda of MART).")
+    objective: Literal["bat_mart"] = Field(default="bat_mart", description="BAT with the sample losses of MART.")
+    mart_factor: Factor = Field(
+        default=5.0, description="Factor of the divergence in the sample losses (lambda of MART)."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -211,11 +240,8 @@ class OwnMethod(_Named, Own):
     eps_factor: EpsFactor = Field(
         default=1.0, description="Trains at so many times the threat's eps and the attack's step_size."
     )
-    awp: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none.",
+    awp: Awp = Field(
+        default=0.0, description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none."
     )
     score: Score | None = Field(
         default=None, description="By which score the function is told what is atypical; null: it is told of none."
@@ -225,13 +251,9 @@ class OwnMethod(_Named, Own):
     )
 
 
+KnownMethod = Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart
 Method = Annotated[
-    Annotated[
-        Annotated[
-            Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart, Field(discriminator="objective")
-        ],
-        Tag("known"),
-    ]
+    Annotated[Annotated[KnownMethod, Field(discriminator="objective")], Tag("known")]
     | Annotated[OwnMethod, Tag("own")],
     Discriminator(names_own("objective")),
 ]

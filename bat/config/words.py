@@ -14,6 +14,8 @@ from bat.config.strict import INNER, LIBRARY, NAME, OWN
 
 Context = Mapping[str, Any]
 
+UNKNOWN = "unknown key: remove it or mend its spelling"
+
 _PATTERNS = {
     NAME: "is no name: give a-z, 0-9 and single underscores between them, as in pgd_at_2",
     LIBRARY: "is no network of a library: give torchvision:NAME or timm:NAME, NAME of letters, digits, _ . or -",
@@ -23,7 +25,7 @@ _PATTERNS = {
 _WANTED: dict[str, Callable[[Context], str]] = {
     "bool_type": lambda _: "true or false without quotes",
     "int_type": lambda _: "a whole number without point or quotes",
-    "float_type": lambda _: "a number without quotes",
+    "float_type": lambda _: "a number without quotes (0.1, 8/255)",
     "string_type": lambda _: "text, in quotes where it looks like a number",
     "tuple_type": lambda _: "a list, as in [1, 2]",
     "dict_type": lambda _: "a map of keys, KEY: VALUE",
@@ -47,7 +49,7 @@ _WRONG: dict[str, Callable[[str, Context], str]] = {
     "value_error": lambda _, limit: str(limit["error"]),
     "missing": lambda *_: "missing key: add it",
     "union_tag_not_found": lambda *_: "missing key: add it",
-    "unexpected_keyword_argument": lambda *_: "unknown key: remove it or mend its spelling",
+    "unexpected_keyword_argument": lambda *_: UNKNOWN,
 }
 """What is wrong with any other value."""
 

@@ -1,4 +1,4 @@
-"""A user's own arrays: an npz file with x_train, y_train, x_test and y_test."""
+"""A user's own arrays: an npz file with x_train, y_train and, where there are any, x_test and y_test."""
 
 import hashlib
 import sys
@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from bat.config import Npz
-from bat.data.notes import copies, without_test
+from bat.data.notes import NO_TEST, copies, without_test
 from bat.data.record import Samples, Source
 from bat.errors import BatError
-from bat.io.npz import as_labels, open_npz, read_array
+from bat.io.npz import Arrays, as_labels, open_npz, read_array
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 """The arrays of a data set."""
@@ -33,7 +33,7 @@ def open_arrays(data: Npz) -> Source:
         BatError: the file is missing, damaged, or holds something else.
     """
     with open_npz(data.path) as file:
-        missing = [key for key in KEYS if key not in file]
+        missing = [key for key in keys_of(file) if key not in file]
         if missing:
             raise BatError(
                 f"{data.path}: has no {', '.join(missing)}: add what is missing (found: {file.listed() or 'nothing'})"
@@ -42,10 +42,16 @@ def open_arrays(data: Npz) -> Source:
     return source_of(arrays, data.path)
 
 
+def keys_of(found: Arrays | Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the arrays that there must be: those of a test part where there is one of them, as one alone is a slip."""
+    return KEYS if "x_test" in found or "y_test" in found else KEYS[:2]
+
+
 def source_of(arrays: Mapping[str, NDArray[Any]], where: str) -> Source:
     """Return what arrays hold, as ``open_arrays`` says, and raise as it does; ``where`` names them in errors."""
-    pixels = {part: _pixels(arrays[f"x_{part}"], f"{where}: x_{part}") for part in ("train", "test")}
-    if pixels["train"].shape[1:] != pixels["test"].shape[1:]:
+    there = [key.removeprefix("x_") for key in KEYS if key in arrays and key[0] == "x"]
+    pixels = {part: _pixels(arrays[f"x_{part}"], f"{where}: x_{part}") for part in there}
+    if len({images.shape[1:] for images in pixels.values()}) > 1:
         shapes = " and ".join(str(tuple(images.shape)) for images in pixels.values())
         raise BatError(f"{where}: x_train and x_test hold images of different shapes, {shapes}: make them alike")
     labels = {part: as_labels(arrays[f"y_{part}"], len(pixels[part]), f"{where}: y_{part}") for part in pixels}
@@ -55,8 +61,10 @@ def source_of(arrays: Mapping[str, NDArray[Any]], where: str) -> Source:
     if gap < classes:
         raise BatError(f"{where}: y_train has no class {gap}, but the highest is {classes - 1}: number them anew")
     names = _class_names(arrays.get("class_names"), classes, where)
-    train, test = (_samples(pixels[part], labels[part]) for part in ("train", "test"))
-    return Source(train, test, names, pixel_max=255, notes=tuple(_notes(pixels, labels, names)))
+    samples = {part: _samples(pixels[part], labels[part]) for part in there}
+    return Source(
+        samples["train"], samples.get("test"), names, pixel_max=255, notes=tuple(_notes(pixels, labels, names))
+    )
 
 
 def _pixels(images: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -101,6 +109,8 @@ def _notes(
 ) -> list[str]:
     top = int(pixels["train"].max())
     dark = [f"no pixel of x_train is over {top}, of 255: the images are dark"] if top < _DIM else []
+    if "test" not in pixels:
+        return [*dark, NO_TEST.format("x_test", "x_train")]
     rows = {_digest(image): row for row, image in reversed(list(enumerate(pixels["train"])))}
     digests = map(_digest, pixels["test"])
     copied = [(f"row {row}", f"row {rows[digest]}") for row, digest in enumerate(digests) if digest in rows]

@@ -4,7 +4,7 @@ import os
 import warnings
 from pathlib import Path
 
-from bat.config.data import Data, ImageFolder, Npz
+from bat.config.data import Data, ImageFolder, Npz, chosen_classes, drawn_sizes
 from bat.errors import BatError
 from bat.io.given import located, open_file
 from bat.io.npz import array_shape, open_npz
@@ -27,11 +27,10 @@ def counted(data: Data) -> Counted | None:
     except (BatError, OSError, ValueError, IndexError):
         return None
     pool, test, shape, classes = found
-    train = pool - data.validation_samples if data.train_samples == "all" else data.train_samples
-    return (train, data.validation_samples, test), shape, classes
+    return drawn_sizes(data, pool, test), shape, classes
 
 
-def _folder(data: ImageFolder) -> tuple[int, int, tuple[int, int, int], int]:
+def _folder(data: ImageFolder) -> tuple[int, int | None, tuple[int, int, int], int]:
     root = located(data.path)
     parts = {
         part: [
@@ -44,10 +43,13 @@ def _folder(data: ImageFolder) -> tuple[int, int, tuple[int, int, int], int]:
         ]
         for part in ("train", "test")
     }
-    classes = {path.relative_to(root / "train").parts[0] for path in parts["train"]}
+    of = {part: [path.relative_to(root / part).parts[0] for path in paths] for part, paths in parts.items()}
+    names = sorted(set(of["train"]))
+    kept = {names[number] for number in chosen_classes(data.classes, names)}
+    pool, test = (sum(name in kept for name in of[part]) for part in ("train", "test"))
     sides = (data.size, data.size) if data.size else _sides(parts["train"][0])
     shape = (3 if data.colour == "rgb" else 1, *sides)
-    return len(parts["train"]), len(parts["test"]), shape, len(classes)
+    return pool, test if os.path.lexists(root / "test") else None, shape, len(kept)
 
 
 def _sides(path: Path) -> tuple[int, int]:
@@ -58,9 +60,9 @@ def _sides(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _arrays(data: Npz) -> tuple[int, int, tuple[int, int, int], int]:
+def _arrays(data: Npz) -> tuple[int, int | None, tuple[int, int, int], int]:
     with open_npz(data.path) as arrays:
-        train, test = (array_shape(arrays, f"x_{part}") for part in ("train", "test"))
-    channels, height, width = train[1:]
+        pool, channels, height, width = array_shape(arrays, "x_train")
+        test = array_shape(arrays, "x_test")[0] if "x_test" in arrays else None
     # labels are not read: classes are hundreds at most
-    return train[0], test[0], (channels, height, width), 10
+    return pool, test, (channels, height, width), 10

@@ -1,12 +1,14 @@
 """Data sets as tensors, their splits, and augmentation on tensors."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bat.config import Data, subsampled
+from bat.config.data import chosen_classes, drawn_sizes
 from bat.data.sources import Source, open_source
 from bat.errors import BatError
 from bat.seeds import generator
@@ -109,39 +111,66 @@ def split(source: Source, data: Data, *, subsample: float) -> DataSet:
     Raises:
         BatError: the source holds too few samples or classes for the split, or its pixels cannot be read.
     """
+    try:
+        kept = chosen_classes(data.classes, source.class_names)
+    except ValueError as error:
+        raise BatError(str(error)) from error
+    pools = [_of_classes(samples.labels, kept) for samples in (source.train, source.test) if samples is not None]
     # in the source's order within each split, so that tables are sorted by index
-    rows = [order[: subsampled(len(order), subsample)].sort().values for order in _draw(source, data)]
-    labels = source.train.labels[rows[0]]
-    absent = [name for label, name in enumerate(source.class_names) if not (labels == label).any()]
+    rows = [order[: subsampled(len(order), subsample)].sort().values for order in _draw(pools, data, len(kept))]
+    names = tuple(source.class_names[number] for number in kept)
+    (index, all_labels), (test_index, test_labels) = pools[0], pools[-1]
+    labels = all_labels[rows[0]]
+    absent = [name for label, name in enumerate(names) if not (labels == label).any()]
     if absent:
         raise BatError(
-            f"data: {len(absent)} of {len(source.class_names)} classes have no training sample, {absent[0]} first: "
+            f"data: {len(absent)} of {len(names)} classes have no training sample, {absent[0]} first: "
             "raise data.train_samples or subsample"
         )
-    wanted = [(source.train, rows)] if source.test is None else [(source.train, rows[:2]), (source.test, rows[2:])]
+    drawn = [
+        (index[rows[0]], labels),
+        (index[rows[1]], all_labels[rows[1]]),
+        (test_index[rows[2]], test_labels[rows[2]]),
+    ]
+    wanted = [(source.train, drawn)] if source.test is None else [(source.train, drawn[:2]), (source.test, drawn[2:])]
     parts: list[Part] = []
     problems = []
     for samples, of_splits in wanted:
+        places = [each for each, _ in of_splits]
         try:
             # in one call, so that one error names each file that is damaged
-            pixels = torch.split(samples.pixels(torch.cat(of_splits)), [len(chosen) for chosen in of_splits])
+            pixels = torch.split(samples.pixels(torch.cat(places)), [len(each) for each in places])
         except BatError as error:
             problems.append(str(error))
         else:
-            for images, chosen in zip(pixels, of_splits, strict=True):
-                parts.append(Part(images, samples.labels[chosen], chosen, source.pixel_max))
+            for images, (chosen, of_chosen) in zip(pixels, of_splits, strict=True):
+                parts.append(Part(images, of_chosen, chosen, source.pixel_max))
     if problems:
         raise BatError("; ".join(problems))
     train, validation, test = parts
-    return DataSet(train, validation, test, classes=len(source.class_names), class_names=source.class_names)
+    return DataSet(train, validation, test, classes=len(names), class_names=names)
 
 
-def _draw(source: Source, data: Data) -> list[Tensor]:
-    """Return the rows of training, validation and test samples, each in a stratified order."""
-    samples = len(source.train.labels)
-    train = samples - data.validation_samples if data.train_samples == "all" else data.train_samples
-    held = train + data.validation_samples
-    if source.test is None and held >= samples:
+def _of_classes(labels: Tensor, kept: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the rows of some classes, and their labels by the order of these classes."""
+    anew = torch.full((max(int(labels.max()), *kept) + 1,), -1)
+    anew[torch.tensor(kept)] = torch.arange(len(kept))
+    rows = (anew[labels] >= 0).nonzero().flatten()
+    return rows, anew[labels[rows]]
+
+
+def _draw(pools: Sequence[tuple[Tensor, Tensor]], data: Data, classes: int) -> list[Tensor]:
+    """Return the places in ``pools`` of training, validation and test samples, each in a stratified order.
+
+    pools: rows and labels of the training part and, where there is one, of the test part.
+    """
+    (_, labels), *others = pools
+    samples = len(labels)
+    train, validation, test = drawn_sizes(data, samples, len(others[0][1]) if others else None)
+    held = train + validation
+    if others and getattr(data, "test_samples", None) is not None:
+        raise BatError(f"data.test_samples is {data.test_samples}, but there is a test part: remove it")  # type: ignore[union-attr]
+    if not others and (test < 1 or held + test > samples):
         raise BatError(
             f"data: train_samples + validation_samples is {held}, but {data.name} has {samples} images: "
             "lower them so that test samples are left"
@@ -151,10 +180,11 @@ def _draw(source: Source, data: Data) -> list[Tensor]:
             f"data: train_samples is {data.train_samples} and validation_samples {data.validation_samples}, but the "
             f"training part of {data.name} has {samples} images: lower them"
         )
-    if len(source.class_names) < 2:
-        raise BatError(f"data: {data.name} has {len(source.class_names)} class: give images of at least 2")
-    drawn = list(stratified_order(source.train.labels, data.split_seed).tensor_split([train, held]))
-    return drawn if source.test is None else [*drawn[:2], stratified_order(source.test.labels, data.split_seed)]
+    if classes < 2:
+        raise BatError(f"data: {data.name} has {classes} class: give images of at least 2")
+    order = stratified_order(labels, data.split_seed)
+    tests = stratified_order(others[0][1], data.split_seed) if others else order[held : held + test]
+    return [order[:train], order[train:held], tests]
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:

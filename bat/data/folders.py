@@ -1,4 +1,4 @@
-"""A user's own images: train/ and test/, each with a folder a class."""
+"""A user's own images: train/ and, where there is one, test/, each with a folder a class."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bat.config import ImageFolder
 from bat.data.decoding import Look, read_file, read_images, size_of
-from bat.data.notes import copies, listed, without_test
+from bat.data.notes import NO_TEST, copies, listed, without_test
 from bat.data.record import Samples, Source
 from bat.errors import BatError
 from bat.io.given import located, open_file, reason, status
@@ -58,7 +58,9 @@ def open_folder(data: ImageFolder, *, threads: int) -> Source:
         BatError: a folder is missing, a file has no class or is no image, or a class has no training image.
     """
     root = located(data.path)
-    train, test = parts = [_list(data.path, root, part) for part in ("train", "test")]
+    train = _list(data.path, root, "train")
+    test = _list(data.path, root, "test") if os.path.lexists(root / "test") else None
+    parts = [train] if test is None else [train, test]
     problems = [problem for part in parts for problem in part.problems]
     if problems:
         raise BatError(f"{data.path}: {len(problems)} files cannot be used: {listed(problems)}: move them away")
@@ -67,7 +69,7 @@ def open_folder(data: ImageFolder, *, threads: int) -> Source:
     missing = [_with_twin(name, there) for name in classes if name not in there]
     if missing:
         raise BatError(f"{data.path}: train has no image of class {listed(missing)}: add some, or remove the folders")
-    if not test.files:
+    if test is not None and not test.files:
         raise BatError(f"{data.path}: test has no image: move some of train there")
     label = {name: number for number, name in enumerate(classes)}
     look = _look(data, root, train.files)
@@ -76,10 +78,14 @@ def open_folder(data: ImageFolder, *, threads: int) -> Source:
         labels = torch.tensor([label[_class(name)] for name in names])
         return Samples(labels, _reader(root, names, look, threads), tuple(names))
 
-    ours, tests = samples(train.files), samples(test.files)
-    notes = _left_out(parts) + _twins(parts) + without_test(tests.labels, classes)
-    notes += copies(_copies(root, train, test), len(test.files))
-    return Source(ours, tests, class_names=tuple(classes), pixel_max=255, notes=tuple(notes))
+    notes = _left_out(parts) + _twins(parts)
+    if test is None:
+        tests = None
+        notes.append(NO_TEST.format("folder test", "train"))
+    else:
+        tests = samples(test.files)
+        notes += without_test(tests.labels, classes) + copies(_copies(root, train, test), len(test.files))
+    return Source(samples(train.files), tests, class_names=tuple(classes), pixel_max=255, notes=tuple(notes))
 
 
 def _list(path: str, root: Path, part: str) -> _Listing:
@@ -90,7 +96,8 @@ def _list(path: str, root: Path, part: str) -> _Listing:
     except (OSError, ValueError) as error:
         why = "" if isinstance(error, FileNotFoundError | NotADirectoryError) else f" ({reason(error)})"
         raise BatError(
-            f"{path}: has no folder {part}{why}: data.path is a folder with train and test, each a folder a class"
+            f"{path}: has no folder {part}{why}: data.path is a folder with train and, if any, test, "
+            "each with a folder a class"
         ) from error
     found = _Listing()
     # folders to read, each with those that hold it, by device and number: a link can lead back to one

@@ -6,6 +6,8 @@ from torch import Tensor
 
 LISTED = 20  # items that a line names
 
+NO_TEST = "no {}: a stratified part of {} is the test set (data.test_samples), and its indices are places there"
+
 
 def listed(items: Sequence[str]) -> str:
     """Join the first items, and count the others."""

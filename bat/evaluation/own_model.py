@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bat.attacks.gradient import ascent, cross_entropy
 from bat.config import Model, own_function, parse, users_code
+from bat.config.model import model_record
 from bat.data.dataset import Part
 from bat.errors import BatError, is_out_of_memory, one_line
 from bat.models import build, mode
@@ -204,11 +205,7 @@ def read_weights(path: str, architecture: str, part: Part) -> nn.Module:
 
     The file may be any safetensors file with the network's tensors, pixel statistics ``mean`` and ``std`` among them.
     """
-    record: dict[str, Any] = {"name": architecture}
-    name, _, width = architecture.partition(":")
-    if name not in ("torchvision", "timm"):  # whose names hold a colon
-        record = {"name": name} | ({"width": int(width) if width.isdecimal() else width} if width else {})
-    plan: Model = parse(Model, record, "--architecture NAME or NAME:WIDTH")  # type: ignore[arg-type]  # a union
+    plan: Model = parse(Model, model_record(architecture), "--architecture NAME or NAME:WIDTH")  # type: ignore[arg-type]  # a union
     try:
         weights = load_file(path)
         bias = weights["head.bias"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bat.config import FixedModel, LibraryModel, Model, OwnModel, SizedModel
+from bat.config import LibraryModel, Model, OwnModel, ResidualModel, SizedModel, WideModel
 from bat.data.dataset import Part
 from bat.errors import BatError
 from bat.models.library import library_body
@@ -147,7 +147,7 @@ def _halves(model: Model, shape: torch.Size, classes: int) -> tuple[nn.Module, n
     return body, nn.Linear(width, classes)
 
 
-def _body(model: SizedModel | FixedModel | LibraryModel, shape: torch.Size) -> tuple[nn.Module, int]:
+def _body(model: SizedModel | ResidualModel | WideModel | LibraryModel, shape: torch.Size) -> tuple[nn.Module, int]:
     if isinstance(model, SizedModel):
         return {"small_cnn": small_cnn, "mlp": mlp}[model.name](shape, model.width)
     if isinstance(model, LibraryModel):
@@ -156,10 +156,10 @@ def _body(model: SizedModel | FixedModel | LibraryModel, shape: torch.Size) -> t
         raise BatError(
             f"model resnet9: takes images of at least 11 x 11 pixels, not {shape[1]} x {shape[2]}: choose another"
         )
-    return _FIXED[model.name](shape[0])
+    return _RESIDUAL[model.name](shape[0], model.width)
 
 
-_FIXED: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
+_RESIDUAL: dict[str, Callable[[int, int], tuple[nn.Module, int]]] = {
     "resnet9": resnet9,
     "resnet18": partial(resnet, 18),
     "preact_resnet18": preact_resnet18,

@@ -11,43 +11,53 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def resnet(depth: int, channels: int) -> tuple[nn.Module, int]:
+def resnet(depth: int, channels: int, width: int) -> tuple[nn.Module, int]:
     """Return torchvision's ResNet of 18 or 50 layers (He et al. 2016, arXiv 1512.03385) with the first layers replaced.
 
-    11,173,962 parameters with a head of 10 classes for 18 layers, 23,520,842 for 50.
+    Of width 64, 11,173,962 parameters with a head of 10 classes for 18 layers, 23,520,842 for 50.
     """
     import torchvision  # seconds to import, which small networks need not wait for
 
     network = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50}[depth](weights=None)
-    width = network.fc.in_features
-    network.conv1 = _convolution(channels, 64, 3)
-    _start(network.conv1)
+    outputs = network.fc.in_features
+    network.conv1 = _convolution(channels, width, 3)
+    if width == 64:
+        _start(network.conv1)
+    else:
+        # torchvision has no argument for it
+        block, network.inplanes, network.bn1 = type(network.layer1[0]), width, nn.BatchNorm2d(width)
+        for group, layers in enumerate((network.layer1, network.layer2, network.layer3, network.layer4)):
+            made = network._make_layer(block, width * 2**group, len(layers), stride=1 + (group > 0))
+            setattr(network, f"layer{group + 1}", made)
+        _start(network)
     network.maxpool, network.fc = nn.Identity(), nn.Identity()
-    return network, width
+    return network, outputs * width // 64
 
 
-def preact_resnet18(channels: int) -> tuple[nn.Module, int]:
+def preact_resnet18(channels: int, width: int) -> tuple[nn.Module, int]:
     """Return a pre-activation ResNet of 18 layers (He et al. 2016, arXiv 1603.05027), as Rice et al. 2020 use it.
 
-    11,172,170 parameters with a head of 10 classes: batch normalisation and ReLU stand before the pooling, which some
-    public code leaves out (11,171,146).
+    Of width 64, 11,172,170 parameters with a head of 10 classes: batch normalisation and ReLU stand before the pooling,
+    which some public code leaves out (11,171,146).
     """
-    return _preactivation(channels, stem=64, widths=(64, 128, 256, 512), blocks=2)
+    return _preactivation(channels, stem=width, widths=(width, 2 * width, 4 * width, 8 * width), blocks=2)
 
 
-def wide_resnet(depth: int, factor: int, channels: int) -> tuple[nn.Module, int]:
+def wide_resnet(depth: int, factor: int, channels: int, width: int) -> tuple[nn.Module, int]:
     """Return WRN-depth-factor (Zagoruyko and Komodakis 2016, arXiv 1605.07146), without dropout; depth is 6 b + 4.
 
-    WRN-28-10 has 36,479,194 parameters with a head of 10 classes, 36,536,884 with 100; WRN-34-10 46,160,474 with 10.
+    Of width 16, WRN-28-10 has 36,479,194 parameters with a head of 10 classes, 36,536,884 with 100; WRN-34-10
+    46,160,474 with 10.
     """
-    return _preactivation(channels, stem=16, widths=(16 * factor, 32 * factor, 64 * factor), blocks=(depth - 4) // 6)
+    widths = tuple(width * factor * times for times in (1, 2, 4))
+    return _preactivation(channels, stem=width, widths=widths, blocks=(depth - 4) // 6)
 
 
-def resnet9(channels: int) -> tuple[nn.Module, int]:
+def resnet9(channels: int, width: int) -> tuple[nn.Module, int]:
     """Return the ResNet-9 of fast CIFAR-10 training, as FFCV's example has it after KakaoBrain's torchskeleton.
 
     Images have at least 11 x 11 pixels. Features come scaled by 0.2, which is that example's factor on the logits; its
-    last layer has no bias, the head here has one. 2,274,890 parameters with a head of 10 classes.
+    last layer has no bias, the head here has one. Of width 64, 2,274,890 parameters with a head of 10 classes.
     """
 
     def layer(inputs: int, outputs: int, size: int = 3, *, stride: int = 1, padding: int = 1) -> list[nn.Module]:
@@ -55,18 +65,18 @@ def resnet9(channels: int) -> tuple[nn.Module, int]:
         return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
     layers = [
-        *layer(channels, 64),
-        *layer(64, 128, 5, stride=2, padding=2),
-        _Residual(*layer(128, 128), *layer(128, 128)),
-        *layer(128, 256),
+        *layer(channels, width),
+        *layer(width, 2 * width, 5, stride=2, padding=2),
+        _Residual(*layer(2 * width, 2 * width), *layer(2 * width, 2 * width)),
+        *layer(2 * width, 4 * width),
         nn.MaxPool2d(2),
-        _Residual(*layer(256, 256), *layer(256, 256)),
-        *layer(256, 128, padding=0),
+        _Residual(*layer(4 * width, 4 * width), *layer(4 * width, 4 * width)),
+        *layer(4 * width, 2 * width, padding=0),
         nn.AdaptiveMaxPool2d(1),
         nn.Flatten(),
         _Scale(0.2),
     ]
-    return nn.Sequential(*layers), 128
+    return nn.Sequential(*layers), 2 * width
 
 
 class _Residual(nn.Sequential):

@@ -7,8 +7,18 @@ Estimates on the safe side, made without torch or the data: a job that needs mor
 import math
 from dataclasses import dataclass
 
-from bat.config import Config, Model, SizedModel, is_weighted, runs_of, split_sizes, subsampled
-from bat.config.data import SOURCES, shape_of
+from bat.config import (
+    Config,
+    Model,
+    ResidualModel,
+    SizedModel,
+    WideModel,
+    is_weighted,
+    runs_of,
+    split_sizes,
+    subsampled,
+)
+from bat.config.data import SOURCES, drawn_sizes, shape_of
 from bat.data.counting import counted
 
 _PROCESS = 900
@@ -47,11 +57,16 @@ class Sizes:
 
 def sizes_of(config: Config) -> Sizes:
     """Return the sizes of a data set; those of a user's own are counted where it is there, or guessed."""
-    shape, classes = shape_of(config.data) or (3, 64, 64), 10
-    splits = split_sizes(config.data)
-    if config.data.name in SOURCES:
-        classes = SOURCES[config.data.name].classes
-    elif (found := counted(config.data)) is not None:
+    data, shape, classes = config.data, shape_of(config.data) or (3, 64, 64), 10
+    splits = split_sizes(data)
+    if data.name in SOURCES:
+        known = SOURCES[data.name]
+        classes = known.classes
+        if data.classes is not None:  # classes about as large as one another
+            kept = data.classes if isinstance(data.classes, int) else len(data.classes)
+            pool, test = (count and count * kept // known.classes for count in (known.pool, known.test))
+            splits, classes = drawn_sizes(data, pool or 0, test), kept
+    elif (found := counted(data)) is not None:
         splits, shape, classes = found
     train, validation, test = (subsampled(count, config.subsample) for count in splits or (50_000, 5_000, 10_000))
     return Sizes(train, validation, test, shape, classes)
@@ -112,15 +127,21 @@ def _batch_mb(model: Model, sizes: Sizes, batch: int) -> float:
     _, height, width = sizes.shape
     pixels = math.prod(sizes.shape) * 8
     if isinstance(model, SizedModel):
-        floats = 4 * model.width if model.name == "mlp" else 8 * height * width * model.width
+        floats: float = 4 * model.width if model.name == "mlp" else 8 * height * width * model.width
     else:
-        floats = height * width * _channels(model)
+        floats = height * width * _channels(model) * _relative(model)
     return 2 * 4 * batch * (floats + pixels) / 1e6
 
 
 def _channels(model: Model) -> int:
     """Return how many channels of the size of the image a network's activations amount to, all layers together."""
     return {"resnet9": 1_000, "resnet18": 2_500, "preact_resnet18": 2_500, "resnet50": 9_000}.get(model.name, 9_000)
+
+
+def _relative(model: Model) -> float:
+    """Return a network's width as a share of the published one."""
+    published = {ResidualModel: 64, WideModel: 16}.get(type(model))
+    return getattr(model, "width", 1) / published if published else 1
 
 
 def _minutes(model: Model, sizes: Sizes, passes: float) -> float:
@@ -132,7 +153,7 @@ def _minutes(model: Model, sizes: Sizes, passes: float) -> float:
     else:
         # multiply-adds per pixel: 0.56e9 of resnet18 at 32 x 32
         per_pixel = {"resnet9": 2.5e5, "resnet18": 5.5e5, "preact_resnet18": 5.5e5, "resnet50": 1.3e6}
-        work = height * width * per_pixel.get(model.name, 6e6)
+        work = height * width * per_pixel.get(model.name, 6e6) * _relative(model) ** 2
     return _START + 3 * passes * work / _SPEED / 60
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusals import refusal
+from refusals import refusal, refusals
 
 from bat.config import load
 from bat.config.documents import LARGEST_DOCUMENT, read_document, read_value
@@ -25,6 +25,13 @@ from bat.config.documents import LARGEST_DOCUMENT, read_document, read_value
         ("a: 1.", {"a": 1.0}),
         ("a: 1.0e-3", {"a": 0.001}),
         ("a: -1.5e+3", {"a": -1500.0}),
+        # text to YAML 1.1 alone
+        ("a: 1e-3", {"a": 0.001}),
+        ("a: 2E5", {"a": 200000.0}),
+        ("a: 1.0e5", {"a": 100000.0}),
+        ("a: -.5e3", {"a": -500.0}),
+        ("a: 1e-300", {"a": 1e-300}),
+        ("a: 0e7", {"a": 0.0}),
         ("a: true", {"a": True}),
         ("a: False", {"a": False}),
         ("a: null", {"a": None}),
@@ -59,14 +66,7 @@ def test_what_all_versions_of_yaml_read_alike_is_read_so(text, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1e-3", "a: 1e-3 is text in YAML 1.1 and a number in 1.2: write 0.001 or 1.0e-3, or"),
-        ("a: 5e-4", "a: 5e-4 is text in YAML 1.1 and a number in 1.2: write 0.0005 or 5.0e-4, or"),
-        ("a: 2E5", "a: 2E5 is text in YAML 1.1 and a number in 1.2: write 200000.0 or 2.0e+5, or"),
-        ("a: 1.0e5", "a: 1.0e5 is text in YAML 1.1 and a number in 1.2: write 100000.0 or 1.0e+5, or"),
-        ("a: 1e-300", "a: 1e-300 is text in YAML 1.1 and a number in 1.2: write 1.0e-300, or"),
         ("a: 1e999", "a: 1e999 is text in YAML 1.1 and a number in 1.2: write a finite one"),
-        ("a: 1.5e9", "a: 1.5e9 is text in YAML 1.1 and a number in 1.2: write 1500000000.0 or 1.5e+9, or"),
-        ("a: 0e7", "a: 0e7 is text in YAML 1.1 and a number in 1.2: write 0.0 or 0.0e+0, or"),
         ("a: 08", "a: 08 is text in YAML 1.1 and a number in 1.2: write 8, or"),
         ("a: 0o17", "a: 0o17 is text in YAML 1.1 and a number in 1.2: write 15, or"),
         ("a: 010", "a: 010 is read in several ways: write a number in decimal digits"),
@@ -128,7 +128,7 @@ def test_what_is_read_in_two_ways_or_is_no_plain_value_is_refused(text, message)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("5e4", '5e4 is text in YAML 1.1 and a number in 1.2: write 50000.0 or 5.0e+4, or "5e4" for the text (line 1)'),
+        ("08", '08 is text in YAML 1.1 and a number in 1.2: write 8, or "08" for the text (line 1)'),
         ("\n1e999", "1e999 is text in YAML 1.1 and a number in 1.2: write a finite one (line 2)"),
         ("0o17", '0o17 is text in YAML 1.1 and a number in 1.2: write 15, or "0o17" for the text (line 1)'),
         ("a: {b: Off}", 'a.b: Off is false in YAML 1.1 and text in 1.2: write false, or "Off" for the text (line 1)'),
@@ -202,7 +202,7 @@ NO_UTF_8 = "cannot be read as YAML, since it is no UTF-8 text: save it as UTF-8"
 def test_files_that_are_no_configuration(tmp_path, content, message):
     file = tmp_path / "config.yaml"
     file.write_bytes(content)
-    found = refusal(load, str(file))
+    found = "; ".join(refusals(load, str(file)))
     if message:
         assert found.startswith(f"{file}: {message}")
         assert "(" in message or found == f"{file}: {message}"

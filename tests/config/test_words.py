@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
-from refusals import refusal
+from refusals import refusal, refusals
 from stages import SUMMARY
 
-from bat.config import Config, Model, parse, specs
+from bat.config import Config, Model, as_yaml, load, parse, specs
 from bat.config.words import KINDS, either, meant
 
-BASE = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
+BASE = yaml.safe_load(as_yaml(load(str(Path(__file__).parents[2] / "config/config.yaml"))))
 RECORDS = [Config, Model, *(each for each in vars(specs).values() if getattr(each, "__name__", "").endswith("Spec"))]
 # what can be found wrong where the schema of a record has one of these
 FOUND = {
@@ -78,7 +78,6 @@ def edited(path, value):
 
 
 CIFAR = {"name": "cifar10", "cache": "c", "train_samples": "all", "validation_samples": 5, "split_seed": 0}
-SWEEP = {"method": "bat", "key": "beta", "values": [0.5]}
 METHOD = "training.methods.1"
 SCHEDULE = "training.recipe.schedule"
 # kind, key, value (None: no such key), the message
@@ -91,7 +90,12 @@ CASES = [
     ),
     ("int_type", "model.width", "16", 'model.width: "16" is wrong here: give a whole number without point or quotes'),
     ("int_type", "model.width", 16.0, "model.width: 16.0 is wrong here: give a whole number without point or quotes"),
-    ("float_type", "threat.eps", "8/255", 'threat.eps: "8/255" is wrong here: give a number without quotes'),
+    (
+        "float_type",
+        "threat.eps",
+        "8/25x",
+        'threat.eps: "8/25x" is wrong here: give a number without quotes (0.1, 8/255)',
+    ),
     (
         "string_type",
         "experiment",
@@ -139,8 +143,8 @@ CASES = [
         "onecycle",
         f'{SCHEDULE}.name: "onecycle" is wrong here: give steps or one_cycle; did you mean one_cycle?',
     ),
-    ("union_tag_not_found", f"{METHOD}.objective", None, f"{METHOD}.objective: missing key: add it"),
-    ("missing", "training.seeds", None, "training.seeds: missing key: add it"),
+    ("union_tag_not_found", f"{SCHEDULE}.name", None, f"{SCHEDULE}.name: missing key: add it"),
+    ("missing", "training.recipe.epochs", None, "training.recipe.epochs: missing key: add it"),
     ("missing", "evaluation.pairs", [["bat"]], "evaluation.pairs.0.1: missing entry: add it"),
     ("unexpected_keyword_argument", "training.zzz", 1, "training.zzz: unknown key: remove it or mend its spelling"),
     ("greater_than_equal", "subsample", 1e-300, "subsample: 1e-300 is under 0.000001, the least: raise it"),
@@ -186,7 +190,7 @@ CASES = [
         "float_type",
         "training.methods.2.alpha",
         "infinite",
-        'training.methods.2.alpha: "infinite" is wrong here: give a number without quotes or inf',
+        'training.methods.2.alpha: "infinite" is wrong here: give a number without quotes (0.1, 8/255) or inf',
     ),
     (
         "greater_than_equal",
@@ -195,11 +199,11 @@ CASES = [
         "training.methods.2.alpha: -1 is under 0, the least: raise it",
     ),
     (
-        "bool_type",
-        "training.sweeps",
-        [SWEEP | {"values": [[1]]}],
-        "training.sweeps.0.values.0: a list is wrong here: give true or false without quotes, a number without quotes "
-        "or text, in quotes where it looks like a number",
+        "string_type",
+        "data.classes",
+        [3, []],
+        "data.classes.1: a list is wrong here: give text, in quotes where it looks like a number or a whole number "
+        "without point or quotes",
     ),
     (
         "int_type",
@@ -265,12 +269,21 @@ def test_a_misspelt_key_is_guessed(key, value, guess):
 
 
 def test_a_misspelt_key_in_place_of_the_right_one_is_guessed():
-    config = edited("training.seeds", None)
-    config["training"]["seds"] = [0]
+    config = edited("training.recipe.epochs", None)
+    config["training"]["recipe"]["epoch"] = 3
     message = refusal(parse, Config, config, "here")
-    assert message == (
-        "here: training.seds: unknown key: remove it or mend its spelling; did you mean seeds? (and 1 more)"
-    )
+    assert message == "here: training.recipe.epoch: unknown key: remove it or mend its spelling; did you mean epochs?"
+
+
+def test_keys_are_guessed_of_the_kind_of_record_that_there_is():
+    images = {"name": "image_folder", "path": "images"}
+    guesses = [("colour", images | {"color": "rgb"}), ("path", images | {"pth": "a"})]
+    # keys that the map has, or could have; none of another kind
+    for guess, data in guesses:
+        assert f"did you mean {guess}?" in refusal(parse, Config, edited("data", data), "here")
+    assert "mean" not in refusal(parse, Config, edited("data", {"name": "digits", "color": "rgb"}), "here")
+    trades = {"name": "trades", "bet": 1}
+    assert "did you mean beta?" in refusal(parse, Config, edited("training.methods.2", trades), "here")
 
 
 @pytest.mark.parametrize(
@@ -281,19 +294,44 @@ def test_a_misspelt_key_in_place_of_the_right_one_is_guessed():
         ("evaluation.baseline", "pgdat", "pgd_at"),
         ("evaluation.pairs", [["bta", "natural"]], "bat"),
         ("removal.method", "pgd_at2", "pgd_at"),
-        ("training.sweeps", [SWEEP | {"method": "bad"}], "bat"),
-        ("training.sweeps", [SWEEP | {"key": "bata"}], "beta"),
+        ("training.methods.2", {"name": "a", "like": "bad"}, "bat"),
+        ("training.methods.2", {"name": "a", "like": "bat", "bata": 1}, "beta"),
     ],
 )
 def test_a_misspelt_name_is_guessed(key, value, guess):
     assert f"; did you mean {guess}?" in refusal(parse, Config, edited(key, value), "here")
 
 
-def test_problems_are_counted_by_place():
+def test_all_that_is_wrong_is_told_once_each():
     config = edited("training.methods.2.alpha", "much")  # neither number nor inf: one problem
     config["training"]["seeds"] = [0, "a"]
+    config["training"]["methods"].append("natral")
     config["evaluation"]["ensemble"] = [{"name": "circle"}]  # and so the list is too short
-    assert refusal(parse, Config, config, "here").endswith(" (and 2 more)")
+    config["model"] = {"name": "resnet"}  # and so it has no width
+    said = [line.split(": ")[1] for line in refusals(parse, Config, config, "here")]
+    assert sorted(said) == [
+        "evaluation.ensemble.0.name",
+        "model.name",
+        "training.methods.2.alpha",
+        "training.methods.3",
+        "training.seeds.1",
+    ]
+
+
+def test_all_that_does_not_fit_together_is_told():
+    config = edited("memorization.subset_models", 210)
+    config["evaluation"] |= {"baseline": "best", "bootstrap": 100, "confidence": 0.99}
+    config["training"]["recipe"]["crop_padding"] = 8
+    said = [line.removeprefix("here: ").split()[0] for line in refusals(parse, Config, config, "here")]
+    keys = ["memorization.subset_models", "evaluation.bootstrap", "training.recipe.crop_padding", "evaluation"]
+    assert said == keys
+
+
+def test_a_file_in_which_hardly_anything_is_right_is_told_of_in_few_lines():
+    config = edited("training.seeds", [str(number) for number in range(70)])
+    lines = refusals(parse, Config, config, "here")
+    assert len(lines) == 51
+    assert lines[-1] == "here: 20 more things are wrong"
 
 
 def test_lists_in_words():

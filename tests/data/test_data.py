@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 from sklearn.datasets import load_digits
 
-from bat.config import FixedModel, Npz, Packaged, SizedModel
+from bat.config import Npz, Packaged, ResidualModel, SizedModel
 from bat.data.dataset import DataSet, Part, augment, fits, free_on_device, load_source, split, stratified_order
 from bat.data.sources import Samples, Source
 from bat.errors import BatError
@@ -271,7 +271,7 @@ def test_a_part_of_samples_lies_as_they_do():
     assert torch.equal(taken.pixels, part().pixels[[3, 0]])
 
 
-@pytest.mark.parametrize("model", [SizedModel(name="small_cnn", width=4), FixedModel(name="resnet18")])
+@pytest.mark.parametrize("model", [SizedModel(name="small_cnn", width=4), ResidualModel(name="resnet18")])
 def test_a_network_is_built_where_the_labels_are(model):
     network = build(model, apart(), classes=3, seed=0)
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from refusals import refusal
 from torch import nn
 
-from bat.config import FixedModel
+from bat.config import ResidualModel, WideModel
 from bat.data.dataset import Part
 from bat.models import build, for_attacks, mode
-from bat.models.network import _FIXED
+from bat.models.network import _RESIDUAL
 from bat.models.residual import wide_resnet
 
 NAMES = ["resnet9", "resnet18", "preact_resnet18", "resnet50", "wrn_28_10", "wrn_34_10"]
@@ -36,7 +36,7 @@ def part(shape=(3, 8, 8), n=4):
 
 def parameters(name, *, channels, classes):
     with torch.device("meta"):
-        body, width = _FIXED[name](channels)
+        body, width = _RESIDUAL[name](channels, 16 if name.startswith("wrn") else 64)
         head = nn.Linear(width, classes)
     return sum(weights.numel() for weights in [*body.parameters(), *head.parameters()])
 
@@ -44,6 +44,25 @@ def parameters(name, *, channels, classes):
 @pytest.mark.parametrize("name", NAMES)
 def test_networks_have_the_published_numbers_of_parameters(name):
     assert parameters(name, channels=3, classes=10) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_layers_are_as_wide_as_the_first_says(name):
+    """Weights of convolutions grow with the square of the width, but for those of the first."""
+    published = 16 if name.startswith("wrn") else 64
+    kinds = WideModel if name.startswith("wrn") else ResidualModel
+    assert kinds(name=name) == kinds(name=name, width=published)
+
+    def shapes(width):
+        with torch.device("meta"):
+            return [
+                tuple(weights.shape[:2]) for weights in _RESIDUAL[name](3, width)[0].parameters() if weights.ndim > 1
+            ]
+
+    first, *others = shapes(4)
+    full, *all_others = shapes(published)
+    assert (first, full) == ((4, 3), (published, 3))
+    assert [(a * published // 4, b * published // 4) for a, b in others] == all_others
 
 
 def preactivation_parameters(stem, widths, blocks, classes):
@@ -159,12 +178,13 @@ def lively(model):
     return model
 
 
-@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize(("channels", "width"), [(3, 64), (1, 16), (3, 5)])
 @pytest.mark.parametrize("name", sorted(FORMULAS))
-def test_logits_equal_the_formula_of_the_network(name, channels, monkeypatch):
-    monkeypatch.setitem(_FIXED, "wrn_28_10", lambda channels: wide_resnet(16, 2, channels))
+def test_logits_equal_the_formula_of_the_network(name, channels, width, monkeypatch):
+    monkeypatch.setitem(_RESIDUAL, "wrn_28_10", lambda channels, width: wide_resnet(16, 2, channels, width))
     samples = part((channels, 16, 16), n=2)
-    model = build(FixedModel(name="wrn_28_10" if name == "wide" else name), samples, classes=5, seed=0)
+    plan = WideModel(name="wrn_28_10", width=width) if name == "wide" else ResidualModel(name=name, width=width)
+    model = build(plan, samples, classes=5, seed=0)
     model = lively(model).double().eval()
     weights, x = model.state_dict(), samples.images().double()
     with torch.no_grad():
@@ -178,8 +198,8 @@ def test_logits_equal_the_formula_of_the_network(name, channels, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(3, 10, 32), (1, 32, 10)], ids=str)
 def test_images_too_small_for_resnet9_are_refused(shape):
-    build(FixedModel(name="resnet9"), part((1, 11, 11)), classes=3, seed=0)(part((1, 11, 11)).images())
-    message = refusal(lambda: build(FixedModel(name="resnet9"), part(shape), classes=3, seed=0))
+    build(ResidualModel(name="resnet9"), part((1, 11, 11)), classes=3, seed=0)(part((1, 11, 11)).images())
+    message = refusal(lambda: build(ResidualModel(name="resnet9"), part(shape), classes=3, seed=0))
     assert f"at least 11 x 11 pixels, not {shape[1]} x {shape[2]}" in message
 
 
@@ -188,15 +208,15 @@ def test_images_too_small_for_resnet9_are_refused(shape):
 
 @pytest.fixture(scope="module")
 def resnet18():
-    return build(FixedModel(name="resnet18"), part(), classes=3, seed=5)
+    return build(ResidualModel(name="resnet18"), part(), classes=3, seed=5)
 
 
 def test_weights_depend_on_the_seed_alone(resnet18):
     torch.manual_seed(9)
     state = torch.get_rng_state()
-    again = build(FixedModel(name="resnet18"), part(n=6), classes=3, seed=5).state_dict()
+    again = build(ResidualModel(name="resnet18"), part(n=6), classes=3, seed=5).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
-    other = build(FixedModel(name="resnet18"), part(), classes=3, seed=6).state_dict()
+    other = build(ResidualModel(name="resnet18"), part(), classes=3, seed=6).state_dict()
     for name, weights in resnet18.named_parameters():
         assert torch.equal(weights, again[name])
         assert weights.ndim == 1 or not torch.equal(weights, other[name])
@@ -234,7 +254,7 @@ def test_evaluation_leaves_statistics_and_does_not_depend_on_the_batch(resnet18)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 1, 1), (2, 9, 7)], ids=str)
 def test_any_image_size_and_number_of_channels(shape):
     samples = part(shape)
-    model = build(FixedModel(name="preact_resnet18"), samples, classes=3, seed=0).eval()
+    model = build(ResidualModel(name="preact_resnet18"), samples, classes=3, seed=0).eval()
     with torch.no_grad():
         assert model(samples.images()).shape == (4, 3)
         assert model.features(samples.images()).shape == (4, 512)
@@ -242,5 +262,5 @@ def test_any_image_size_and_number_of_channels(shape):
 
 def test_building_takes_seconds_at_most():
     start = time.process_time()
-    build(FixedModel(name="wrn_28_10"), part(), classes=10, seed=0)
+    build(WideModel(name="wrn_28_10"), part(), classes=10, seed=0)
     assert time.process_time() - start < 10

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import bat.config
 import bat.config.specs
+import bat.io.files
 import bat.io.given
 import bat.planning.resources
 from bat.errors import BatError
@@ -145,6 +146,15 @@ def named_samples(wildcards):
 def of_all(pattern, runs=RUNS):
     """Return a file of each run and seed."""
     return expand(pattern, method=runs, seed=SEEDS)
+
+
+def keep_config():
+    """Write the whole configuration, defaults included, beside the results; no rule reads it."""
+    path, text = Path(f"{RESULTS}/config.yaml"), bat.config.as_yaml(parsed)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with bat.io.files.replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def tell():
