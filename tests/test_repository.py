@@ -1,11 +1,13 @@
 """What the repository says of itself in several places must agree."""
 
 import ast
+import dataclasses
+import json
 import re
 import tomllib
+import typing
 from collections import defaultdict
 from collections.abc import Container
-from decimal import Decimal
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -15,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import bat
+import bat.config
 from bat.cli import main
-from bat.config import json_schema
 from bat.io.schemas import SCHEMAS
 from bat.report.drawing import FIGURES
 
@@ -36,54 +38,65 @@ def test_version_stands_once():
     assert bat.__version__ == PROJECT["version"]
 
 
-def test_the_published_schema_is_what_the_command_writes(tmp_path):
-    main(["schema", "--out", str(tmp_path / "schema.yaml")])
-    assert (tmp_path / "schema.yaml").read_text() == (ROOT / "workflow/schemas/config.schema.yaml").read_text()
+def test_the_reference_of_keys_is_what_the_command_writes(tmp_path, capsys):
+    main(["keys", "--out", str(tmp_path / "config.md")])
+    assert (tmp_path / "config.md").read_text() == (ROOT / "docs/config.md").read_text()
+    main(["keys"])
+    assert capsys.readouterr().out == (ROOT / "docs/config.md").read_text()
 
 
-def keys(node, definitions):
-    for properties in (node, *definitions.values()):
-        for key, value in properties.get("properties", {}).items():
-            yield key, value.get("description", "none")
+def rows():
+    """Return the cells of the rows of docs/config.md."""
+    lines = (ROOT / "docs/config.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
 
 
-@pytest.mark.parametrize(("key", "description"), sorted(set(keys(json_schema(), json_schema()["$defs"]))))
-def test_config_readme_explains_each_key(key, description):
-    text = (ROOT / "config/README.md").read_text()
-    rows = [line for line in text.splitlines() if description in line]
-    sections = ("data", "model", "threat", "compute", "scores", "memorization", "training", "removal", "evaluation")
-    inner = ("recipe", "robust", "schedule", "attack", "methods", "sweeps", "pgd", "ensemble")
-    if key in (*sections, *inner):
-        assert f"{key}." in text or f"{key}[]." in text or f"`{key}`" in text
-    else:
-        assert any(key in row.split("|")[1] for row in rows)
+def fields(record, path, seen):
+    """Yield the place of each key of a record, with the record and the field."""
+    for field in dataclasses.fields(record):
+        yield f"{path}{field.name}", record, field
+    for field in dataclasses.fields(record):
+        for other in inner(typing.get_type_hints(record)[field.name]):
+            if other not in seen:
+                yield from fields(other, f"{path}{field.name}.", {*seen, other})
 
 
-SIGNS = (("minimum", "≥"), ("exclusiveMinimum", ">"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
+def inner(kind):
+    """Return the records in a type."""
+    if dataclasses.is_dataclass(kind):
+        return [kind]
+    return [record for part in typing.get_args(kind) for record in inner(part)]
 
 
-def bounds(node):
-    """Yield each key with a number's bounds: name, description, and how the README writes them."""
-    for properties in (node, *node.get("$defs", {}).values()):
-        for name, about in properties.get("properties", {}).items():
-            for form in (about, *about.get("anyOf", []), *about.get("oneOf", []), about.get("items", {})):
-                if form.get("type") in ("integer", "number"):
-                    # decimals in full: 1e-06 in a config is refused
-                    written = [
-                        f"{sign} {Decimal(repr(form[key])).normalize():,f}" for key, sign in SIGNS if key in form
-                    ]
-                    largest = f"≤ {2**63 - 1:,}"
-                    text = ", ".join("< 2^63" if each == largest else each for each in written)
-                    yield name, about.get("description", ""), text
+def test_the_reference_has_each_key_with_its_meaning_and_default():
+    found = defaultdict(set)
+    for cells in rows():
+        found[cells[0].split("`")[1].rpartition(".")[2], cells[3]].add(cells[2])
+    named = {name for name, _ in found} | {"attack", "robust", "pgd"}
+    keys = list(fields(bat.config.Config, "", set()))
+    assert len(keys) > 90
+    for place, _, field in keys:
+        name, about = place.rpartition(".")[2], field.default
+        if place == "training.variants":
+            assert name not in named
+        elif about.description and (name, about.description) in found:
+            if isinstance(about.default, float | bool | int):
+                assert f"`{json.dumps(about.default)}`" in found[name, about.description], place
+        else:  # maps of keys of their own
+            assert any(cells[0].startswith((f"`{place}.", f"`{place}[]", f"`{place}`")) for cells in rows()) or any(
+                f"as `{place.rpartition('.')[0]}" in cells[1] for cells in rows()
+            ), place
 
 
-@pytest.mark.parametrize(("name", "description", "text"), sorted(set(bounds(json_schema()))))
-def test_config_readme_has_the_ranges(name, description, text):
-    rows = [row.split("|") for row in (ROOT / "config/README.md").read_text().splitlines() if row.count("|") == 4]
-    found = [cells[2] for cells in rows if re.search(rf"\b{name}\b", cells[1]) and cells[3].strip() == description]
-    assert found
-    for cell in found:
-        assert re.search(rf"{re.escape(text)}(?![\d,]* ?[<≤]|\d)", cell), cell
+def test_the_reference_writes_ranges_in_full():
+    values = {cells[0].split("`")[1]: cells[1] for cells in rows()}
+    assert values["threat.eps"] == "number ≥ 0.000001, ≤ 1,000"
+    assert values["memorization.threshold"] == "number ≥ 0, < 1"
+    assert values["data.split_seed"] == "whole number ≥ 0, < 2^63"
+    assert values["removal.fractions"] == "list of numbers ≥ 0.000001, ≤ 0.999999"
+    assert values["training.recipe"] == "as `memorization.recipe`"
+    assert values["memorization.model"] == "as `model`"
+    assert values["evaluation.pairs"] == "list of pairs of names"
 
 
 def test_makefile_has_the_commands_of_the_readme():

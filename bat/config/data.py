@@ -27,7 +27,12 @@ Share = Annotated[
 ]
 Classes = Annotated[
     Annotated[int, Field(ge=2, le=100_000), Tag("number")]
-    | Annotated[tuple[str | int, ...], Field(min_length=2, max_length=10_000), AfterValidator(distinct), Tag("list")],
+    | Annotated[
+        tuple[str | Annotated[int, Field(ge=0, le=100_000)], ...],
+        Field(min_length=2, max_length=10_000),
+        AfterValidator(distinct),
+        Tag("list"),
+    ],
     Discriminator(lambda value: "list" if isinstance(value, list | tuple) else "number"),
 ]
 
@@ -175,7 +180,7 @@ def split_sizes(data: Data) -> tuple[int, int, int] | None:
     if known is None or data.classes is not None:
         return None
     train, validation, test = drawn_sizes(data, known.pool, known.test)
-    held = validation + (0 if known.test or not data.test_samples else test)  # type: ignore[union-attr]  # a pool's
+    held = validation + (test if known.test is None and getattr(data, "test_samples", None) else 0)
     # two, as from a folder of one's own
     if train < 2 or train + held > known.pool or test < 1:
         raise ValueError(
@@ -183,6 +188,19 @@ def split_sizes(data: Data) -> tuple[int, int, int] | None:
             f"images of {data.name}: lower them"
         )
     return train, validation, test
+
+
+def check_classes(data: Data) -> None:
+    """Check that a published data set has the classes that are asked for by number; names are known when it is read.
+
+    Raises:
+        ValueError: it has not; names the number.
+    """
+    known, asked = SOURCES.get(data.name), data.classes
+    numbers = [asked - 1] if isinstance(asked, int) else [each for each in asked or () if isinstance(each, int)]
+    if known and max(numbers, default=0) >= known.classes:
+        said = f"is {asked}" if isinstance(asked, int) else f"has {max(numbers)}"
+        raise ValueError(f"data.classes {said}, but {data.name} has {known.classes} classes, numbered from 0: lower it")
 
 
 def drawn_sizes(data: Data, pool: int, test: int | None) -> tuple[int, int, int]:

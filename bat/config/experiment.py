@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from bat.config.attacks import Ensemble, EvaluationPgd, Pgd, Threat, check_eps, check_steps
 from bat.config.compute import Compute
-from bat.config.data import Data, shape_of, split_sizes, subsampled
+from bat.config.data import Data, check_classes, shape_of, split_sizes, subsampled
 from bat.config.model import Model
 from bat.config.own import Own
 from bat.config.ranges import (
@@ -242,6 +242,7 @@ class Config:
             )
 
     def _has_samples_enough(self) -> None:
+        check_classes(self.data)
         plan, samples = self.memorization, self._training_samples()
         if samples is not None:  # else stages check it, when the data has been read
             check_models(plan.subset_models, samples, plan.subset_fraction)

@@ -16,7 +16,7 @@ from bat.config.documents import read_document, read_value, short
 from bat.config.experiment import Config
 from bat.config.reference import keys_at
 from bat.config.scores import FileScores
-from bat.config.shorthand import Location, Problem, completed, extended, shortened, spelled_out
+from bat.config.shorthand import Location, Problem, completed, extended, spelled_out, with_likes
 from bat.config.words import key_of, meant, told
 from bat.errors import BatError
 from bat.io.given import located, reason, status
@@ -78,7 +78,7 @@ def check_files(config: Config) -> None:
 
 def as_yaml(config: Config) -> str:
     """Return all of a configuration as YAML, defaults included: read again, it is the same."""
-    plain = json.loads(json.dumps(shortened(asdict(config))))
+    plain = json.loads(json.dumps(with_likes(asdict(config))))
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110))
 
 

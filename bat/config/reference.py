@@ -163,7 +163,7 @@ def _value(about: Node, root: Node) -> str:
         elif each.get("type") == "array" and isinstance(items, dict):
             words.append(f"list of {_value(items, root) or 'maps'}".replace("number", "numbers"))
         elif each.get("type") == "array":
-            words.append("pair of names")
+            words.append("pairs of names")
         elif "additionalProperties" in each and "properties" not in each:
             words.append("map")
         elif each.get("type") in ("boolean", "string", "null"):

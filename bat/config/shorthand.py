@@ -77,7 +77,7 @@ def completed(config: Any) -> tuple[Any, list[Problem]]:
     return config, problems
 
 
-def shortened(config: dict[str, Any]) -> dict[str, Any]:
+def with_likes(config: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration that was completed as a file may say it: variants are like their entries."""
     stage = config["training"]
     methods = [

@@ -62,7 +62,13 @@ def _sides(path: Path) -> tuple[int, int]:
 
 def _arrays(data: Npz) -> tuple[int, int | None, tuple[int, int, int], int]:
     with open_npz(data.path) as arrays:
-        pool, channels, height, width = array_shape(arrays, "x_train")
+        pool, *shape = array_shape(arrays, "x_train")
         test = array_shape(arrays, "x_test")[0] if "x_test" in arrays else None
+    # as in bat.data.arrays
+    if len(shape) == 2:
+        shape = [1, *shape]
+    elif shape[0] not in (1, 3) and shape[2] in (1, 3):
+        shape = [shape[2], *shape[:2]]
+    channels, height, width = shape
     # labels are not read: classes are hundreds at most
     return pool, test, (channels, height, width), 10

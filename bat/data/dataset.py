@@ -166,6 +166,8 @@ def _draw(pools: Sequence[tuple[Tensor, Tensor]], data: Data, classes: int) -> l
     """
     (_, labels), *others = pools
     samples = len(labels)
+    if classes < 2:
+        raise BatError(f"data: {data.name} has {classes} class: give images of at least 2")
     train, validation, test = drawn_sizes(data, samples, len(others[0][1]) if others else None)
     held = train + validation
     if others and getattr(data, "test_samples", None) is not None:
@@ -180,8 +182,6 @@ def _draw(pools: Sequence[tuple[Tensor, Tensor]], data: Data, classes: int) -> l
             f"data: train_samples is {data.train_samples} and validation_samples {data.validation_samples}, but the "
             f"training part of {data.name} has {samples} images: lower them"
         )
-    if classes < 2:
-        raise BatError(f"data: {data.name} has {classes} class: give images of at least 2")
     order = stratified_order(labels, data.split_seed)
     tests = stratified_order(others[0][1], data.split_seed) if others else order[held : held + test]
     return [order[:train], order[train:held], tests]

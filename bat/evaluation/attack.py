@@ -54,7 +54,7 @@ def attack(
     architecture: a network of the config, as in resnet18 or small_cnn:16 (a width after the colon)
     data: npz file: x (n, c, h, w), uint8 or floats in [0, 1]; y (n,) integers
     norm: linf or l2
-    eps: largest perturbation, for pixels in [0, 1]
+    eps: largest perturbation, for pixels in [0, 1], as in 8/255
     ensemble: fast or standard (default: AutoAttack's standard)
     batch_size: images in one forward pass (default: 256)
     seed: seed of the attacks' random numbers (default: 0)

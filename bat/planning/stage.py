@@ -1,17 +1,17 @@
 """What an experiment will cost on this machine, before it is run."""
 
+import json
 import os
 import resource
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from bat.config import Config, FileScores, Model, Run, check_files, load, runs_of
-from bat.config.specs import DataSpec
+from bat.config.specs import DataSpec, as_json
 from bat.data.dataset import DataSet
 from bat.data.saved import device_named, read_data
 from bat.errors import BatError
@@ -118,7 +118,7 @@ def _data(config: Config, command: str) -> tuple[DataSet, str]:
     command: what reads it, for the error where its size is not known.
     """
     path = data_path(config)
-    if Path(path).exists() and read_tensors(path, "data")[1]["spec"] == asdict(DataSpec.of(config)):
+    if Path(path).exists() and read_tensors(path, "data")[1]["spec"] == json.loads(as_json(DataSpec.of(config))):
         return read_data(path), path
     return random_data(config, command), "random images in its place"
 

@@ -108,7 +108,9 @@ OBJECTS = np.array([Trap()] * 30, dtype=object)
     ("changed", "message"),
     [
         ({"x_train": None}, "has no x_train: add what is missing (found: y_train, x_test, y_test)"),
-        (dict.fromkeys(arrays()), "has no x_train, y_train, x_test, y_test: add what is missing (found: nothing)"),
+        (dict.fromkeys(arrays()), "has no x_train, y_train: add what is missing (found: nothing)"),
+        ({"y_test": None}, "has no y_test: add what is missing (found: x_train, y_train, x_test)"),
+        ({"x_test": None}, "has no x_test: add what is missing (found: x_train, y_train, y_test)"),
         ({"y_train": None, "y_test": None}, "has no y_train, y_test: "),
         ({"x_train": numbers(30, 3, 6, 5) / 255}, "x_train is float64, not uint8"),
         ({"x_test": numbers(9, 3, 6, 5).astype(np.int64)}, "x_test is int64, not uint8"),

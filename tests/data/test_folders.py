@@ -267,7 +267,7 @@ def test_many_damaged_images_are_counted(tmp_path):
     ("change", "message"),
     [
         (lambda root: (root / "train").rename(root / "training"), "has no folder train"),
-        (lambda root: (root / "test").rename(root / "val"), "has no folder test"),
+        (lambda root: (shutil.rmtree(root / "test"), (root / "test").symlink_to("gone")), "has no folder test"),
         (lambda root: save(root / "train/stray.png", RGB), "'train/stray.png' (in no class's folder)"),
         (
             lambda root: (root / "test/ant/notes.txt").write_text(""),

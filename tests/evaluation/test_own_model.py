@@ -131,7 +131,7 @@ def test_the_table_is_that_of_stage_evaluate_and_holds_nothing_of_groups(own):
 
 
 def test_pgd_of_the_command_line_has_twenty_steps_of_an_eighth_of_eps(own):
-    attack("honest", eps=0.01)
+    attack("honest", eps="1/100")
     _, facts = read_table_with_facts(Path("out.parquet"), "attacked")
     assert facts["spec"]["pgd"] == {"name": "pgd", "steps": 20, "step_size": 0.00125, "restarts": 1}
 

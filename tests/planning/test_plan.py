@@ -17,19 +17,21 @@ from snakemake.utils import update_config
 from bat.attacks.ensemble import STANDARD
 from bat.cli import main
 from bat.config import EvaluationPgd, Packaged, SizedModel, load
-from bat.config.reading import merged
+from bat.config.shorthand import extended
 from bat.config.specs import TrainSpec
 from bat.data.dataset import load_source
 from bat.data.saved import write_data
 from bat.models import build
 from bat.planning import cost as plan
 from bat.planning import timing
+from bat.planning.resources import needs
 from bat.scores.precision import models_for, worst_standard_error
 from bat.training import run as training
 from bat.training.losses import objective
 
 ROOT = Path(__file__).parents[2]
 SMOKE = load(str(ROOT / "config/config.yaml"), str(ROOT / "config/smoke.yaml"))
+SHORT = replace(SMOKE.training, recipe=replace(SMOKE.training.recipe, epochs=3, batch_size=128))
 
 
 @pytest.mark.parametrize(("models", "expected"), [(100, 0.109), (200, 0.077), (2000, 0.024), (4000, 0.017)])
@@ -67,20 +69,22 @@ MAPS = st.recursive(
 
 @given(MAPS, MAPS)
 def test_config_files_are_merged_as_snakemake_does(first, second):
-    ours = merged(first, second)
+    ours = extended(first, second)
     update_config(first, second)
     assert ours == first
 
 
 def test_a_config_file_that_changes_another():
     assert SMOKE.experiment == "smoke"
-    assert SMOKE.training.recipe.epochs == 3
-    assert SMOKE.training.recipe.batch_size == 128  # from config.yaml
+    assert SMOKE.training.recipe.epochs == 15
+    assert SMOKE.memorization.recipe.batch_size == 64  # from config.yaml
     assert [attack.name for attack in SMOKE.evaluation.ensemble] == ["apgd_ce", "apgd_t", "fab_t", "square"]
 
 
-def like(name, train_samples, validation_samples, subsample=1.0):
-    data = SimpleNamespace(name=name, train_samples=train_samples, validation_samples=validation_samples)
+def like(name, train_samples, validation_samples, subsample=1.0, classes=None):
+    data = SimpleNamespace(
+        name=name, train_samples=train_samples, validation_samples=validation_samples, classes=classes
+    )
     return SimpleNamespace(experiment="it", data=data, subsample=subsample)
 
 
@@ -90,6 +94,10 @@ def like(name, train_samples, validation_samples, subsample=1.0):
         (like("digits", 600, 200), (600, 200, 997), (1, 8, 8), 10),
         (like("cifar100", 900, 100), (900, 100, 10_000), (3, 32, 32), 100),
         (like("cifar100", "all", 5_000, 0.01), (450, 50, 100), (3, 32, 32), 100),
+        (like("digits", "all", 0.1), (1294, 144, 359), (1, 8, 8), 10),
+        (like("cifar100", "all", 0.1, classes=2), (900, 100, 200), (3, 32, 32), 2),
+        (like("cifar10", "all", 500, classes=("cat", "dog", "ship")), (14_500, 500, 3_000), (3, 32, 32), 3),
+        (like("digits", "all", 0.1, classes=(3, 8)), (258, 29, 72), (1, 8, 8), 2),
     ],
 )
 def test_random_data_has_the_size_of_the_real(config, counts, shape, classes):
@@ -127,7 +135,7 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
     # 3 epochs, measured each or the second and last: two losses of 2 bytes and two bits a sample of any split, and 4
     # bytes more a training sample
     for every, measured in ((1, 3), (2, 2)):
-        config = replace(SMOKE, training=replace(SMOKE.training, measure_every=every))
+        config = replace(SMOKE, training=replace(SHORT, measure_every=every))
         found = plan.disk(config, data, runs=3, weights=1000)["records of training"]
         assert found == 6 * (measured * 1797 * 17 // 4 + 3 * 200 * 4)
     # by hand, with robust subset models and 12 epochs of which each fifth is measured
@@ -250,7 +258,7 @@ def test_each_stage_is_timed_with_its_own_network(act, name, monkeypatch):
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_each_method_by_a_clock_of_images_as_in_a_real_run(images, place):
-    stage = replace(SMOKE.training, measure_every=2)
+    stage = replace(SHORT, measure_every=2)
     method = stage.methods[place]
     data = plan.random_data(SMOKE, "snakemake")
     predicted = timing.method_seconds(replace(SMOKE, training=stage), data, method)
@@ -401,7 +409,8 @@ def test_plan_of_retraining_and_of_robust_subset_models(folder, capsys):
         (["--config", "subsample"], "--config subsample: give KEY=VALUE"),
         (["--config", "=1"], "--config =1: give KEY=VALUE"),
         (["--config", "subsample=[0"], "--config subsample=[0: cannot be read as YAML"),
-        (["--config", "subsample=1e-1"], "--config subsample=1e-1: 1e-1 is text in YAML 1.1"),
+        (["--config", "subsample=010"], "--config subsample=010: 010 is read in several ways"),
+        (["--config", "training.sed=[0]"], "--config training.sed=[0]: training.sed: unknown key"),
         (["--config", "training={seeds: [0, 0]}"], "training.seeds: 0 stands there twice"),
         (["--config", "scores={source: file, path: none.npz, format: npz}"], "scores.path: none.npz: No such file"),
         (["--config", "subsample=2"], "subsample: 2 is over 1, the most: lower it"),
@@ -414,3 +423,28 @@ def test_what_cannot_be_planned(folder, capsys, arguments, message):
         main(["plan", *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("name", "published"), [("preact_resnet18", 64), ("resnet50", 64), ("wrn_28_10", 16)])
+def test_what_a_job_asks_for_follows_the_width(name, published):
+    def asked(text):
+        config = load(str(ROOT / "config/config.yaml"), str(ROOT / "config/cifar10.yaml"), settings=[f"model={text}"])
+        return needs(config)["train"]
+
+    assert asked(name) == asked(f"{name}:{published}")
+    # of the same network: memory grows with the width, time with its square
+    one, two, four = (asked(f"{name}:{published // part}") for part in (4, 2, 1))
+    assert four["mem_mb"] - two["mem_mb"] == pytest.approx(2 * (two["mem_mb"] - one["mem_mb"]), abs=200)
+    assert one["mem_mb"] < two["mem_mb"] < four["mem_mb"]
+
+
+def test_a_narrow_network_takes_a_sixteenth_of_the_time():
+    data = ["data={train_samples: 1000}", "training.recipe.epochs=5"]
+
+    def minutes(text):
+        config = load(
+            str(ROOT / "config/config.yaml"), str(ROOT / "config/cifar10.yaml"), settings=[*data, f"model={text}"]
+        )
+        return needs(config)["train"]["runtime"] - 20
+
+    assert minutes("resnet18") == pytest.approx(16 * minutes("resnet18:16"), rel=0.02)

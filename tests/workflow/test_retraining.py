@@ -135,8 +135,8 @@ def test_another_network_of_stage_1_trains_the_subset_models_again(asked):
 def test_another_network_of_stage_2_leaves_subset_models_that_have_their_own(asked):
     def change(config):
         # the same network for stage 1 as before, now by its own name
-        config["memorization"]["model"] = dict(config["model"])
-        config["model"]["width"] = 16
+        config["memorization"]["model"] = config["model"]
+        config["model"] = "mlp:16"
 
     jobs, _ = changed(asked, change)
     assert not jobs.keys() & {"subsets", "robust_subsets", "scores", "null_pairs"}

@@ -9,9 +9,9 @@ import time
 
 import pandas as pd
 import pytest
-import yaml
-from experiments import ENVIRONMENT, ROOT, SMOKE, command, edit, new_experiment, planned, snakemake, tables
+from experiments import ENVIRONMENT, SMOKE, command, edit, new_experiment, planned, snakemake, tables
 
+from bat.config import load
 from bat.io.schemas import SCHEMAS
 
 
@@ -46,6 +46,15 @@ def test_a_second_run_has_nothing_to_do(copy):
     assert planned(copy) == {}
 
 
+def test_the_whole_configuration_is_kept_beside_the_results(copy):
+    kept, files = copy / SMOKE / "config.yaml", ("config/config.yaml", "config/smoke.yaml")
+    expected = load(*(str(copy / file) for file in files))
+    assert load(str(kept)) == expected
+    # the same experiment: also over another, and without it
+    assert planned(copy, configfile=f"{SMOKE}/config.yaml") == {}
+    assert planned(copy, "--replace-workflow-config", configfile=f"{SMOKE}/config.yaml") == {}
+
+
 def test_one_stage_runs_alone(tmp_path):
     folder = new_experiment(tmp_path)
     assert planned(folder, f"{SMOKE}/scores/memorization.parquet") == {"data": 1, "subsets": 2, "scores": 1}
@@ -71,9 +80,7 @@ def test_scores_from_a_file_skip_the_subset_models(finished, tmp_path):
 
 def test_editing_one_method_reruns_that_method_and_what_follows(copy):
     def change(config):
-        base = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-        config["training"]["methods"] = base["training"]["methods"]
-        config["training"]["methods"][2]["alpha"] = 2.0
+        config["training"]["methods"] = ["natural", "pgd_at", {"name": "bat", "alpha": 2.0}]
 
     edit(copy, change)
     # all but memorization and gallery
@@ -116,26 +123,35 @@ def test_shard_size_and_jobs_change_no_score(finished, tmp_path):
     assert tables(folder / SMOKE / "scores") == tables(finished / SMOKE / "scores")
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, tmp_path):
-    folder = new_experiment(tmp_path)
+def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, copy):
+    trained = copy / SMOKE / "models"
+    for folder in ("models", "evaluation", "figures"):
+        shutil.rmtree(copy / SMOKE / folder)
     run = subprocess.Popen(
-        command(), cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+        command("--until", "train"),
+        cwd=copy,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
     )
     deadline = time.monotonic() + 120
-    # kill in the middle of stage 2, when some models are there and others are being trained
-    while not list(folder.glob(f"{SMOKE}/models/*/*/records.parquet")):
+    # kill when some models are there and others are being trained
+    while not list(trained.glob("*/*/records.parquet")):
         assert time.monotonic() < deadline
         assert run.poll() is None
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    kept = tables(folder / SMOKE)
-    assert snakemake(folder, "--unlock").returncode == 0
-    done = snakemake(folder)
+    kept = tables(trained)
+    assert snakemake(copy, "--unlock").returncode == 0
+    done = snakemake(copy, "--until", "train")
     assert done.returncode == 0, done.stderr
-    assert tables(folder / SMOKE) == tables(finished / SMOKE)
-    assert not list(folder.rglob("*.tmp"))
-    assert kept.items() <= tables(folder / SMOKE).items()
+    assert not list(copy.rglob("*.tmp"))
+    assert kept.items() < tables(trained).items()
+    assert tables(trained) == {
+        path: content for path, content in tables(finished / SMOKE / "models").items() if path.name == "records.parquet"
+    }
 
 
 @pytest.mark.parametrize(
@@ -144,7 +160,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, tmp_path):
         (lambda config: config["memorization"].update(subset_model=40), "memorization.subset_model: unknown key"),
         (lambda config: config["memorization"].update(subset_fraction=1.0), "memorization.subset_fraction"),
         (lambda config: config["memorization"].update(subset_models=2, models_per_shard=1), "take at least 4"),
-        (lambda config: config["data"].update(name="letters"), "data: "),
+        (lambda config: config["data"].update(name="letters"), "data.name: "),
         (lambda config: config["training"].update(seeds="0"), "training.seeds"),
         (lambda config: config["training"].update(methods=[{"name": "a", "objective": "b"}]), "training.methods.0"),
     ],
@@ -154,9 +170,8 @@ def test_bad_config_is_one_line_and_status_2(tmp_path, change, place):
     edit(folder, change)
     done = snakemake(folder, "--quiet", "all")
     assert done.returncode == 2
-    *_, line = done.stderr.splitlines()
-    assert line.startswith("config/")
-    assert place in line
+    lines = [line for line in done.stderr.splitlines() if line.startswith("config/")]
+    assert any(place in line for line in lines)
     assert "Traceback" not in done.stderr
     assert not (folder / "results").exists()
 
@@ -189,10 +204,12 @@ def test_failed_figures_cost_no_table_and_what_the_page_warns_of_is_said_at_the_
     page = (copy / SMOKE / "results.md").read_text()
     assert "| last epoch: `bat` has a better trade-off than `pgd_at`" in page
     assert (copy / SMOKE / "summary.tex").exists()
-    # three epochs are too few to train by
-    warnings = [line[2:] for line in page.splitlines() if line.startswith("> ")]
-    assert any("The training of `bat` failed" in warning for warning in warnings)
-    assert all(f"{SMOKE}/results.md: {warning}\n" in done.stderr for warning in warnings)
+    (copy / SMOKE / "results.md").write_text(f"> The training failed.\n{page}> Another warning.\n")
+    done = snakemake(copy, "--jobs", "1")
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith(f"{SMOKE}/results.md: ")] == [
+        f"{SMOKE}/results.md: {warning}" for warning in ("The training failed.", "Another warning.")
+    ]
 
 
 def test_report_is_one_file(copy):
