@@ -77,6 +77,7 @@ print(f"loss after {epochs} epochs: {loss.item():.3f}")
 # the groups of test samples.
 
 # %%
+model.eval()
 found = bat.attack(model, test.images(), test.labels, norm="linf", eps=eps, ensemble="fast")
 groups = experiment.test_groups.assign(clean=found.clean_correct, robust=found.robust_correct)
 print(groups.groupby("atypical")[["clean", "robust"]].agg(["mean", "size"]))

@@ -1,5 +1,7 @@
 """Attacks of the user's own."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,15 @@ from bat.models import seeded
 _FORM = "give def attack(model, x, y, *, norm, eps, generator), which returns images like x, in [0, 1] and in the ball"
 
 
+class AttackFunction(Protocol):
+    """What a user's attack is: from images x (n, c, h, w) and labels y (n,) to perturbed images."""
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, norm: str, eps: float, generator: torch.Generator
+    ) -> Tensor:
+        """Return perturbed images like x."""
+
+
 def own_attack(
     attack: OwnAttack, model: nn.Module, x: Tensor, labels: Tensor, *, norm: str, eps: float, seed: int
 ) -> Tensor:
@@ -20,7 +31,9 @@ def own_attack(
         BatError: it fails, or returns anything but finite images like x in [0, 1] and in the ball.
     """
     where = f"attack {attack.name}"
-    function = own_function(attack.name, _FORM, taken=3, keywords=("norm", "eps", "generator"), part=attack)
+    function: AttackFunction = own_function(
+        attack.name, _FORM, taken=3, keywords=("norm", "eps", "generator"), part=attack
+    )
     random = torch.Generator(x.device).manual_seed(seed)
     # copies: it may change them in place
     with seeded(seed, x.device):  # what draws without the generator

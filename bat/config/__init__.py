@@ -44,7 +44,7 @@ from bat.config.experiment import (
     subset_size,
 )
 from bat.config.model import LibraryModel, Model, OwnModel, ResidualModel, SizedModel, WideModel
-from bat.config.own import Own, own_function, users_code
+from bat.config.own import own_function, users_code
 from bat.config.reading import as_yaml, check_files, load, parse
 from bat.config.reference import editor_schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
@@ -99,7 +99,6 @@ __all__ = [
     "Natural",
     "Npz",
     "OneCycle",
-    "Own",
     "OwnAttack",
     "OwnData",
     "OwnMethod",

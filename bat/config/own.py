@@ -157,7 +157,8 @@ def _found(module: str) -> tuple[Path, Path | None]:
     name = ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        spec = PathFinder.find_spec(name, places) or (None if top else _otherwise_found(name))
+        # by its last name: the whole one of a folder without __init__.py is looked up among what is imported
+        spec = PathFinder.find_spec(part, places) or (None if top else _otherwise_found(name))
         if spec is None:
             raise ValueError(f"no module {name}, neither in {Path.cwd()} nor installed: mend the name")
         places = list(spec.submodule_search_locations or [])

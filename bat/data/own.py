@@ -1,6 +1,6 @@
 """A data set that a function of the user's own returns."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,10 @@ _FORM = (
 )
 
 
+DataFunction = Callable[[], Mapping[str, Any]]
+"""What a user's data set is returned by: arrays by name."""
+
+
 def open_own_data(data: OwnData) -> Source:
     """Call the function; an index is the row in the arrays of its part. Floats in [0, 1] become 8 bits.
 
@@ -24,7 +28,8 @@ def open_own_data(data: OwnData) -> Source:
         BatError: it fails, or returns anything but such arrays.
     """
     where = f"data {data.name}"
-    found = own_function(data.name, _FORM, part=data)()
+    function: DataFunction = own_function(data.name, _FORM, part=data)
+    found = function()
     if not isinstance(found, Mapping):
         raise BatError(f"{where}: returned a {type(found).__name__}: {_FORM}")
     missing, unknown = [key for key in keys_of(found) if key not in found], [key for key in found if key not in _KNOWN]

@@ -1,5 +1,7 @@
 """Networks of the user's own: a body and the linear layer at its end."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,13 @@ _FORM = (
 )
 
 
+class NetworkFunction(Protocol):
+    """What a user's network is made by; it may take more keywords, its options."""
+
+    def __call__(self, *, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Return the network, untrained."""
+
+
 def own_network(model: OwnModel, shape: torch.Size, classes: int) -> tuple[nn.Module, nn.Linear]:
     """Return the body of a user's network for images of ``shape`` (c, h, w), and its head, the layer that it ends in.
 
@@ -19,8 +28,9 @@ def own_network(model: OwnModel, shape: torch.Size, classes: int) -> tuple[nn.Mo
         BatError: the function fails, or returns no such network.
     """
     where = f"model {model.name}"
-    function = own_function(model.name, _FORM, keywords=("shape", "classes"), part=model)
-    network = function(shape=tuple(shape), classes=classes)
+    function: NetworkFunction = own_function(model.name, _FORM, keywords=("shape", "classes"), part=model)
+    channels, height, width = shape
+    network = function(shape=(channels, height, width), classes=classes)
     if not isinstance(network, nn.Module):
         raise BatError(f"{where}: returned {type(network).__name__}, not a torch.nn.Module: {_FORM}")
     layers = [(place, module) for place, module in network.named_modules() if isinstance(module, nn.Linear)]

@@ -1,8 +1,10 @@
 """Subset models that a function of the user's own trains, in any framework."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bat.config import OwnTrainer, own_function, users_code
 from bat.data.dataset import DataSet, Part
@@ -15,6 +17,15 @@ _FORM = (
 )
 
 
+class FitFunction(Protocol):
+    """What trains a user's subset model: from images (n, c, h, w) and labels (n,) to a predictor of others."""
+
+    def __call__(
+        self, images: NDArray[np.float32], labels: NDArray[np.int64], *, seed: int, classes: int
+    ) -> Callable[[NDArray[np.float32]], Any]:
+        """Return the predictor."""
+
+
 def own_answers(trainer: OwnTrainer, subset: Part, samples: DataSet, *, seed: int) -> dict[str, Bools]:
     """Train a model on a subset by the user's function; return which samples of each split it classifies correctly.
 
@@ -22,7 +33,7 @@ def own_answers(trainer: OwnTrainer, subset: Part, samples: DataSet, *, seed: in
         BatError: the function fails, or what it returns gives no label for each sample.
     """
     where = f"trainer {trainer.name}"
-    fit = own_function(trainer.name, _FORM, taken=2, keywords=("seed", "classes"), part=trainer)
+    fit: FitFunction = own_function(trainer.name, _FORM, taken=2, keywords=("seed", "classes"), part=trainer)
     # seeds of numpy and scikit-learn have 32 bits
     predict = fit(_images(subset), subset.labels.cpu().numpy(), seed=seed % 2**32, classes=samples.classes)
     if not callable(predict):
@@ -45,5 +56,6 @@ def own_answers(trainer: OwnTrainer, subset: Part, samples: DataSet, *, seed: in
     return found
 
 
-def _images(part: Part) -> Any:
-    return part.images().cpu().numpy()
+def _images(part: Part) -> NDArray[np.float32]:
+    images: NDArray[np.float32] = part.images().cpu().numpy()
+    return images

@@ -135,7 +135,7 @@ def _method_losses(method: Method) -> MethodLosses:
             return _mean_cross_entropy
         case OwnMethod():
             function = own_losses(method)
-            return lambda model, batch: Losses(*function(model, batch))  # type: ignore[arg-type]  # checked
+            return lambda model, batch: Losses(*function(model, batch))
         case Gairat():
             return _gairat(method)
         case Trades():

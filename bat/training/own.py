@@ -16,10 +16,17 @@ _FORM = (
 _INNER = "give def inner(logits, labels), which returns the loss of each sample (n,), which the attack raises"
 
 
-def own_losses(method: OwnMethod) -> Callable[[nn.Module, Any], tuple[Tensor | None, ...]]:
+MethodFunction = Callable[[nn.Module, Any], tuple[Any, ...]]
+"""What a user's method is: from a network and a ``Batch`` to what ``Losses`` describes, that or a plain tuple.
+
+Its inner problem is an ``InnerLoss``, as those of this package.
+"""
+
+
+def own_losses(method: OwnMethod) -> MethodFunction:
     """Return the user's function from a network and a batch to losses, logits, weights and discrimination."""
     where = f"method {method.name}, {method.objective}"
-    function = own_function(method.objective, _FORM, taken=2, part=method)
+    function: MethodFunction = own_function(method.objective, _FORM, taken=2, part=method)
 
     def losses(model: nn.Module, batch: Any) -> tuple[Tensor | None, ...]:
         found = function(model, batch)

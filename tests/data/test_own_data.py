@@ -11,11 +11,11 @@ from bat.data.dataset import load_source
 TEXT = """
 import numpy as np
 random = np.random.default_rng(0)
-X, Y = random.integers(0, 256, (60, 5, 4, 3), dtype=np.uint8), np.arange(60) % 3
+X, Y = random.integers(1, 256, (60, 5, 4, 3), dtype=np.uint8), np.arange(60) % 3
 GOOD = {"x_train": X[:40], "y_train": Y[:40], "x_test": X[40:], "y_test": Y[40:]}
 
 def data(): return GOOD | {"class_names": ["a", "b", "c"]}
-def floats(): return GOOD | {"x_train": X[:40] / 255, "x_test": X[40:] / np.float32(255)}
+def floats(): return GOOD | {"x_train": (X[:40] - 0.4) / 255, "x_test": X[40:] / np.float32(255)}
 def lists(): return {key: value.tolist() for key, value in GOOD.items() if key[0] == "y"} | {
     key: value for key, value in GOOD.items() if key[0] == "x"}
 def wide(): return GOOD | {"x_test": X[40:].astype(float)}
@@ -54,7 +54,7 @@ def test_arrays_are_what_the_same_arrays_in_a_file_are(module, tmp_path, functio
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("wide", "x_test has values from 0 to 255: give floats in [0, 1], or uint8"),
+        ("wide", "x_test has values from 1 to 255: give floats in [0, 1], or uint8"),
         ("nan", "x_test has values from nan to nan"),
         ("flat", "x_train has shape (40, 60): give (n, h, w)"),
         ("short", "y_test is int64 of shape (40,): give integers of shape (20,)"),

@@ -25,6 +25,7 @@ from bat.models import build
 from bat.planning import cost as plan
 from bat.planning import timing
 from bat.planning.resources import needs
+from bat.scores import subsets
 from bat.scores.precision import models_for, worst_standard_error
 from bat.training import run as training
 from bat.training.losses import objective
@@ -247,7 +248,7 @@ OWN = replace(SMOKE, memorization=replace(SMOKE.memorization, model=SizedModel(n
 )
 def test_each_stage_is_timed_with_its_own_network(act, name, monkeypatch):
     built = []
-    for module in (timing, training):
+    for module in (timing, training, subsets):
         monkeypatch.setattr(
             module, "build", lambda model, *parts, **at: built.append(model) or build(model, *parts, **at)
         )
