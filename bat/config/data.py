@@ -129,7 +129,7 @@ class Npz(_Pool):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class OwnData(_Split, Own):
+class OwnData(_Pool, Own):
     """A data set that a function of the user's own returns."""
 
     name: str = Field(

@@ -103,11 +103,11 @@ Model = Annotated[
 
 
 def model_record(value: Any) -> Any:
-    """Return the record that a text as in ``model`` of a configuration stands for; what is no text, itself."""
+    """Return the record that NAME, NAME:WIDTH, torchvision:NAME, timm:NAME or module:function stands for, or a map."""
     if not isinstance(value, str):
         return value
     name, _, width = value.partition(":")
-    known = (*get_args(Sized), *get_args(Residual), *get_args(Wide))
-    if not width or not (name in known or width.isdecimal()):
+    # what is no width is the function of a module, but for a slip after a name that is known
+    if not width or not (name in _KNOWN or width[:1].isdigit()):
         return {"name": value}
     return {"name": name, "width": int(width) if width.isdecimal() and len(width) < 10 else width}

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bat.config.experiment import Config
-from bat.config.strict import LIBRARY, OWN
+from bat.config.strict import OWN
 
 Node = dict[str, Any]
 
@@ -56,8 +56,8 @@ def editor_schema() -> Node:
         record["properties"]["model"] = {"anyOf": [text, record["properties"]["model"]]}
     methods = definitions["Training"]["properties"]["methods"]
     entry: Node = {"like": text | {"description": _LIKE}}
-    for option in methods["items"]["oneOf"]:
-        entry = definitions[option["$ref"].rpartition("/")[2]]["properties"] | entry
+    for record in _flat(methods["items"], root):
+        entry = record["properties"] | entry
     del entry["objective"]
     named = {"type": "object", "required": ["name"], "additionalProperties": False, "properties": entry}
     methods["items"] = {"anyOf": [text, named, methods["items"]]}
@@ -139,14 +139,16 @@ def _records(node: Node, root: Node) -> Iterator[tuple[str, Node]]:
 
 def _kind(record: Node) -> str:
     about = next(record["properties"][key] for key in _KINDS if _choices(record["properties"].get(key, {})))
-    pattern = about.get("pattern")
-    return {None: ", ".join(map(str, _choices(about))), OWN: "own"}.get(pattern, "of a library")
+    if "pattern" in about:
+        return "of a library" if "torchvision" in about["pattern"] else "own"
+    return ", ".join(map(str, _choices(about)))
 
 
 def _choices(about: Node) -> list[Any]:
     if "const" in about:
         return [about["const"]]
-    return about.get("enum") or ([""] if about.get("pattern") in (LIBRARY, OWN) else [])
+    # module:function, or torchvision:NAME
+    return about.get("enum") or ([""] if ":" in about.get("pattern", "") else [])
 
 
 def _value(about: Node, root: Node) -> str:
@@ -162,6 +164,8 @@ def _value(about: Node, root: Node) -> str:
             words.append(f"list of {_value(items, root) or 'maps'}".replace("number", "numbers"))
         elif each.get("type") == "array":
             words.append("pairs of names")
+        elif "additionalProperties" in each and "properties" not in each:
+            words.append("map")
         elif each.get("type") in ("boolean", "string", "null"):
             pattern = each.get("pattern", "")
             name = "name: a-z, 0-9, _" if pattern.startswith("^[a-z0-9]") else "text"

@@ -240,11 +240,8 @@ class OwnMethod(_Named, Own):
     eps_factor: EpsFactor = Field(
         default=1.0, description="Trains at so many times the threat's eps and the attack's step_size."
     )
-    awp: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none.",
+    awp: Awp = Field(
+        default=0.0, description="gamma of adversarial weight perturbation, relative to each tensor's norm; 0 for none."
     )
     score: Score | None = Field(
         default=None, description="By which score the function is told what is atypical; null: it is told of none."

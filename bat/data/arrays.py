@@ -15,7 +15,7 @@ from bat.config import Npz
 from bat.data.notes import NO_TEST, copies, without_test
 from bat.data.record import Samples, Source
 from bat.errors import BatError
-from bat.io.npz import as_labels, open_npz, read_array
+from bat.io.npz import Arrays, as_labels, open_npz, read_array
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 """The arrays of a data set."""
@@ -33,22 +33,25 @@ def open_arrays(data: Npz) -> Source:
         BatError: the file is missing, damaged, or holds something else.
     """
     with open_npz(data.path) as file:
-        # one of them alone is a slip
-        keys = KEYS if "x_test" in file or "y_test" in file else KEYS[:2]
-        missing = [key for key in keys if key not in file]
+        missing = [key for key in keys_of(file) if key not in file]
         if missing:
             raise BatError(
                 f"{data.path}: has no {', '.join(missing)}: add what is missing (found: {file.listed() or 'nothing'})"
             )
-        arrays = {key: read_array(file, key) for key in (*keys, "class_names") if key in file}
+        arrays = {key: read_array(file, key) for key in (*KEYS, "class_names") if key in file}
     return source_of(arrays, data.path)
+
+
+def keys_of(found: Arrays | Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the arrays that there must be: those of a test part where there is one of them, as one alone is a slip."""
+    return KEYS if "x_test" in found or "y_test" in found else KEYS[:2]
 
 
 def source_of(arrays: Mapping[str, NDArray[Any]], where: str) -> Source:
     """Return what arrays hold, as ``open_arrays`` says, and raise as it does; ``where`` names them in errors."""
-    there = ("train", "test") if "x_test" in arrays else ("train",)
+    there = [key.removeprefix("x_") for key in KEYS if key in arrays and key[0] == "x"]
     pixels = {part: _pixels(arrays[f"x_{part}"], f"{where}: x_{part}") for part in there}
-    if len(there) > 1 and pixels["train"].shape[1:] != pixels["test"].shape[1:]:
+    if len({images.shape[1:] for images in pixels.values()}) > 1:
         shapes = " and ".join(str(tuple(images.shape)) for images in pixels.values())
         raise BatError(f"{where}: x_train and x_test hold images of different shapes, {shapes}: make them alike")
     labels = {part: as_labels(arrays[f"y_{part}"], len(pixels[part]), f"{where}: y_{part}") for part in pixels}

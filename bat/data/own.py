@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bat.config import OwnData, own_function, users_code
-from bat.data.arrays import KEYS, source_of
+from bat.data.arrays import KEYS, keys_of, source_of
 from bat.data.record import Source
 from bat.errors import BatError
 
 _FORM = (
-    "give def data(), which returns a dict of arrays x_train, y_train, x_test, y_test: images uint8, or floats in "
-    "[0, 1], and integers; optionally class_names, a list of texts"
+    "give def data(), which returns a dict of arrays x_train, y_train, and where there are any x_test, y_test: images "
+    "uint8, or floats in [0, 1], and integers; optionally class_names, a list of texts"
 )
 
 
@@ -32,7 +32,7 @@ def open_own_data(data: OwnData) -> Source:
     found = function()
     if not isinstance(found, Mapping):
         raise BatError(f"{where}: returned a {type(found).__name__}: {_FORM}")
-    missing, unknown = [key for key in KEYS if key not in found], [key for key in found if key not in _KNOWN]
+    missing, unknown = [key for key in keys_of(found) if key not in found], [key for key in found if key not in _KNOWN]
     if missing or unknown:
         raise BatError(
             f"{where}: {f'has no {missing[0]}' if missing else f'has {unknown[0]!r}, which is unknown'}: {_FORM}"
@@ -42,7 +42,7 @@ def open_own_data(data: OwnData) -> Source:
         if key != "class_names" or value is not None:
             with users_code(f"{where}: {key} is no array", _FORM):
                 arrays[key] = np.asarray(value)
-    for key in ("x_train", "x_test"):
+    for key in arrays.keys() & {"x_train", "x_test"}:
         if arrays[key].dtype.kind == "f":
             arrays[key] = _as_bytes(arrays[key], f"{where}: {key}")
     return source_of(arrays, where)

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from refusals import refusal
 
-from bat.config import Attack, Config, Data, Method, Model, OwnModel, own_function, parse
+from bat.config import Attack, Config, Data, Method, Model, OwnModel, as_yaml, load, own_function, parse
 from bat.config.own import code_digest
 
-BASE = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text())
+BASE = yaml.safe_load(as_yaml(load(str(Path(__file__).parents[2] / "config/config.yaml"))))
 
 
 def test_a_digest_is_of_the_code_alone_and_nothing_is_imported(module, tmp_path):

@@ -5,7 +5,6 @@ import shutil
 
 import pandas as pd
 import pytest
-import yaml
 from experiments import ROOT, SMOKE, edit, new_experiment, planned, snakemake, tables
 from safetensors.torch import load_file
 
@@ -139,11 +138,10 @@ def benign(model, batch, *, alpha, beta, temperature):
 def test_the_same_network_and_losses_as_own_parts_and_as_built_in_ones_end_in_the_same_bytes(finished, tmp_path):
     folder = new_experiment(tmp_path)
     (folder / "same.py").write_text(NETWORK + BUILT_IN)
-    base = yaml.safe_load((folder / "config/config.yaml").read_text())["training"]["methods"]
-    benign = {key: base[2][key] for key in ("alpha", "beta", "temperature")}
+    benign = {"alpha": 1.0, "beta": 0.2, "temperature": 0.1}
 
     def change(config):
-        config["model"] = {"name": "same:network", "width": None, "options": {"units": 32}}
+        config["model"] = {"name": "same:network", "options": {"units": 32}}
         config["training"]["methods"] = [
             {"name": "natural", "objective": "same:cross_entropy", "inner": None},
             {"name": "pgd_at", "objective": "same:cross_entropy"},
