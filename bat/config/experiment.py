@@ -88,8 +88,15 @@ class Memorization:
         description="module:function of your own that trains a subset model, in any framework, in place of model and "
         "recipe; null: this package. Models trained adversarially (robust) are always of this package.",
     )
+    score: Literal["hard", "soft"] = Field(
+        default="hard",
+        description="Which memorization says what is atypical: hard, of right or wrong (Feldman and Zhang), or soft, "
+        "of the probability of the label, which needs fewer models for the same precision.",
+    )
     threshold: Threshold = Field(
-        default=0.15, description="t: a training sample is atypical if its memorization is over t."
+        default=0.15,
+        description="t: a training sample is atypical if its memorization is over t; a value for the hard score means "
+        "something else for the soft one.",
     )
     false_discovery_rate: DiscoveryRate = Field(
         default=0.05, description="Level of the Benjamini-Hochberg procedure over influence pairs."
