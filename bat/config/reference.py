@@ -64,7 +64,7 @@ def editor_schema() -> Node:
     for option in definitions["Evaluation"]["properties"]["ensemble"]["oneOf"]:
         if "items" in option:
             option["items"] = {"anyOf": [text, option["items"]]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_fractions(root)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_as_written(root)}
 
 
 def tables() -> str:
@@ -221,13 +221,16 @@ def _member(node: Node, root: Node, value: Any) -> Node:
     return next((each for each in options if "properties" not in each), {}) if not records else {}
 
 
-def _with_fractions(node: Any) -> Any:
-    """Return a schema in which numbers may be fractions, as in 8/255."""
+def _as_written(node: Any) -> Any:
+    """Return a schema in which numbers may be fractions, as in 8/255, and a value may fit two members of a union.
+
+    A network of a library has a name that one of the user's own could have.
+    """
     if isinstance(node, list):
-        return [_with_fractions(each) for each in node]
+        return [_as_written(each) for each in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _with_fractions(each) for key, each in node.items()}
+    found = {"anyOf" if key == "oneOf" else key: _as_written(each) for key, each in node.items()}
     if found.get("type") == "number":
         about = {key: found.pop(key) for key in ("description", "default", "title") if key in found}
         return about | {"anyOf": [found, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?/ ?[0-9]+(\.[0-9]+)?$"}]}

@@ -47,7 +47,14 @@ def test_labels_and_probabilities_of_scikit_learn_are_recorded_alike(folder):
     path, users = folder
     labels = shard(path, f"{users}:fit")
     (path / "shard.parquet").unlink()
-    pd.testing.assert_frame_equal(labels, shard(path, f"{users}:fit", kind="probabilities"))
+    said = shard(path, f"{users}:fit", kind="probabilities")
+    p = [name for name in labels if name.startswith("p_")]
+    pd.testing.assert_frame_equal(labels.drop(columns=p), said.drop(columns=p))
+    # a label alone is a probability of 0 or 1
+    assert [np.unique(np.frombuffer(labels[name][0], "<f2")).tolist() for name in p] == 3 * [[0, 1]]
+    known = np.frombuffer(said["p_test"][0], "<f2")
+    right = unpack(said["correct_test"], 1797 - 180, "shard")[0]
+    assert known[right].mean() > 0.5 > known[~right].max()
     inside = unpack(labels["in_subset"], 120, "shard")
     right = unpack(labels["correct_train"], 120, "shard")
     assert right[inside].mean() > 0.98 > right[~inside].mean() > 0.6
