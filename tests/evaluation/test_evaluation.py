@@ -11,10 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import bat.attacks.ensemble
+import bat.training.measure
 from bat.attacks.ensemble import check_allowed, run_attack
 from bat.config import ApgdCe, Attack, EvaluationPgd, Pgd, Threat
 from bat.data.dataset import DataSet, Part
@@ -23,7 +25,7 @@ from bat.evaluation.under_attack import BATCH_FORMAT, attack_samples, sample_tab
 from bat.models import attackable
 from bat.seeds import derive_seed
 from bat.statistics import bootstrap_interval
-from bat.training.measure import correct, measure
+from bat.training.measure import clean_logits, correct, measure, robustly_correct
 
 torch.set_num_threads(1)
 
@@ -349,6 +351,67 @@ def test_measure_equals_a_loop_over_samples() -> None:
     assert model.training
     assert model.slope.requires_grad
     assert model.slope.grad is None
+
+
+@pytest.mark.parametrize("attack", [Pgd(steps=10, step_size=0.05), Pgd(steps=1, step_size=1e-4)])
+def test_robustly_correct_finds_what_measure_finds(attack: Pgd) -> None:
+    part = pixels([v % 101 for v in range(600)], [int(v % 101 > 50) for v in range(600)])  # more than a forward pass
+    model = Threshold(slope=3.0).train()
+    clean, robust = robustly_correct(model, part, threat=THREAT, attack=attack, seed=5)
+    assert model.training
+    found = measure(model, DataSet(part, ladder(), ladder(), classes=2), threat=THREAT, attack=attack, seed=5)
+    assert clean.tolist() == found["train_clean_correct"].tolist()
+    assert robust.tolist() == found["train_pgd_correct"].tolist()
+    assert 0 < robust.sum() < clean.sum() == 600
+    # where the start alone decides, another seed finds others
+    other = robustly_correct(model, part, threat=THREAT, attack=attack, seed=6)[1]
+    assert (other == robust).all() == (attack.steps > 1)
+
+
+def test_starts_are_drawn_by_the_seed_of_the_history_and_the_indices_of_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    part, asked = pixels([1, 2], [0, 1], first=70), []
+
+    def drawn(seed: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+        asked.append((seed, index.tolist(), shape))
+        return torch.zeros(len(index), *shape)
+
+    monkeypatch.setattr(bat.training.measure, "uniform", drawn)
+    options: dict[str, Any] = {"threat": THREAT, "attack": Pgd(steps=1, step_size=0.1), "seed": 5}
+    measure(Threshold(), DataSet(part, part, part, classes=2), **options)
+    robustly_correct(Threshold(), part, **options)
+    assert asked == 4 * [(derive_seed(5, "history"), [70, 71], (1, 1, 1))]
+
+
+class Spoilt(Threshold):
+    """Infinite for two of the images, NaN for another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        logits[(x.flatten() * 100).round() == 2] = torch.inf
+        logits[(x.flatten() * 100).round() == 7] = torch.nan
+        return logits
+
+
+def test_outputs_that_are_not_finite_are_counted() -> None:
+    part = pixels([2, 7, 2, 80, 20], [0, 0, 0, 1, 0])
+    message = (
+        "the model's outputs for 3 of 5 unperturbed images are NaN or infinite: "
+        "look for overflow in the model or damaged weights, or train with a lower learning rate"
+    )
+    weak = Pgd(steps=1, step_size=1e-4)
+    assert refusal(correct, Spoilt(), part) == message
+    assert refusal(clean_logits, Spoilt(), part, 5) == message
+    assert refusal(lambda: robustly_correct(Spoilt(), part, threat=THREAT, attack=weak, seed=0)) == message
+
+
+def test_clean_logits_are_those_of_batches_of_the_asked_size() -> None:
+    model = Threshold().train()
+    logits = clean_logits(model, ladder(), 40)
+    assert model.sizes == [40, 40, 16]
+    assert torch.equal(logits, model.eval()(ladder().images()))
+    assert not logits.requires_grad
 
 
 def test_a_sample_that_is_wrong_when_clean_is_not_right_under_attack() -> None:
