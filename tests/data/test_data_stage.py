@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stubs import Lines
 
 import bat.data.stage
 from bat.config import ImageFolder, Npz, Packaged, Published
@@ -38,16 +39,6 @@ def source(*, test: bool = True, files: bool = True) -> Source:
     return Source(
         samples(10, 0, files), samples(6, 50, files) if test else None, ("ant", "bee"), 255, notes=("one", "two")
     )
-
-
-class Lines:
-    """A journal of lines alone."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
+import stubs
 import torch
 from refusals import refusal
 
@@ -16,11 +15,9 @@ from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
-from bat.io.tables import write_table
 from bat.report import drawing, figures
 from bat.report.drawing import FIGURES, Given
 
-EMPTY: dict[Any, Any] = {pa.string(): "x", pa.int64(): 0, pa.float64(): 0.5, pa.bool_(): False, pa.binary(): b""}
 THREAT = {"norm": "l2", "eps": 0.5}
 NAMES = tuple(f"m{number}" for number in range(10))
 DATA = DataSet(
@@ -47,13 +44,9 @@ FACTS |= dict.fromkeys(("comparisons", "runs"), FACTS["summary"])
 
 
 def written(folder: Path, kind: str, name: str = "", data: str = "", **columns: list[Any]) -> Path:
-    """Write a table of a kind; columns that are not given hold one value."""
-    n = len(next(iter(columns.values())))
-    rows = {field.name: [EMPTY[field.type]] * n for field in SCHEMAS[kind]} | columns
-    path = folder / f"{name or kind}.parquet"
+    """Write a table of a kind, of this data set unless another is named."""
     facts = FACTS.get(kind, {}) | {"data": data or DATA.digest()}
-    write_table(path, kind, pd.DataFrame(rows), provenance(kind, **facts))
-    return path
+    return stubs.written(folder / f"{name or kind}.parquet", kind, facts, **columns)
 
 
 @pytest.fixture
