@@ -3,7 +3,7 @@
 import hashlib
 import json
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ import torch
 from methods import BAT
 from runs import RECIPE, SPEC, right, same, samples
 
+from bat.config import Steps
 from bat.data.dataset import DataSet
 from bat.io.tensors import read_tensors
 from bat.training.checkpoints import CHECKPOINT_FORMAT, Checkpoint
@@ -159,6 +160,14 @@ def test_a_run_that_is_ended_before_its_first_epoch_keeps_nothing(tmp_path: Path
     with pytest.raises(KeyboardInterrupt), checkpoint.guarding():
         raise KeyboardInterrupt
     assert not checkpoint.path.exists()
+
+
+def test_a_run_by_a_spec_with_tuples_is_taken_up(tmp_path: Path) -> None:
+    about = {"spec": asdict(replace(RECIPE, schedule=Steps(name="steps", warmup=0.0, milestones=(0.5,), factor=0.1)))}
+    Checkpoint(tmp_path / "c", about).keep(progress(3), 0)
+    found = Checkpoint(tmp_path / "c", about).read(CPU, print)
+    assert found is not None
+    assert found.epoch == 3
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
