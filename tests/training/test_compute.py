@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bat.config import Adversary, Compute, Method
 from bat.models import Network, for_attacks, lowered
+from bat.training.learner import Learner
 from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
 
@@ -196,3 +197,26 @@ def test_training_goes_on_from_a_state_to_the_bit(case: str, after: int) -> None
 def test_a_state_is_a_copy() -> None:
     _, _, states = trained()
     assert not same(states[0], states[1])
+
+
+def test_the_optimizer_is_fused_and_has_the_numbers_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    sgd = torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda parameters, **given: made.append(given) or sgd(parameters, **given))
+    Learner(network(PART), RECIPE, None)
+    assert made == [{"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "fused": True}]
+
+
+@pytest.mark.parametrize(("precision", "scaled"), [("float16", True), ("bfloat16", False), ("float32", False)])
+def test_the_scale_of_losses_goes_with_the_state(precision: Any, scaled: bool) -> None:
+    compute = replace(FLOAT32, precision=precision)
+    one, other = (Learner(network(PART), RECIPE, compute) for _ in range(2))
+    if scaled:
+        # no power of 2, as of which any float holds it
+        one.scaler.load_state_dict(one.scaler.state_dict() | {"scale": 0.1, "_growth_tracker": 7})
+    state = one.state()
+    assert ({"scale", "growth"} <= state.keys()) == scaled
+    other.load(state)
+    assert other.scaler.state_dict() == one.scaler.state_dict()
+    if scaled:
+        assert (state["scale"].dtype, float(state["scale"])) == (torch.float64, 0.1)
