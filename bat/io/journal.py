@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from traceback import format_exc
 from typing import TypeVar
 
@@ -70,12 +71,15 @@ class Journal:
                 self._file.close()
 
     def finish(self) -> None:
-        """Write how much CPU time the process has used, how much of it was work and not start-up or files; close.
+        """Write how much CPU time the process has used, how much of it was work, and its largest memory; close.
+
+        Work is what is not start-up or files.
 
         Raises:
             BatError: the log cannot be written.
         """
-        self.line(f"CPU time {time.process_time():.2f} s, of which work {self._work:.2f} s")
+        used = f"CPU time {time.process_time():.2f} s, of which work {self._work:.2f} s"
+        self.line(f"{used}; largest memory {_largest_memory() / 1e6:.0f} MB")
         if self._file:
             try:
                 self._file.close()
@@ -84,3 +88,9 @@ class Journal:
 
     def _unwritable(self, error: OSError) -> BatError:
         return BatError(f"{self._log}: cannot be written ({error}): make room or choose another log")
+
+
+def _largest_memory() -> int:
+    """Return the most bytes of memory that this process has had at once."""
+    largest = getrusage(RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else 1024 * largest

@@ -1,4 +1,5 @@
 import io
+import mmap
 import re
 import sys
 from pathlib import Path
@@ -173,4 +174,13 @@ def test_work_is_the_cpu_time_inside_also_when_it_fails(start, tmp_path, monkeyp
     with pytest.raises(ZeroDivisionError), journal.work():
         raise ZeroDivisionError
     journal.finish()
-    assert lines(tmp_path / "log") == ["train: CPU time 20.00 s, of which work 3.75 s"]
+    (line,) = lines(tmp_path / "log")
+    assert line.startswith("train: CPU time 20.00 s, of which work 3.75 s; largest memory ")
+
+
+def test_the_largest_memory_is_that_of_the_process_in_megabytes(start, tmp_path):
+    taken = bytearray(300_000_000)
+    taken[:: mmap.PAGESIZE] = bytes(len(range(0, len(taken), mmap.PAGESIZE)))  # touched, so that it is there
+    start(tmp_path / "log").finish()
+    megabytes = int(re.search(r"largest memory (\d+) MB$", (tmp_path / "log").read_text())[1])
+    assert 300 < megabytes < 20_000

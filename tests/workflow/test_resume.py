@@ -15,10 +15,10 @@ BATCHES = {
         {"name": "square", "queries": 1000, "restarts": 1, "p_init": 0.8},
     ],
 }
-KILLS = 10
+KILLS = 3  # tests/faults has thirty, of all stages
 
 
-def test_ten_kills_change_no_byte(tmp_path):
+def test_kills_change_no_byte(tmp_path):
     call("data", tmp_path, **digits(train_samples=300, validation_samples=1337), data="data.safetensors")
     call("subsets", tmp_path, spec=SUBSETS | {"first_model": 0}, data="data.safetensors", shard="shard.parquet")
     call("scores", tmp_path, **scores("shard.parquet", spec=SCORES))
