@@ -112,3 +112,12 @@ def test_records_of_other_data_or_of_other_samples_are_refused(given: dict[str, 
     more = written(tmp_path / "more", "memorization", SCORED, atypical=[True] * 9)
     message = refusal(lambda: groups(Lines(), **given | {"memorization": more}))  # type: ignore[arg-type]
     assert message.startswith(f"{given['records'][0]}: train_clean_loss does not hold 9 samples")
+
+
+def test_a_record_of_other_samples_names_its_file(given: dict[str, Any]) -> None:
+    table, facts = read_table_with_facts(given["records"][1], "records")
+    columns: Any = table.assign(weight=b"1234").to_dict("list")
+    written(given["records"][1], "records", {"spec": facts["spec"], "data": "d"}, **columns)
+    assert refusal(lambda: groups(Lines(), **given)) == (  # type: ignore[arg-type]
+        f"{given['records'][1]}: weight does not hold 5 samples: it is of other data; remove it"
+    )
