@@ -57,7 +57,7 @@ def _tested(name: str, table: dict[str, list[str]], workers: int) -> float:
     pattern = f"bat.{module}.x*{function}__mutmut_*" if function else f"bat.{module}.*"
     room, _, inner = module.partition(".")
     default = f"tests/{room}" if inner else f"tests/test_{room}.py"
-    tests = [str(_only(test)) for test in table.get(module, [])] or [default]
+    tests = [test if test.startswith("-") else str(_only(test)) for test in table.get(module, [])] or [default]
     folder = WORK / module
     _copy(folder, path, tests)
     with (folder / "log").open("w") as log:
