@@ -111,7 +111,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def evaluated(folder: Path, spec: EvaluateSpec = SPEC, **more: Any) -> Lines:
     journal, names = Lines(), ("data", "best", "last", "attacked", "flags")
-    evaluate(journal, spec=spec, device="cpu", **{name: folder / name for name in names}, **more)  # type: ignore[arg-type]
+    evaluate(journal, spec=spec, **{name: folder / name for name in names}, **more)  # type: ignore[arg-type]
     return journal
 
 

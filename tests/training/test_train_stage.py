@@ -90,7 +90,7 @@ def run(
     monkeypatch.setattr(bat.training.run, "train_run", training)
     journal, outputs = Lines(), {name: folder / name for name in ("best", "last", "records")}
     inputs = {name: folder / name for name in ("data", *tables)}
-    train(journal, spec=spec, device="cpu", **inputs | outputs | more)  # type: ignore[arg-type]
+    train(journal, spec=spec, **inputs | outputs | more)  # type: ignore[arg-type]
     assert journal.bars == [(3, "epochs")]
     assert journal.worked == 1
     return journal.lines
@@ -272,7 +272,7 @@ def test_a_run_goes_on_from_its_checkpoint_where_all_is_the_same(folder: Path, m
     monkeypatch.setattr(bat.training.run, "train_run", again)
     outputs = {name: folder / name for name in ("best", "last", "records")}
     inputs = {name: folder / name for name in ("data", "memorization")}
-    train(journal, spec=READER, device="cpu", **inputs | outputs)  # type: ignore[arg-type]
+    train(journal, spec=READER, **inputs | outputs)  # type: ignore[arg-type]
     assert journal.lines == [f"goes on after epoch 2, from {path}", "best epoch 2 of 3"]
     assert again.given["progress"].epoch == 2
     assert journal.bars == [(1, "epochs")]
