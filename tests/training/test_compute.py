@@ -220,3 +220,20 @@ def test_the_scale_of_losses_goes_with_the_state(precision: Any, scaled: bool) -
     assert other.scaler.state_dict() == one.scaler.state_dict()
     if scaled:
         assert (state["scale"].dtype, float(state["scale"])) == (torch.float64, 0.1)
+
+
+def test_a_step_moves_the_weights_by_its_rate_and_their_average_after_them() -> None:
+    model = network(PART)
+    first = model.head.bias.detach().clone()
+    learner = Learner(model, replace(RECIPE, momentum=0.0, weight_decay=0.0, ema_decay=0.75), None)
+    assert learner.network is not model
+    for parameter in learner.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    learner.step(0.5)
+    torch.testing.assert_close(learner.network.head.bias.detach(), first - 0.5)
+    torch.testing.assert_close(model.head.bias.detach(), first - 0.5)  # the first step has no average before it
+    learner.step(0.25)
+    torch.testing.assert_close(learner.network.head.bias.detach(), first - 0.75)
+    torch.testing.assert_close(model.head.bias.detach(), first - 0.75 * 0.5 - 0.25 * 0.75)
+    learner.zero_gradients()
+    assert learner.network.head.bias.grad is None
