@@ -223,17 +223,35 @@ def test_the_scale_of_losses_goes_with_the_state(precision: Any, scaled: bool) -
 
 
 def test_a_step_moves_the_weights_by_its_rate_and_their_average_after_them() -> None:
-    model = network(PART)
+    model = network(PART, "small_cnn")
     first = model.head.bias.detach().clone()
     learner = Learner(model, replace(RECIPE, momentum=0.0, weight_decay=0.0, ema_decay=0.75), None)
     assert learner.network is not model
+    averages, own = (
+        next(tensor for name, tensor in each.named_buffers() if name.endswith("running_mean"))
+        for each in (model, learner.network)
+    )
     for parameter in learner.network.parameters():
         parameter.grad = torch.ones_like(parameter)
+    own.fill_(8)
     learner.step(0.5)
     torch.testing.assert_close(learner.network.head.bias.detach(), first - 0.5)
     torch.testing.assert_close(model.head.bias.detach(), first - 0.5)  # the first step has no average before it
+    own.fill_(4)
     learner.step(0.25)
     torch.testing.assert_close(learner.network.head.bias.detach(), first - 0.75)
     torch.testing.assert_close(model.head.bias.detach(), first - 0.75 * 0.5 - 0.25 * 0.75)
+    # of buffers, too: what batch normalisation counts
+    torch.testing.assert_close(averages, torch.full_like(averages, 0.75 * 8 + 0.25 * 4))
     learner.zero_gradients()
     assert learner.network.head.bias.grad is None
+
+
+@pytest.mark.parametrize(("precision", "enabled"), [("float16", True), ("bfloat16", False)])
+def test_losses_are_scaled_on_the_device_of_the_network(
+    precision: Any, enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *given, **options: made.append((given, options)))
+    Learner(network(PART), RECIPE, replace(FLOAT32, precision=precision))
+    assert made == [(("cpu",), {"enabled": enabled})]
