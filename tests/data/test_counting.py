@@ -67,6 +67,12 @@ def test_what_the_configuration_says_of_a_folder(changed: Any, expected: Any, im
     assert counted(folder(images, **changed)) == expected
 
 
+def test_only_a_dot_or_an_at_sign_hides_a_folder(images: Path) -> None:
+    for kind in ("X", ".", "@"):
+        image(images / "train" / f"{kind}ylophone" / "0.png")
+    assert counted(folder(images)) == ((6, 2, 2), (3, 3, 5), 3)
+
+
 def test_the_first_image_by_name_tells_the_size(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(np.zeros((9, 4), dtype=np.uint8)).save(images / "train" / "ant" / "0.bmp")
     walk = os.walk

@@ -277,3 +277,19 @@ def test_what_was_not_run_has_no_value_and_raises_nothing(missing: str) -> None:
     assert math.isnan(found.loc["square_gain", "value"])
     assert not found.loc["square_gain", "raised"]
     assert found.loc["pgd_gap", "value"] == 0
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "again"),
+    [(1, [2, 2, 2]), (2, [1] * 6), (3, [1] * 6), (4, [2, 2, 2]), (100, [3, 3])],
+)
+def test_batches_of_a_second_look_are_half_as_large_or_two(batch_size: int, again: list[int]) -> None:
+    sizes: list[int] = []
+
+    def third(x: Tensor, calls: int) -> Tensor:
+        sizes.append(len(x))
+        return torch.zeros(len(x))
+
+    probe(Said(third), images(6), batch_size)
+    whole = [len(rows) for rows in torch.arange(6).split(batch_size)]
+    assert sizes == [*whole, *whole, *again, 1, 1, 1, 1]
