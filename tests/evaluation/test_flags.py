@@ -293,3 +293,10 @@ def test_batches_of_a_second_look_are_half_as_large_or_two(batch_size: int, agai
     probe(Said(third), images(6), batch_size)
     whole = [len(rows) for rows in torch.arange(6).split(batch_size)]
     assert sizes == [*whole, *whole, *again, 1, 1, 1, 1]
+
+
+def test_a_flag_says_what_it_means() -> None:
+    found = flags(Said(lambda x, _: 0 * x.flatten(1)[:, 0]), images(6))
+    assert list(found) == ["value", "limit", "raised", "meaning"]
+    meaning = "points of PGD accuracy over robust accuracy: PGD alone overestimates"
+    assert found.loc["pgd_gap"].tolist() == [0.0, 5.0, False, meaning]
