@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bat.data.dataset import Part
-from bat.evaluation.flags import Probe, find_flags, is_random, probe
+from bat.evaluation.flags import Probe, _difference, find_flags, is_random, probe
 
 torch.set_num_threads(1)
 
@@ -300,3 +300,13 @@ def test_a_flag_says_what_it_means() -> None:
     assert list(found) == ["value", "limit", "raised", "meaning"]
     meaning = "points of PGD accuracy over robust accuracy: PGD alone overestimates"
     assert found.loc["pgd_gap"].tolist() == [0.0, 5.0, False, meaning]
+
+
+def test_a_difference_is_a_share_of_the_spread_around_the_mean_of_each_image() -> None:
+    said = torch.tensor([[4.0, -4.0, 0.0], [44.0, 36.0, 40.0]], dtype=torch.float64)
+    moved = said + torch.tensor([[0.0, 0.0, 1.0], [0.0, -2.0, 0.0]])
+    assert _difference(moved, said) == 0.5
+    assert _difference(said, said) == 0
+    # without any spread the difference itself
+    assert _difference(torch.full((1, 2), 7.0), torch.full((1, 2), 4.0)) == 3
+    assert _difference(torch.tensor([[math.nan, 0.0]]), torch.tensor([[1.0, -1.0]])) == math.inf
