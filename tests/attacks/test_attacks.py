@@ -620,6 +620,12 @@ def test_targeted_dlr_of_equal_logits_is_finite_and_so_is_its_gradient(classes: 
     assert gradient.isfinite().all()
 
 
+def test_targeted_dlr_of_equal_logits_rises_towards_the_target() -> None:
+    logits = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
+    targeted_dlr(logits, torch.tensor([[0, 1]])).sum().backward()
+    assert logits.grad.sign().tolist() == [[-1, 1, 0, 0, 0]]
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_fewer_than_four_classes_have_no_dlr_but_a_margin(classes: int) -> None:
     logits, pairs = numbers(0, 5, classes), torch.tensor([[0, 1]] * 5)
