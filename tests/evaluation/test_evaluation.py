@@ -572,3 +572,22 @@ def test_other_tensors_of_a_batch_need_another_format() -> None:
     whole, truth = ("int64", 1), ("bool", 1)
     expected = {"predicted": whole, "pgd_correct": truth, "broken_by": whole, "margin": ("float64", 1)}
     assert (BATCH_FORMAT, structure) == (1, expected | {"x_adv": ("float32", 4), "nonfinite": truth})
+
+
+def test_rows_of_the_summary_are_in_the_order_of_the_samples() -> None:
+    runs = [(method, seed, checkpoint) for method in ("b", "a") for seed in (4, 3) for checkpoint in ("last", "best")]
+    rows = [
+        {"method": method, "seed": seed, "checkpoint": checkpoint, "test_index": index, "atypical": index == 1}
+        | dict.fromkeys(METRICS.values(), index != 2)
+        for method, seed, checkpoint in runs
+        for index in (2, 1)
+    ]
+    each = accuracies_by_seed(pd.DataFrame(rows), confidence=0.9)
+    groups = ["all", "typical", "atypical"]
+    names = [(*run, group, metric) for run in runs for group in groups for metric in METRICS]
+    columns = ["method", "seed", "checkpoint", "group", "metric"]
+    assert list(each[columns].itertuples(index=False, name=None)) == names
+    means = summary_table(pd.DataFrame(rows), confidence=0.9, bootstrap=10, seed=0)
+    expected = [name[:1] + name[2:] for name in names if name[1] == 4]
+    assert list(means[["method", "checkpoint", "group", "metric"]].itertuples(index=False, name=None)) == expected
+    assert means["accuracy"].tolist() == 4 * [0.5, 0.5, 0.5, 0, 0, 0, 1, 1, 1]
