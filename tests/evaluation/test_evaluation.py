@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import bat.attacks.ensemble
 import bat.training.measure
-from bat.attacks.ensemble import check_allowed, run_attack
+from bat.attacks.ensemble import STANDARD, check_allowed, run_attack
 from bat.config import ApgdCe, Attack, EvaluationPgd, Pgd, Threat
 from bat.data.dataset import DataSet, Part
 from bat.evaluation.summary import METRICS, accuracies_by_seed, groups_of, summary_table
@@ -120,6 +120,8 @@ def test_evaluate_knows_the_answers_of_the_one_pixel_model(norm: str) -> None:
     np.testing.assert_array_equal(found["apgd_ce_correct"], robust)
     assert found[["apgd_t_correct", "fab_t_correct", "square_correct"]].isna().all(axis=None)
     np.testing.assert_array_equal(found["margin"] > 0, robust)
+    assert {str(found[f"{attack.name}_correct"].dtype) for attack in STANDARD} == {"boolean"}
+    assert found["broken_by"].dtype == pd.StringDtype()
     # broken by the attack where right before, and missing where wrong already or never broken
     assert (found["broken_by"][clean & ~robust] == "apgd_ce").all()
     assert found["broken_by"][~clean | robust].isna().all()
