@@ -102,6 +102,19 @@ def test_a_step_has_its_length_and_the_direction_of_steepest_ascent(norm: str, s
     np.testing.assert_allclose((delta.reshape(3, -1) * flat).sum(1), distance * dual, rtol=1e-9)
 
 
+def test_the_size_of_a_perturbation_in_each_norm() -> None:
+    delta = torch.tensor([[3.0, -4.0], [0.0, -2.0]]).view(2, 1, 1, 2)
+    assert size(delta, "linf").tolist() == [[[[4.0]]], [[[2.0]]]]
+    assert size(delta, "l2").tolist() == [[[[5.0]]], [[[2.0]]]]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_a_step_along_a_gradient_whose_squares_no_float_holds_has_its_length(scale: float) -> None:
+    gradient = scale * torch.tensor([3.0, -4.0]).view(1, 1, 1, 2)
+    moved = step(torch.zeros(1, 1, 1, 2), gradient, 0.5, norm="l2")
+    np.testing.assert_allclose(moved.flatten(), [0.3, -0.4], rtol=1e-6)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_step_along_no_gradient_stays(norm: str) -> None:
     x = numbers(0, 2, 1, 2, 2)
