@@ -204,3 +204,10 @@ def test_scores_from_a_file_need_no_subset_models() -> None:
     found = jobs_of(config)
     assert found["import_scores"] == 1
     assert not found.keys() & {"subsets", "scores", "null_pairs"}
+
+
+def test_one_shard_of_models_under_attack_is_scored() -> None:
+    config = large(MLP)
+    few = replace(config.memorization, robust=replace(config.memorization.robust, subset_models=10))
+    found = jobs_of(replace(config, memorization=few))
+    assert (found["robust_subsets"], found["robust_scores"]) == (1, 1)
