@@ -102,6 +102,18 @@ def test_a_step_has_its_length_and_the_direction_of_steepest_ascent(norm: str, s
     np.testing.assert_allclose((delta.reshape(3, -1) * flat).sum(1), distance * dual, rtol=1e-9)
 
 
+def test_the_size_of_a_perturbation_in_each_norm() -> None:
+    delta = torch.tensor([[3.0, -4.0], [0.0, -2.0]]).view(2, 1, 1, 2)
+    assert size(delta, "linf").tolist() == [[[[4.0]]], [[[2.0]]]]
+    assert size(delta, "l2").tolist() == [[[[5.0]]], [[[2.0]]]]
+
+
+def test_a_step_along_gradients_whose_squares_no_float_holds_has_its_length() -> None:
+    gradient = torch.tensor([1e-30, 1e30, 1.0]).view(3, 1, 1, 1) * torch.tensor([3.0, -4.0]).view(1, 1, 1, 2)
+    moved = step(torch.zeros(3, 1, 1, 2), gradient, 0.5, norm="l2")
+    np.testing.assert_allclose(moved.flatten(1), [[0.3, -0.4]] * 3, rtol=1e-6)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_step_along_no_gradient_stays(norm: str) -> None:
     x = numbers(0, 2, 1, 2, 2)
@@ -618,6 +630,12 @@ def test_targeted_dlr_of_equal_logits_is_finite_and_so_is_its_gradient(classes: 
     value, _, gradient = ascent(flat, torch.full((2, 1, 2, 2), 0.5), pairs, targeted_dlr)
     assert value.tolist() == [0, 0]
     assert gradient.isfinite().all()
+
+
+def test_targeted_dlr_of_equal_logits_rises_towards_the_target() -> None:
+    logits = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
+    targeted_dlr(logits, torch.tensor([[0, 1]])).sum().backward()
+    assert logits.grad.sign().tolist() == [[-1, 1, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
