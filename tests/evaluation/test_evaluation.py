@@ -356,17 +356,17 @@ def test_measure_equals_a_loop_over_samples() -> None:
 
 
 @pytest.mark.parametrize("attack", [Pgd(steps=10, step_size=0.05), Pgd(steps=1, step_size=1e-4)])
-def test_robustly_correct_finds_what_measure_finds(attack: Pgd) -> None:
+def test_what_is_right_under_attack_is_what_measure_finds(attack: Pgd) -> None:
     part = pixels([v % 101 for v in range(600)], [int(v % 101 > 50) for v in range(600)])  # more than a forward pass
     model = Threshold(slope=3.0).train()
-    clean, robust = robustly_correct(model, part, threat=THREAT, attack=attack, seed=5)
+    clean, robust = (said.correct for said in judged_under_attack(model, part, threat=THREAT, attack=attack, seed=5))
     assert model.training
     found = measure(model, DataSet(part, ladder(), ladder(), classes=2), threat=THREAT, attack=attack, seed=5)
     assert clean.tolist() == found["train_clean_correct"].tolist()
     assert robust.tolist() == found["train_pgd_correct"].tolist()
     assert 0 < robust.sum() < clean.sum() == 600
     # where the start alone decides, another seed finds others
-    other = robustly_correct(model, part, threat=THREAT, attack=attack, seed=6)[1]
+    other = judged_under_attack(model, part, threat=THREAT, attack=attack, seed=6)[1].correct
     assert (other == robust).all() == (attack.steps > 1)
 
 
@@ -382,7 +382,7 @@ def test_starts_are_drawn_by_the_seed_of_the_history_and_the_indices_of_samples(
     monkeypatch.setattr(bat.training.measure, "uniform", drawn)
     options: dict[str, Any] = {"threat": THREAT, "attack": Pgd(steps=1, step_size=0.1), "seed": 5}
     measure(Threshold(), DataSet(part, part, part, classes=2), **options)
-    robustly_correct(Threshold(), part, **options)
+    judged_under_attack(Threshold(), part, **options)
     assert asked == 4 * [(derive_seed(5, "history"), [70, 71], (1, 1, 1))]
 
 
@@ -403,9 +403,9 @@ def test_outputs_that_are_not_finite_are_counted() -> None:
         "look for overflow in the model or damaged weights, or train with a lower learning rate"
     )
     weak = Pgd(steps=1, step_size=1e-4)
-    assert refusal(correct, Spoilt(), part) == message
+    assert refusal(judged, Spoilt(), part) == message
     assert refusal(clean_logits, Spoilt(), part, 5) == message
-    assert refusal(lambda: robustly_correct(Spoilt(), part, threat=THREAT, attack=weak, seed=0)) == message
+    assert refusal(lambda: judged_under_attack(Spoilt(), part, threat=THREAT, attack=weak, seed=0)) == message
 
 
 def test_clean_logits_are_those_of_batches_of_the_asked_size() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bat.config import Config, FixedModel, ImageFolder, LibraryModel, Npz, Published, SizedModel, load
+from bat.config import Config, ImageFolder, LibraryModel, Npz, Published, ResidualModel, SizedModel, WideModel, load
 from bat.planning import resources
 from bat.planning.jobs import jobs_of
 from bat.planning.resources import Sizes, needs, sizes_of
@@ -19,8 +19,8 @@ CNN, MLP = SizedModel(name="small_cnn", width=4), SizedModel(name="mlp", width=5
 PARTS: dict[str, Any] = {"train_samples": "all", "validation_samples": 5_000, "split_seed": 0}
 
 
-def fixed(name: Any) -> FixedModel:
-    return FixedModel(name=name)
+def fixed(name: Any) -> ResidualModel | WideModel:
+    return WideModel(name=name) if name.startswith("wrn") else ResidualModel(name=name)
 
 
 def test_sizes_of_known_data_sets_and_of_a_trial() -> None:
@@ -157,7 +157,7 @@ def test_bat_takes_longer_for_its_second_loss() -> None:
     removal = replace(config.removal, method=None)
     plain = replace(
         config,
-        training=replace(config.training, methods=methods, sweeps=()),
+        training=replace(config.training, methods=methods),
         removal=removal,
         evaluation=replace(config.evaluation, pairs=(), baseline=methods[-1].name),
     )
