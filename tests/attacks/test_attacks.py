@@ -19,7 +19,7 @@ from bat.attacks.gradient import ascent, cross_entropy, targeted_dlr, targeted_m
 from bat.attacks.pgd import pgd
 from bat.data.dataset import Part
 from bat.models import Network, attackable, for_attacks
-from bat.training.measure import correct
+from bat.training.measure import judged
 
 torch.set_num_threads(1)
 
@@ -413,7 +413,7 @@ def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho:
 def digits() -> tuple[Network, Part]:
     model, test = trained("pgd_at", name="small_cnn", width=8, epochs=8)
     test = test.take(torch.arange(300))
-    assert correct(model, test).mean() > 0.9
+    assert judged(model, test).correct.numpy().mean() > 0.9
     return model, test
 
 
@@ -451,7 +451,7 @@ def test_apgd_agrees_with_its_authors_code(digits: tuple[Network, Part], norm: s
 def test_apgd_and_its_authors_code_break_the_same_samples_of_a_natural_model(norm: str, eps: float) -> None:
     # here a sample's start decides whether it breaks: from starts of their own the two may differ, as two seeds would
     model, test = trained("natural", name="small_cnn", width=8, epochs=8)
-    test = test.take(torch.from_numpy(correct(model, test)).nonzero().flatten()[:300])
+    test = test.take(torch.from_numpy(judged(model, test).correct.numpy()).nonzero().flatten()[:300])
     x, labels = test.images(), test.labels
     with torch.no_grad():
         ranked = model(x).argsort(dim=1, descending=True)

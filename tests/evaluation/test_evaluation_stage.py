@@ -17,6 +17,7 @@ from refusals import refusal
 from stubs import Lines, written
 from torch import Tensor, nn
 
+import bat.evaluation.direct
 import bat.evaluation.stage
 from bat.attacks.ensemble import STANDARD
 from bat.config import ApgdCe, EvaluationPgd, Run, SizedModel, Threat
@@ -66,8 +67,9 @@ class Attacks:
         self.probed: list[tuple[float, int, int]] = []
         self.flagged: list[dict[str, Any]] = []
         self.raised = raised
-        for name, function in (("probe", self.probe), ("attack_samples", self.attack), ("find_flags", self.flags)):
+        for name, function in (("probe", self.probe), ("attack_samples", self.attack)):
             monkeypatch.setattr(bat.evaluation.stage, name, function)
+        monkeypatch.setattr(bat.evaluation.direct, "find_flags", self.flags)
 
     def probe(self, model: nn.Module, part: Part, batch_size: int) -> Probe:
         self.probed.append((bias(model), len(part), batch_size))
