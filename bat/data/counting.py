@@ -45,6 +45,8 @@ def _folder(data: ImageFolder) -> tuple[int, int | None, tuple[int, int, int], i
     }
     of = {part: [path.relative_to(root / part).parts[0] for path in paths] for part, paths in parts.items()}
     names = sorted(set(of["train"]))
+    if not names:
+        raise ValueError("train has no image")
     kept = {names[number] for number in chosen_classes(data.classes, names)}
     pool, test = (sum(name in kept for name in of[part]) for part in ("train", "test"))
     sides = (data.size, data.size) if data.size else _sides(parts["train"][0])
