@@ -536,7 +536,7 @@ def test_weights_of_networks_without_a_width_are_read(name, tmp_path):
         ({"entry": "last.safetensors", "architecture": "mlp"}, "--architecture NAME or NAME:WIDTH: width"),
         ({"entry": "last.safetensors", "architecture": "vit:16"}, "--architecture NAME or NAME:WIDTH: name"),
         ({"entry": "last.safetensors", "architecture": "mlp:wide"}, "--architecture NAME or NAME:WIDTH: width"),
-        ({"entry": "last.safetensors", "architecture": "resnet18:16"}, "resnet18 has no width"),
+        ({"entry": "last.safetensors", "architecture": "resnet18:16"}, "not the weights of resnet18:16 for images"),
         ({"entry": "last.safetensors", "architecture": "resnet18"}, "not the weights of resnet18"),
         ({"entry": "last.safetensors", "architecture": "torchvision:vgg"}, "no such network"),
         ({"entry": "images.npz", "architecture": "mlp:16"}, "not the weights of mlp:16"),

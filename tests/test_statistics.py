@@ -10,6 +10,7 @@ from bat.statistics import (
     bootstrap_interval,
     greater_p_value,
     holm,
+    majority_share,
     near_chance,
     newcombe,
     paired_p_value,
@@ -26,6 +27,10 @@ def counts(*values):
 def proportion(draw, most=60):
     n = draw(st.integers(1, most))
     return draw(st.integers(0, n)), n
+
+
+def test_the_majority_share_is_that_of_the_most_frequent_class():
+    assert majority_share(np.array([2, 0, 2, 2, 5])) == 3 / 5
 
 
 LEVEL = st.sampled_from([0.5, 0.8, 0.95, 0.99])

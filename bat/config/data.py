@@ -213,7 +213,7 @@ def drawn_sizes(data: Data, pool: int, test: int | None) -> tuple[int, int, int]
         held = _count(own or _TEST, pool)
     validation = _count(data.validation_samples, pool - held)
     train = pool - held - validation if data.train_samples == "all" else data.train_samples
-    return train, validation, (held or pool - train - validation) if test is None else test
+    return train, validation, (held or max(pool - train - validation, 0)) if test is None else test
 
 
 def _count(share: float, samples: int) -> int:

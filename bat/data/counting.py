@@ -45,6 +45,8 @@ def _folder(data: ImageFolder) -> tuple[int, int | None, tuple[int, int, int], i
     }
     of = {part: [path.relative_to(root / part).parts[0] for path in paths] for part, paths in parts.items()}
     names = sorted(set(of["train"]))
+    if not names:
+        raise ValueError("train has no image")
     kept = {names[number] for number in chosen_classes(data.classes, names)}
     pool, test = (sum(name in kept for name in of[part]) for part in ("train", "test"))
     sides = (data.size, data.size) if data.size else _sides(parts["train"][0])
@@ -55,9 +57,14 @@ def _folder(data: ImageFolder) -> tuple[int, int | None, tuple[int, int, int], i
 def _sides(path: Path) -> tuple[int, int]:
     from PIL import Image
 
-    with warnings.catch_warnings(), open_file(path) as file, Image.open(file, formats=("PNG", "JPEG", "BMP")) as image:
+    with warnings.catch_warnings():
+        # before the file is opened, which warns of a large image
         warnings.simplefilter("ignore")
-        return image.height, image.width
+        try:
+            with open_file(path) as file, Image.open(file, formats=("PNG", "JPEG", "BMP")) as image:
+                return image.height, image.width
+        except Exception as error:  # Pillow has an error of its own for an image that is far too large
+            raise ValueError(f"{path}: no image") from error
 
 
 def _arrays(data: Npz) -> tuple[int, int | None, tuple[int, int, int], int]:

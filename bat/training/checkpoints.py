@@ -27,7 +27,8 @@ class Checkpoint:
     """The file that keeps an unfinished run, with all that the run depends on, ``about``."""
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
-        self.path, self._about = path, about
+        # as it comes back from the file, where a tuple, as of the milestones of a schedule, is a list
+        self.path, self._about = path, json.loads(json.dumps(about))
         self._latest: Progress | None = None
         self._written = time.monotonic()
 

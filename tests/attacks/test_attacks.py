@@ -19,7 +19,7 @@ from bat.attacks.gradient import ascent, cross_entropy, targeted_dlr, targeted_m
 from bat.attacks.pgd import pgd
 from bat.data.dataset import Part
 from bat.models import Network, attackable, for_attacks
-from bat.training.measure import correct
+from bat.training.measure import judged
 
 torch.set_num_threads(1)
 
@@ -100,6 +100,18 @@ def test_a_step_has_its_length_and_the_direction_of_steepest_ascent(norm: str, s
     flat = gradient.numpy().reshape(3, -1)
     dual = np.abs(flat).sum(1) if norm == "linf" else np.sqrt((flat**2).sum(1))
     np.testing.assert_allclose((delta.reshape(3, -1) * flat).sum(1), distance * dual, rtol=1e-9)
+
+
+def test_the_size_of_a_perturbation_in_each_norm() -> None:
+    delta = torch.tensor([[3.0, -4.0], [0.0, -2.0]]).view(2, 1, 1, 2)
+    assert size(delta, "linf").tolist() == [[[[4.0]]], [[[2.0]]]]
+    assert size(delta, "l2").tolist() == [[[[5.0]]], [[[2.0]]]]
+
+
+def test_a_step_along_gradients_whose_squares_no_float_holds_has_its_length() -> None:
+    gradient = torch.tensor([1e-30, 1e30, 1.0]).view(3, 1, 1, 1) * torch.tensor([3.0, -4.0]).view(1, 1, 1, 2)
+    moved = step(torch.zeros(3, 1, 1, 2), gradient, 0.5, norm="l2")
+    np.testing.assert_allclose(moved.flatten(1), [[0.3, -0.4]] * 3, rtol=1e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -401,7 +413,7 @@ def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho:
 def digits() -> tuple[Network, Part]:
     model, test = trained("pgd_at", name="small_cnn", width=8, epochs=8)
     test = test.take(torch.arange(300))
-    assert correct(model, test).mean() > 0.9
+    assert judged(model, test).correct.numpy().mean() > 0.9
     return model, test
 
 
@@ -439,7 +451,7 @@ def test_apgd_agrees_with_its_authors_code(digits: tuple[Network, Part], norm: s
 def test_apgd_and_its_authors_code_break_the_same_samples_of_a_natural_model(norm: str, eps: float) -> None:
     # here a sample's start decides whether it breaks: from starts of their own the two may differ, as two seeds would
     model, test = trained("natural", name="small_cnn", width=8, epochs=8)
-    test = test.take(torch.from_numpy(correct(model, test)).nonzero().flatten()[:300])
+    test = test.take(torch.from_numpy(judged(model, test).correct.numpy()).nonzero().flatten()[:300])
     x, labels = test.images(), test.labels
     with torch.no_grad():
         ranked = model(x).argsort(dim=1, descending=True)
@@ -618,6 +630,12 @@ def test_targeted_dlr_of_equal_logits_is_finite_and_so_is_its_gradient(classes: 
     value, _, gradient = ascent(flat, torch.full((2, 1, 2, 2), 0.5), pairs, targeted_dlr)
     assert value.tolist() == [0, 0]
     assert gradient.isfinite().all()
+
+
+def test_targeted_dlr_of_equal_logits_rises_towards_the_target() -> None:
+    logits = torch.zeros(1, 5, dtype=torch.float64, requires_grad=True)
+    targeted_dlr(logits, torch.tensor([[0, 1]])).sum().backward()
+    assert logits.grad.sign().tolist() == [[-1, 1, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("classes", [2, 3])

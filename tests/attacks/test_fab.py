@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bat.attacks.fab import fab, to_plane
 from bat.data.dataset import Part
 from bat.models import Network, attackable
-from bat.training.measure import correct
+from bat.training.measure import judged
 
 torch.set_num_threads(1)
 
@@ -213,7 +213,7 @@ def digits() -> tuple[dict[str, Network], Part]:
     for name in METHODS:
         models[name], test = trained(name, name="small_cnn", width=8, epochs=8)
         test = test.take(torch.arange(200))
-        assert correct(models[name], test).mean() > 0.9
+        assert judged(models[name], test).correct.float().mean() > 0.9
     return models, test
 
 

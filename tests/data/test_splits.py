@@ -187,6 +187,11 @@ def test_classes_that_a_table_lacks_can_be_chosen_from_labels_alone():
     ]
 
 
+def test_a_folder_without_images_is_not_counted(tmp_path):
+    assert counted(folder(tmp_path, size=8)) is None
+    assert counted(folder(tmp_path, size=8, classes=2)) is None
+
+
 NAMES = ("apple", "baby", "bear", "3")
 
 

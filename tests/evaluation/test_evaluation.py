@@ -11,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import bat.attacks.ensemble
-from bat.attacks.ensemble import check_allowed, run_attack
+import bat.training.measure
+from bat.attacks.ensemble import STANDARD, check_allowed, run_attack
 from bat.config import ApgdCe, Attack, EvaluationPgd, Pgd, Threat
 from bat.data.dataset import DataSet, Part
 from bat.evaluation.summary import METRICS, accuracies_by_seed, groups_of, summary_table
@@ -23,7 +25,7 @@ from bat.evaluation.under_attack import BATCH_FORMAT, attack_samples, sample_tab
 from bat.models import attackable
 from bat.seeds import derive_seed
 from bat.statistics import bootstrap_interval
-from bat.training.measure import judged, measure
+from bat.training.measure import clean_logits, judged, judged_under_attack, measure
 
 torch.set_num_threads(1)
 
@@ -118,6 +120,8 @@ def test_evaluate_knows_the_answers_of_the_one_pixel_model(norm: str) -> None:
     np.testing.assert_array_equal(found["apgd_ce_correct"], robust)
     assert found[["apgd_t_correct", "fab_t_correct", "square_correct"]].isna().all(axis=None)
     np.testing.assert_array_equal(found["margin"] > 0, robust)
+    assert {str(found[f"{attack.name}_correct"].dtype) for attack in STANDARD} == {"boolean"}
+    assert found["broken_by"].dtype == pd.StringDtype()
     # broken by the attack where right before, and missing where wrong already or never broken
     assert (found["broken_by"][clean & ~robust] == "apgd_ce").all()
     assert found["broken_by"][~clean | robust].isna().all()
@@ -351,6 +355,67 @@ def test_measure_equals_a_loop_over_samples() -> None:
     assert model.slope.grad is None
 
 
+@pytest.mark.parametrize("attack", [Pgd(steps=10, step_size=0.05), Pgd(steps=1, step_size=1e-4)])
+def test_what_is_right_under_attack_is_what_measure_finds(attack: Pgd) -> None:
+    part = pixels([v % 101 for v in range(600)], [int(v % 101 > 50) for v in range(600)])  # more than a forward pass
+    model = Threshold(slope=3.0).train()
+    clean, robust = (said.correct for said in judged_under_attack(model, part, threat=THREAT, attack=attack, seed=5))
+    assert model.training
+    found = measure(model, DataSet(part, ladder(), ladder(), classes=2), threat=THREAT, attack=attack, seed=5)
+    assert clean.tolist() == found["train_clean_correct"].tolist()
+    assert robust.tolist() == found["train_pgd_correct"].tolist()
+    assert 0 < robust.sum() < clean.sum() == 600
+    # where the start alone decides, another seed finds others
+    other = judged_under_attack(model, part, threat=THREAT, attack=attack, seed=6)[1].correct
+    assert (other == robust).all() == (attack.steps > 1)
+
+
+def test_starts_are_drawn_by_the_seed_of_the_history_and_the_indices_of_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    part, asked = pixels([1, 2], [0, 1], first=70), []
+
+    def drawn(seed: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+        asked.append((seed, index.tolist(), shape))
+        return torch.zeros(len(index), *shape)
+
+    monkeypatch.setattr(bat.training.measure, "uniform", drawn)
+    options: dict[str, Any] = {"threat": THREAT, "attack": Pgd(steps=1, step_size=0.1), "seed": 5}
+    measure(Threshold(), DataSet(part, part, part, classes=2), **options)
+    judged_under_attack(Threshold(), part, **options)
+    assert asked == 4 * [(derive_seed(5, "history"), [70, 71], (1, 1, 1))]
+
+
+class Spoilt(Threshold):
+    """Infinite for two of the images, NaN for another."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        logits[(x.flatten() * 100).round() == 2] = torch.inf
+        logits[(x.flatten() * 100).round() == 7] = torch.nan
+        return logits
+
+
+def test_outputs_that_are_not_finite_are_counted() -> None:
+    part = pixels([2, 7, 2, 80, 20], [0, 0, 0, 1, 0])
+    message = (
+        "the model's outputs for 3 of 5 unperturbed images are NaN or infinite: "
+        "look for overflow in the model or damaged weights, or train with a lower learning rate"
+    )
+    weak = Pgd(steps=1, step_size=1e-4)
+    assert refusal(judged, Spoilt(), part) == message
+    assert refusal(clean_logits, Spoilt(), part, 5) == message
+    assert refusal(lambda: judged_under_attack(Spoilt(), part, threat=THREAT, attack=weak, seed=0)) == message
+
+
+def test_clean_logits_are_those_of_batches_of_the_asked_size() -> None:
+    model = Threshold().train()
+    logits = clean_logits(model, ladder(), 40)
+    assert model.sizes == [40, 40, 16]
+    assert torch.equal(logits, model.eval()(ladder().images()))
+    assert not logits.requires_grad
+
+
 def test_a_sample_that_is_wrong_when_clean_is_not_right_under_attack() -> None:
     # half of the random starts, and the weak attack from them, end on the right side
     part = pixels([49] * 40, [1] * 40)
@@ -509,3 +574,22 @@ def test_other_tensors_of_a_batch_need_another_format() -> None:
     whole, truth = ("int64", 1), ("bool", 1)
     expected = {"predicted": whole, "pgd_correct": truth, "broken_by": whole, "margin": ("float64", 1)}
     assert (BATCH_FORMAT, structure) == (1, expected | {"x_adv": ("float32", 4), "nonfinite": truth})
+
+
+def test_rows_of_the_summary_are_in_the_order_of_the_samples() -> None:
+    runs = [(method, seed, checkpoint) for method in ("b", "a") for seed in (4, 3) for checkpoint in ("last", "best")]
+    rows = [
+        {"method": method, "seed": seed, "checkpoint": checkpoint, "test_index": index, "atypical": index == 1}
+        | dict.fromkeys(METRICS.values(), index != 2)
+        for method, seed, checkpoint in runs
+        for index in (2, 1)
+    ]
+    each = accuracies_by_seed(pd.DataFrame(rows), confidence=0.9)
+    groups = ["all", "typical", "atypical"]
+    names = [(*run, group, metric) for run in runs for group in groups for metric in METRICS]
+    columns = ["method", "seed", "checkpoint", "group", "metric"]
+    assert list(each[columns].itertuples(index=False, name=None)) == names
+    means = summary_table(pd.DataFrame(rows), confidence=0.9, bootstrap=10, seed=0)
+    expected = [name[:1] + name[2:] for name in names if name[1] == 4]
+    assert list(means[["method", "checkpoint", "group", "metric"]].itertuples(index=False, name=None)) == expected
+    assert means["accuracy"].tolist() == 4 * [0.5, 0.5, 0.5, 0, 0, 0, 1, 1, 1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bat.data.dataset import Part
-from bat.evaluation.flags import Probe, find_flags, is_random, probe
+from bat.evaluation.flags import Probe, _difference, find_flags, is_random, probe
 
 torch.set_num_threads(1)
 
@@ -277,3 +277,36 @@ def test_what_was_not_run_has_no_value_and_raises_nothing(missing: str) -> None:
     assert math.isnan(found.loc["square_gain", "value"])
     assert not found.loc["square_gain", "raised"]
     assert found.loc["pgd_gap", "value"] == 0
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "again"),
+    [(1, [2, 2, 2]), (2, [1] * 6), (3, [1] * 6), (4, [2, 2, 2]), (100, [3, 3])],
+)
+def test_batches_of_a_second_look_are_half_as_large_or_two(batch_size: int, again: list[int]) -> None:
+    sizes: list[int] = []
+
+    def third(x: Tensor, calls: int) -> Tensor:
+        sizes.append(len(x))
+        return torch.zeros(len(x))
+
+    probe(Said(third), images(6), batch_size)
+    whole = [len(rows) for rows in torch.arange(6).split(batch_size)]
+    assert sizes == [*whole, *whole, *again, 1, 1, 1, 1]
+
+
+def test_a_flag_says_what_it_means() -> None:
+    found = flags(Said(lambda x, _: 0 * x.flatten(1)[:, 0]), images(6))
+    assert list(found) == ["value", "limit", "raised", "meaning"]
+    meaning = "points of PGD accuracy over robust accuracy: PGD alone overestimates"
+    assert found.loc["pgd_gap"].tolist() == [0.0, 5.0, False, meaning]
+
+
+def test_a_difference_is_a_share_of_the_spread_around_the_mean_of_each_image() -> None:
+    said = torch.tensor([[4.0, -4.0, 0.0], [44.0, 36.0, 40.0]], dtype=torch.float64)
+    moved = said + torch.tensor([[0.0, 0.0, 1.0], [0.0, -2.0, 0.0]])
+    assert _difference(moved, said) == 0.5
+    assert _difference(said, said) == 0
+    # without any spread the difference itself
+    assert _difference(torch.full((1, 2), 7.0), torch.full((1, 2), 4.0)) == 3
+    assert _difference(torch.tensor([[math.nan, 0.0]]), torch.tensor([[1.0, -1.0]])) == math.inf

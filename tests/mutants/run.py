@@ -55,7 +55,9 @@ def _tested(name: str, table: dict[str, list[str]], workers: int) -> float:
     function = name.removeprefix(module).removeprefix(".")
     # beside functions named x_f, mutmut has methods named xǁClassǁf
     pattern = f"bat.{module}.x*{function}__mutmut_*" if function else f"bat.{module}.*"
-    tests = [str(_only(test)) for test in table.get(module, [])] or [f"tests/{module.partition('.')[0]}"]
+    room, _, inner = module.partition(".")
+    default = f"tests/{room}" if inner else f"tests/test_{room}.py"
+    tests = [test if test.startswith("-") else str(_only(test)) for test in table.get(module, [])] or [default]
     folder = WORK / module
     _copy(folder, path, tests)
     with (folder / "log").open("w") as log:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ import torch
 from methods import BAT
 from runs import RECIPE, SPEC, right, same, samples
 
+from bat.config import Steps
 from bat.data.dataset import DataSet
 from bat.io.tensors import read_tensors
 from bat.training.checkpoints import CHECKPOINT_FORMAT, Checkpoint
@@ -138,13 +139,35 @@ def test_a_file_is_written_when_the_minutes_have_passed(tmp_path: Path, monkeypa
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     checkpoint = Checkpoint(tmp_path / "c", {})
-    for seconds, written in ((59, False), (2, True), (59, True), (2, True)):
+    for seconds, written in ((59, False), (1, True), (59, True), (1, True)):
         clock[0] += seconds
         checkpoint.keep(progress(int(clock[0])), 1)
         assert checkpoint.path.exists() == written
     found = checkpoint.read(CPU, print)
     assert found is not None
-    assert found.epoch == 222  # not 220, a minute less a second after the one before
+    assert found.epoch == 220  # not 219, a minute less a second after the one before
+
+
+def test_tensors_are_read_to_the_device(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / "c", {}).keep(replace(progress(3), best={"b": torch.ones(1)}), 0)
+    found = Checkpoint(tmp_path / "c", {}).read(torch.device("meta"), print)
+    assert found is not None
+    assert {found.state["a"].device.type, found.best["b"].device.type} == {"meta"}
+
+
+def test_a_run_that_is_ended_before_its_first_epoch_keeps_nothing(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", {})
+    with pytest.raises(KeyboardInterrupt), checkpoint.guarding():
+        raise KeyboardInterrupt
+    assert not checkpoint.path.exists()
+
+
+def test_a_run_by_a_spec_with_tuples_is_taken_up(tmp_path: Path) -> None:
+    about = {"spec": asdict(replace(RECIPE, schedule=Steps(name="steps", warmup=0.0, milestones=(0.5,), factor=0.1)))}
+    Checkpoint(tmp_path / "c", about).keep(progress(3), 0)
+    found = Checkpoint(tmp_path / "c", about).read(CPU, print)
+    assert found is not None
+    assert found.epoch == 3
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])

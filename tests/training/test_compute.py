@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bat.config import Adversary, Compute, Method
 from bat.models import Network, for_attacks, lowered
+from bat.training.learner import Learner
 from bat.training.loop import Epoch, fit
 from bat.training.losses import objective
 
@@ -196,3 +197,61 @@ def test_training_goes_on_from_a_state_to_the_bit(case: str, after: int) -> None
 def test_a_state_is_a_copy() -> None:
     _, _, states = trained()
     assert not same(states[0], states[1])
+
+
+def test_the_optimizer_is_fused_and_has_the_numbers_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    sgd = torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda parameters, **given: made.append(given) or sgd(parameters, **given))
+    Learner(network(PART), RECIPE, None)
+    assert made == [{"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "fused": True}]
+
+
+@pytest.mark.parametrize(("precision", "scaled"), [("float16", True), ("bfloat16", False), ("float32", False)])
+def test_the_scale_of_losses_goes_with_the_state(precision: Any, scaled: bool) -> None:
+    compute = replace(FLOAT32, precision=precision)
+    one, other = (Learner(network(PART), RECIPE, compute) for _ in range(2))
+    if scaled:
+        # no power of 2, as of which any float holds it
+        one.scaler.load_state_dict(one.scaler.state_dict() | {"scale": 0.1, "_growth_tracker": 7})
+    state = one.state()
+    assert ({"scale", "growth"} <= state.keys()) == scaled
+    other.load(state)
+    assert other.scaler.state_dict() == one.scaler.state_dict()
+    if scaled:
+        assert (state["scale"].dtype, float(state["scale"])) == (torch.float64, 0.1)
+
+
+def test_a_step_moves_the_weights_by_its_rate_and_their_average_after_them() -> None:
+    model = network(PART, "small_cnn")
+    first = model.head.bias.detach().clone()
+    learner = Learner(model, replace(RECIPE, momentum=0.0, weight_decay=0.0, ema_decay=0.75), None)
+    assert learner.network is not model
+    averages, own = (
+        next(tensor for name, tensor in each.named_buffers() if name.endswith("running_mean"))
+        for each in (model, learner.network)
+    )
+    for parameter in learner.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    own.fill_(8)
+    learner.step(0.5)
+    torch.testing.assert_close(learner.network.head.bias.detach(), first - 0.5)
+    torch.testing.assert_close(model.head.bias.detach(), first - 0.5)  # the first step has no average before it
+    own.fill_(4)
+    learner.step(0.25)
+    torch.testing.assert_close(learner.network.head.bias.detach(), first - 0.75)
+    torch.testing.assert_close(model.head.bias.detach(), first - 0.75 * 0.5 - 0.25 * 0.75)
+    # of buffers, too: what batch normalisation counts
+    torch.testing.assert_close(averages, torch.full_like(averages, 0.75 * 8 + 0.25 * 4))
+    learner.zero_gradients()
+    assert learner.network.head.bias.grad is None
+
+
+@pytest.mark.parametrize(("precision", "enabled"), [("float16", True), ("bfloat16", False)])
+def test_losses_are_scaled_on_the_device_of_the_network(
+    precision: Any, enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *given, **options: made.append((given, options)))
+    Learner(network(PART), RECIPE, replace(FLOAT32, precision=precision))
+    assert made == [(("cpu",), {"enabled": enabled})]

@@ -31,6 +31,7 @@ EDITS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_there_are_as_many_jobs_as_the_plan_says(name, tmp_path):
     new_experiment(tmp_path)
+    (tmp_path / "images").mkdir()  # of config/my_images.yaml
     base = ROOT / "config" / "config.yaml"
     config = load(str(base), str(ROOT / "config" / name))
     assert planned(tmp_path, configfile=f"config/{name}") == jobs_of(config)

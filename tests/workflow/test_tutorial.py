@@ -46,7 +46,7 @@ def test_an_experiment_is_read_back_as_it_was_written(finished, monkeypatch):
             getattr(found, name), pd.read_parquet(f"{SMOKE}/evaluation/{name}.parquet"), check_dtype=False
         )
     assert (found.harmful, found.robust_memorization) == (None, None)
-    assert len(found.history) == 3 * 2 * 3  # methods, seeds, epochs
+    assert len(found.history) == 3 * 2 * 15  # methods, seeds, epochs
     digits = load_digits()
     assert found.scores.shape == (len(digits.images),)
     np.testing.assert_array_equal(found.scores[found.memorization["train_index"]], found.memorization["memorization"])

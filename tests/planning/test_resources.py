@@ -1,0 +1,213 @@
+"""What jobs ask a cluster for, and how many there are, by hand and as written down."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bat.config import Config, ImageFolder, LibraryModel, Npz, Published, ResidualModel, SizedModel, WideModel, load
+from bat.planning import resources
+from bat.planning.jobs import jobs_of
+from bat.planning.resources import Sizes, needs, sizes_of
+
+ROOT = Path(__file__).parents[2]
+DIGITS = load(str(ROOT / "config/config.yaml"))
+CIFAR10 = load(str(ROOT / "config/config.yaml"), str(ROOT / "config/cifar10.yaml"))
+SIZES = Sizes(train=900, validation=40, test=60, shape=(3, 10, 20), classes=5)
+CNN, MLP = SizedModel(name="small_cnn", width=4), SizedModel(name="mlp", width=50)
+PARTS: dict[str, Any] = {"train_samples": "all", "validation_samples": 5_000, "split_seed": 0}
+
+
+def fixed(name: Any) -> ResidualModel | WideModel:
+    return WideModel(name=name) if name.startswith("wrn") else ResidualModel(name=name)
+
+
+def test_sizes_of_known_data_sets_and_of_a_trial() -> None:
+    assert sizes_of(DIGITS) == Sizes(600, 200, 997, (1, 8, 8), 10)
+    assert sizes_of(replace(DIGITS, subsample=0.5)) == Sizes(300, 100, 498, (1, 8, 8), 10)
+    svhn = Published(name="svhn", cache="c", **PARTS)
+    assert sizes_of(replace(CIFAR10, data=svhn)) == Sizes(68_257, 5_000, 26_032, (3, 32, 32), 10)
+    assert sizes_of(replace(CIFAR10, data=Published(name="cifar100", cache="c", **PARTS))).classes == 100
+
+
+def test_a_users_own_data_set_is_counted_or_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ImageFolder(name="image_folder", path="none", size=None, colour="grey", **PARTS)
+    config = replace(CIFAR10, data=folder)
+    assert sizes_of(config) == Sizes(50_000, 5_000, 10_000, (3, 64, 64), 10)
+    assert sizes_of(replace(config, data=replace(folder, size=7))).shape == (1, 7, 7)
+    assert sizes_of(replace(config, data=Npz(name="npz", path="none", **PARTS))).shape == (3, 64, 64)
+    monkeypatch.setattr(resources, "counted", lambda data: ((100, 20, 30), (3, 5, 6), 4) if data == folder else None)
+    assert sizes_of(config) == Sizes(100, 20, 30, (3, 5, 6), 4)
+
+
+def test_sizes_by_hand() -> None:
+    assert SIZES.samples == 1000
+    assert SIZES.megabytes == 0.6
+
+
+@pytest.mark.parametrize(
+    ("model", "floats"),
+    [
+        (MLP, 4 * 50),
+        (CNN, 8 * 200 * 4),
+        (fixed("resnet9"), 200 * 1_000),
+        (fixed("resnet18"), 200 * 2_500),
+        (fixed("preact_resnet18"), 200 * 2_500),
+        (fixed("resnet50"), 200 * 9_000),
+        (fixed("wrn_28_10"), 200 * 9_000),
+        (LibraryModel(name="torchvision:resnet18"), 200 * 9_000),
+    ],
+)
+def test_memory_of_a_batch(model: Any, floats: int) -> None:
+    # 4 bytes a number, activations and gradients, and eight copies of the images
+    assert resources._batch_mb(model, SIZES, 30) == pytest.approx(8 * 30 * (floats + 8 * 600) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("model", "work"),
+    [
+        (MLP, 600 * 50 + 50**2),
+        (CNN, 200 * 9 * 4 * (3 + 4)),
+        (fixed("resnet9"), 200 * 2.5e5),
+        (fixed("resnet18"), 200 * 5.5e5),
+        (fixed("preact_resnet18"), 200 * 5.5e5),
+        (fixed("resnet50"), 200 * 1.3e6),
+        (fixed("wrn_34_10"), 200 * 6e6),
+    ],
+)
+def test_minutes_of_passes(model: Any, work: float) -> None:
+    # 4e9 multiply-adds a second, three times over, and what any job takes
+    assert resources._minutes(model, SIZES, 1e7) == pytest.approx(20 + 3 * 1e7 * work / 4e9 / 60)
+
+
+def test_memory_of_the_estimators() -> None:
+    # 12 bytes an answer, 200 bytes a pair of one class, of which a third of the training samples
+    assert resources._scores_mb(5e6, SIZES) == pytest.approx((12 * 5e6 + 200 * 900 * 960 / 5 / 3) / 1e6)
+
+
+def large(model: Any) -> Config:
+    """An experiment on SVHN whose needs are neither hidden by rounding nor as large as a cluster gives."""
+    plan, training = CIFAR10.memorization, CIFAR10.training
+    memorization = replace(
+        plan,
+        subset_models=900,
+        models_per_shard=10,
+        shuffles=3,
+        model=None,
+        recipe=replace(plan.recipe, epochs=2, batch_size=4000),
+        robust=replace(plan.robust, subset_models=800),
+    )
+    return replace(
+        CIFAR10,
+        data=Published(name="svhn", cache="c", **PARTS),
+        model=model,
+        memorization=memorization,
+        training=replace(
+            training,
+            seeds=(0, 1, 2),
+            recipe=replace(training.recipe, epochs=30, batch_size=5000),
+            measure_every=7,
+        ),
+        evaluation=replace(CIFAR10.evaluation, batch_size=9000),
+    )
+
+
+BOTH = {
+    "download": (4000, 240),
+    "data": (2200, 30),
+    "scores": (45200, 29),
+    "null_pairs": (45200, 24),
+    "import_scores": (48200, 40),
+    "robust_scores": (45100, 28),
+    "groups": (1100, 83),
+    "harmful": (1200, 20),
+    "summary": (3600, 83),
+    "figures": (2600, 27),
+    "results": (1300, 20),
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [
+        (
+            SizedModel(name="small_cnn", width=3),
+            {"subsets": (3100, 35), "robust_subsets": (3100, 198), "train": (3600, 211), "evaluate": (5700, 2288)},
+        ),
+        (
+            SizedModel(name="mlp", width=40),
+            {"subsets": (2400, 31), "robust_subsets": (2400, 153), "train": (2600, 164), "evaluate": (4000, 1722)},
+        ),
+    ],
+)
+def test_needs_are_as_written_down(model: Any, own: dict[str, tuple[int, int]]) -> None:
+    found = needs(large(model))
+    assert {rule: (each["mem_mb"], each["runtime"]) for rule, each in found.items()} == BOTH | own
+    assert all(each.keys() == {"mem_mb", "runtime"} for each in found.values())
+
+
+def test_no_job_asks_for_more_than_a_week() -> None:
+    assert needs(CIFAR10)["train"]["runtime"] == 7 * 24 * 60
+
+
+def test_bat_takes_longer_for_its_second_loss() -> None:
+    config = large(MLP)
+    methods = tuple(method for method in config.training.methods if method.objective in ("natural", "pgd_at"))
+    removal = replace(config.removal, method=None)
+    plain = replace(
+        config,
+        training=replace(config.training, methods=methods),
+        removal=removal,
+        evaluation=replace(config.evaluation, pairs=(), baseline=methods[-1].name),
+    )
+    assert needs(plain)["train"]["runtime"] < needs(config)["train"]["runtime"]
+
+
+# -- jobs
+
+
+def test_jobs_of_digits_in_the_order_in_which_they_start() -> None:
+    assert list(jobs_of(DIGITS).items()) == [
+        ("data", 1),
+        ("subsets", 4),
+        ("scores", 1),
+        ("null_pairs", 1),
+        ("train", 15),
+        ("groups", 1),
+        ("evaluate", 15),
+        ("summary", 1),
+        ("figures", 1),
+        ("results", 1),
+    ]
+
+
+def test_jobs_of_all_there_is() -> None:
+    config = large(MLP)
+    found = jobs_of(config)
+    assert {rule: found[rule] for rule in ("download", "subsets", "robust_subsets", "robust_scores", "harmful")} == {
+        "download": 1,
+        "subsets": 90,
+        "robust_subsets": 80,
+        "robust_scores": 1,
+        "harmful": 1,
+    }
+    assert found["train"] == found["evaluate"] == 3 * 21
+
+
+def test_without_shuffles_there_are_no_null_pairs() -> None:
+    assert "null_pairs" not in jobs_of(replace(DIGITS, memorization=replace(DIGITS.memorization, shuffles=0)))
+
+
+def test_scores_from_a_file_need_no_subset_models() -> None:
+    config = load(str(ROOT / "config/config.yaml"), settings=("scores={source: file, path: s.csv, format: table}",))
+    found = jobs_of(config)
+    assert found["import_scores"] == 1
+    assert not found.keys() & {"subsets", "scores", "null_pairs"}
+
+
+def test_one_shard_of_models_under_attack_is_scored() -> None:
+    config = large(MLP)
+    few = replace(config.memorization, robust=replace(config.memorization.robust, subset_models=10))
+    found = jobs_of(replace(config, memorization=few))
+    assert (found["robust_subsets"], found["robust_scores"]) == (1, 1)

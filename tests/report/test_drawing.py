@@ -1,0 +1,232 @@
+"""What each figure of an experiment is given: which rows of which tables, and what is said of them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stubs
+import torch
+from refusals import refusal
+
+from bat.data.dataset import DataSet, Part
+from bat.data.saved import write_data
+from bat.io.files import provenance
+from bat.io.schemas import SCHEMAS
+from bat.report import drawing, figures
+from bat.report.drawing import FIGURES, Given
+
+THREAT = {"norm": "l2", "eps": 0.5}
+NAMES = tuple(f"m{number}" for number in range(10))
+DATA = DataSet(
+    *(
+        Part(
+            torch.arange(16 * 3).view(3, 1, 4, 4).to(torch.uint8),
+            torch.tensor([0, 1, 0]),
+            torch.tensor([7, 4, 9]),
+            pixel_max=255,
+        )
+        for _ in range(3)
+    ),
+    classes=2,
+    class_names=("ant", "bee"),
+)
+FACTS: dict[str, dict[str, Any]] = {
+    "memorization": {"spec": {"threshold": 0.25}, "models": 40},
+    "history": {"spec": {"attack": {"steps": 7}, "threat": {"norm": "linf", "eps": 0.03125}}},
+    "per_sample": {"spec": {"threat": THREAT}},
+    "summary": {"tier": "fast", "evaluation": {"threat": THREAT}, "spec": {"confidence": 0.9}, "failed": {"m3": "why"}},
+}
+FACTS |= dict.fromkeys(("train_influence", "test_groups"), FACTS["memorization"])
+FACTS |= dict.fromkeys(("comparisons", "runs"), FACTS["summary"])
+
+
+def written(folder: Path, kind: str, name: str = "", data: str = "", **columns: list[Any]) -> Path:
+    """Write a table of a kind, of this data set unless another is named."""
+    facts = FACTS.get(kind, {}) | {"data": data or DATA.digest()}
+    return stubs.written(folder / f"{name or kind}.parquet", kind, facts, **columns)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Any]:
+    """Tables of ten methods, of which the first weighs samples, and of other runs."""
+    roles = ["method"] * 10 + ["variant", "control", "removal"]
+    methods = [*NAMES, "m0_2", "m0_c", "m0_out"]
+    runs = {"method": methods, "base": [*NAMES, "m0", "m0", "m0"], "role": roles}
+    runs |= {"weighted": [True] * 12 + [True], "removed": [None] * 12 + ["atypical"]}
+    runs["weighted"][1] = False
+    write_data(tmp_path / "data.safetensors", DATA, provenance("data"))
+    of_methods = {
+        "summary": {"method": methods, "checkpoint": ["last"] * 13},
+        "training_samples": {"method": methods},
+        "per_sample": {
+            "method": [*methods, "m0"],
+            "checkpoint": ["last"] * 13 + ["best"],
+            "tier": ["fast"] * 14,
+        },
+        "comparisons": {"method": methods},
+    }
+    tables: dict[str, Any] = {kind: written(tmp_path, kind, **columns) for kind, columns in of_methods.items()}
+    tables["runs"] = written(tmp_path, "runs", **runs)
+    tables["history"] = [
+        written(tmp_path, "history", "h0", method=["m0", "m0"], epoch=[1, 2]),
+        written(tmp_path, "history", "h1", method=["m9", "m1"], epoch=[1, 1]),
+    ]
+    tables["memorization"] = written(tmp_path, "memorization", train_index=[7, 4, 9])
+    tables["train_influence"] = written(tmp_path, "train_influence", train_index=[4])
+    tables["test_groups"] = written(tmp_path, "test_groups", atypical=[True, False, True, True, False, True])
+    tables["harmful"] = written(tmp_path, "harmful", train_index=[9, 7])
+    tables["robust_effects"] = written(tmp_path, "robust_effects", train_index=[7])
+    return tables | {"data": tmp_path / "data.safetensors"}
+
+
+def drawn(
+    name: str, files: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, function: str = ""
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Draw a figure by its name; return what its function is given."""
+    monkeypatch.setattr(figures, function or name, lambda *given, **said: (given, said))
+    found: Any = FIGURES[name](Given(files))
+    return found
+
+
+SAID = {"tier": "fast", "threat": "L2 0.5", "failed": ["m3"]}
+
+
+def test_memorization(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (table,), said = drawn("memorization", files, monkeypatch)
+    assert table["train_index"].tolist() == [7, 4, 9]
+    assert said == {"threshold": 0.25, "models": 40}
+
+
+def test_gallery(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (image, table, pairs), said = drawn("gallery", files, monkeypatch)
+    assert said == {"class_names": ("ant", "bee"), "models": 40}
+    assert (len(table), pairs["train_index"].tolist()) == (3, [4])
+    for row in range(3):
+        np.testing.assert_array_equal(image(row), DATA.train.images()[row])
+
+
+def test_curves_are_of_the_first_eight_methods(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (histories,), said = drawn("curves", files, monkeypatch)
+    assert histories[["method", "epoch"]].to_numpy().tolist() == [["m0", 1], ["m0", 2], ["m1", 1]]
+    assert said == {"atypical": 4, "typical": 2, "attack": "PGD-7", "threat": "L-inf 0.03125"}
+
+
+def test_weights_are_of_eight_methods_that_weigh_all_samples(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (samples,), said = drawn("weights", files, monkeypatch)
+    assert samples["method"].tolist() == ["m0", *NAMES[2:9]]
+    assert samples.index.tolist() == list(range(8))
+    assert said == {}
+
+
+def test_tradeoff(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (summary, bases), said = drawn("tradeoff", files, monkeypatch)
+    assert len(summary) == 13
+    assert bases == {name: name for name in NAMES} | {"m0_2": "m0", "m0_c": "m0"}
+    assert said == SAID | {"confidence": 0.9}
+
+
+def test_overfitting(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (summary,), said = drawn("overfitting", files, monkeypatch)
+    assert summary["method"].tolist() == [*NAMES, "m0_2", "m0_c"]
+    assert said == SAID
+
+
+def test_influence_is_of_the_last_epoch(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (samples,), said = drawn("influence", files, monkeypatch)
+    assert samples["method"].tolist() == list(NAMES[:8])
+    assert samples["checkpoint"].unique().tolist() == ["last"]
+    assert samples.index.tolist() == list(range(8))
+    assert said == {"tier": "fast", "threat": "L2 0.5"}
+
+
+def test_influence_numbers_its_rows_anew(files: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = written(tmp_path, "per_sample", method=["other", "m0"], checkpoint=["last", "last"], tier=["fast"] * 2)
+    (samples,), _ = drawn("influence", files | {"per_sample": path}, monkeypatch)
+    assert samples.index.tolist() == [0]
+
+
+def test_finding_a(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (summary, histories, runs), said = drawn("finding_a", files, monkeypatch)
+    assert (len(summary), len(histories), len(runs)) == (13, 4, 13)
+    assert histories.index.tolist() == [0, 1, 2, 3]
+    assert said == SAID | {"confidence": 0.9}
+
+
+@pytest.mark.parametrize("effects", [True, False])
+def test_finding_b_with_and_without_models_under_attack(
+    effects: bool, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not effects:
+        del files["robust_effects"]
+    (comparisons, runs, found, harmful), said = drawn("finding_b", files, monkeypatch)
+    assert (len(comparisons), len(runs)) == (13, 13)
+    assert (found["train_index"].tolist() == [7]) if effects else found is None
+    assert harmful["train_index"].tolist() == [9, 7]
+    assert said == {"confidence": 0.9}
+
+
+def test_harmful_samples_are_found_by_their_index(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (image, table), said = drawn("harmful", files, monkeypatch, "harmful_gallery")
+    assert table["train_index"].tolist() == [9, 7]
+    assert said == {"class_names": ("ant", "bee")}
+    for row, index in enumerate((7, 4, 9)):
+        np.testing.assert_array_equal(image(index), DATA.train.images()[row])
+
+
+@pytest.mark.parametrize(
+    ("kind", "flag"),
+    [
+        ("history", "--histories"),
+        ("training_samples", "--samples"),
+        ("test_groups", "--test-groups"),
+        ("summary", "--summary"),
+    ],
+)
+def test_a_table_that_is_not_given_is_asked_for_by_its_flag(kind: str, flag: str, files: Any) -> None:
+    del files[kind]
+    given = Given(files)
+    assert given.get(kind) is None
+    assert refusal(given.table, kind) == (
+        f"{flag} is needed to draw this: give it too, or leave this figure out of --out"
+    )
+
+
+def test_without_a_data_set_it_is_asked_for(files: Any) -> None:
+    del files["data"]
+    assert refusal(Given(files).data) == (
+        "--data is needed to draw this: give it too, or leave this figure out of --out"
+    )
+
+
+def test_each_file_is_read_once(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, read = Given(files), []
+    monkeypatch.setattr(drawing, "read_data", lambda path: read.append(path))
+    one, of_table = given.data(), drawing.read_table_with_facts
+    monkeypatch.setattr(drawing, "read_table_with_facts", lambda *what: read.append(what) or of_table(*what))
+    assert given.data() is one
+    assert given.table("summary") is given.table("summary")
+    assert given.facts("summary")["tier"] == "fast"
+    assert given.get("summary") is given.table("summary")
+    assert read == [(files["summary"], "summary")]
+
+
+def test_files_of_other_data_are_refused(files: Any, tmp_path: Path) -> None:
+    path = written(tmp_path, "harmful", "other", data="other", train_index=[1])
+    ending = "are of different data: remove the one that is out of date, and run its stage again"
+    assert refusal(Given, files | {"harmful": path}) == f"{files['data']} and {path} {ending}"
+    del files["data"]
+    assert refusal(Given, files | {"harmful": path}) == f"{files['summary']} and {path} {ending}"
+
+
+@pytest.mark.parametrize(("first", "kind"), [("memorization", "test_groups"), ("summary", "runs")])
+def test_tables_of_two_runs_of_a_stage_are_refused(
+    first: str, kind: str, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FACTS, kind, json.loads(json.dumps(FACTS[kind])) | {"more": 1})
+    path = written(tmp_path, kind, "other", **{SCHEMAS[kind].names[0]: [None]})
+    assert refusal(Given, files | {kind: path}) == (
+        f"{files[first]} and {path} are not of one run of their stage: run it again"
+    )
