@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documented import commands
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import bat
 import bat.config
 from bat.cli import main
-from bat.io.schemas import SCHEMAS
 from bat.report.drawing import FIGURES
 
 ROOT = Path(__file__).parents[1]
@@ -99,16 +99,10 @@ def test_the_reference_writes_ranges_in_full():
     assert values["evaluation.pairs"] == "list of pairs of names"
 
 
-def test_makefile_has_the_commands_of_the_readme():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^ *make ([a-z]+)$", (ROOT / "README.md").read_text(), re.MULTILINE):
-        assert f"\n{target}:" in makefile
-
-
-def test_ci_runs_both_commands_of_the_readme():
+def test_ci_runs_what_the_readme_and_the_page_on_running_tell():
     steps = (ROOT / ".ci/run").read_text().splitlines()
-    for command in ("make run", "make test"):
-        assert f"    {command}" in (ROOT / "README.md").read_text().splitlines()
+    for page, command in (("README.md", "make run"), ("docs/running.md", "make test")):
+        assert command in commands(page)
         assert f"run {command}" in steps
 
 
@@ -120,12 +114,6 @@ def test_one_version_of_snakemake_is_the_least_everywhere():
     least = re.fullmatch(r"snakemake>=([0-9.]+),<10", required).group(1)
     assert f'min_version("{least}")' in (ROOT / "workflow/Snakefile").read_text()
     assert tuple(map(int, least.split("."))) >= (9, 14, 1)
-
-
-@pytest.mark.parametrize("kind", SCHEMAS)
-def test_the_readme_describes_each_table(kind):
-    file = {"subsets": "shard-NNN", "training_samples": "samples"}.get(kind, kind)
-    assert re.search(rf"^(\| .*\W| +.*){file}\.parquet", (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
 def test_each_figure_has_a_caption_in_the_report():
@@ -155,15 +143,15 @@ def test_hooks_run_the_checks_of_make_test():
     assert [hook["entry"] for hook in local["hooks"]] == checks
 
 
-def test_the_citation_is_of_this_version_and_of_the_papers_of_the_readme():
+def test_the_citation_is_of_this_version_and_of_the_papers_that_users_cite():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs/README.md").read_text()
     for paper in citation["references"]:
         authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
-        assert f"title={{{paper['title']}}}" in readme
-        assert f"author={{{authors}}}" in readme
-        assert paper["identifiers"][0]["value"].removeprefix("arXiv:") in readme
+        assert f"title={{{paper['title']}}}" in page
+        assert f"author={{{authors}}}" in page
+        assert paper["identifiers"][0]["value"].removeprefix("arXiv:") in page
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version():
