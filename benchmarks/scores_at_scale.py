@@ -20,8 +20,7 @@ from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
-from bat.io.tables import write_table
-from bat.scores.shards import row_bytes
+from bat.io.tables import pack, write_table
 from bat.scores.subsets import subset_masks
 
 _SHARD = 50
@@ -97,7 +96,7 @@ def _write(given: argparse.Namespace) -> list[str]:
             columns[f"p_{name}"] = np.where(right, 0.5 + noise / 2, noise / 2).astype(np.float16)
             columns[f"class_{name}"] = np.where(right, labels[name], other).astype(kind)
         numbers = {"model": np.arange(first, first + _SHARD), "seed": 0}
-        bytes_ = {name: row_bytes(values) for name, values in columns.items()}
+        bytes_ = {name: pack(values) for name, values in columns.items()}
         shard = given.folder / f"shard-{first // _SHARD:03d}.parquet"
         about = {"spec": {"seed": 0, "subset_fraction": 0.7, "first_model": first, "models": _SHARD}}
         table = pd.DataFrame(dict.fromkeys(SCHEMAS["subsets"].names) | numbers | bytes_)

@@ -122,23 +122,27 @@ def _read(path: str | Path, read: Callable[[str | Path], Any]) -> tuple[Any, str
     return found, about.decode(errors="replace") if about else None, checksum
 
 
-def pack(bits: NDArray[np.bool_]) -> list[bytes]:
-    """Pack each row of (models, samples) bits into bytes, first sample in the highest bit."""
-    return [row.tobytes() for row in np.packbits(bits, axis=1)]
+def pack(values: NDArray[Any]) -> list[bytes]:
+    """Pack each row of values into bytes: bits with the first sample in the highest, numbers little-endian."""
+    if values.dtype == bool:
+        values = np.packbits(values, axis=1)
+    return [row.tobytes() for row in values.astype(values.dtype.newbyteorder("<"), copy=False)]
 
 
-def unpack(column: "pd.Series[Any]", samples: int, where: str | Path) -> NDArray[np.bool_]:
-    """Unpack a column of ``pack`` to (models, samples) bool.
+def unpack(
+    column: "pd.Series[Any]", samples: int, where: str | Path, kind: "np.dtype[Any] | None" = None
+) -> NDArray[Any]:
+    """Unpack a column of ``pack`` to (rows, samples): bool, or numbers of ``kind``.
 
     Raises:
         BatError: a row has another number of bytes than so many samples need; names ``where``.
     """
-    expected = -(-samples // 8)
-    lengths = column.map(len)
-    if (lengths != expected).any():
+    expected = -(-samples // 8) if kind is None else kind.itemsize * samples
+    if any(len(row) != expected for row in column):
         raise BatError(f"{where}: {column.name} does not hold {samples} samples: it is of other data; remove it")
-    bytes_ = np.frombuffer(b"".join(column), dtype=np.uint8).reshape(len(column), expected)
-    return np.unpackbits(bytes_, axis=1, count=samples).astype(bool)
+    stored = np.dtype(np.uint8) if kind is None else kind
+    values = np.frombuffer(b"".join(column), stored).reshape(len(column), expected // stored.itemsize)
+    return np.unpackbits(values, axis=1, count=samples).astype(bool) if kind is None else values
 
 
 def check_labels(path: str | Path, table: pd.DataFrame, column: str, index: NDArray[Any], labels: NDArray[Any]) -> None:

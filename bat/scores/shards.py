@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
-from bat.io.tables import pack, table_facts, table_rows
+from bat.io.tables import table_facts, table_rows, unpack
 from bat.statistics import Counts
 
 _ROWS = 8
@@ -72,22 +72,12 @@ class Shards:
         return found
 
     def _unpacked(self, path: Path, name: str, rows: Sequence[bytes | None]) -> NDArray[Any]:
-        samples = self.sizes["train" if name == "in_subset" else name.rpartition("_")[2]]
-        kind: Any = np.uint8
-        expected = -(-samples // 8)
-        if bits := name.rpartition("_")[0] in ("in", "correct", "robust"):
-            pass
-        elif "p_" in name:
-            kind, expected = np.dtype("<f2"), 2 * samples
-        else:
-            kind = np.dtype("u1" if self.classes < 2**8 else "<u2")
-            expected = kind.itemsize * samples
         if None in rows:
             raise BatError(f"{path}: models trained on clean images: give the shards trained adversarially")
-        if any(len(row) != expected for row in rows if row is not None):
-            raise BatError(f"{path}: {name} does not hold {samples} samples: it is of other data; remove it")
-        values = np.frombuffer(b"".join(row for row in rows if row is not None), dtype=kind).reshape(len(rows), -1)
-        return np.unpackbits(values, axis=1, count=samples).astype(bool) if bits else values
+        what, _, split = name.rpartition("_")
+        kinds = {"p": np.dtype("<f2"), "class": np.dtype("u1" if self.classes < 2**8 else "<u2")}
+        samples = self.sizes["train" if name == "in_subset" else split]
+        return unpack(pd.Series(rows, name=name), samples, path, kinds.get(what.removeprefix("robust_")))
 
 
 def open_shards(paths: Sequence[Path], data: Path, samples: DataSet, digest: str) -> Shards:
@@ -168,13 +158,6 @@ def class_by_class(
 def in_order(rows: list[pd.DataFrame], part: Part) -> pd.DataFrame:
     """Join tables of classes to one in the order of the samples of a split, by their column index."""
     return pd.concat(rows).set_index("index").loc[part.index.numpy()].reset_index()
-
-
-def row_bytes(values: NDArray[Any]) -> list[bytes]:
-    """Return the rows of (models, samples) as ``Shards.read`` unpacks them: bits with the first sample highest."""
-    if values.dtype == bool:
-        return pack(values)
-    return [row.tobytes() for row in values.astype(values.dtype.newbyteorder("<"), copy=False)]
 
 
 def _groups(labels: Counts, most: int) -> Iterator[Counts]:

@@ -19,7 +19,7 @@ from bat.io.files import provenance
 from bat.io.journal import Journal
 from bat.io.outputs import Parquet
 from bat.io.schemas import SCHEMAS
-from bat.io.tables import check_labels, check_one_data_set, read_table_with_facts, write_table
+from bat.io.tables import check_labels, check_one_data_set, pack, read_table_with_facts, write_table
 from bat.io.tensors import kept
 from bat.scores.estimators import (
     InfluenceFinder,
@@ -31,7 +31,7 @@ from bat.scores.estimators import (
     taken_for,
 )
 from bat.scores.precision import none_atypical
-from bat.scores.shards import class_by_class, in_order, open_shards, row_bytes
+from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.scores.subsets import ANSWERS_FORMAT, recorded, subset_masks
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
@@ -89,7 +89,7 @@ def subsets(
     if problem:
         journal.line(problem)
     numbers = {"model": spec.first_model + np.arange(spec.models), "seed": seeds}
-    bytes_ = {name: row_bytes(values) for name, values in ({"in_subset": masks} | columns).items()}
+    bytes_ = {name: pack(values) for name, values in ({"in_subset": masks} | columns).items()}
     table = pd.DataFrame(dict.fromkeys(SCHEMAS["subsets"].names) | numbers | bytes_)
     write_table(shard, "subsets", table, provenance("subsets", **about))
     shutil.rmtree(folder)

@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bat.errors import BatError
 from bat.io.tables import pack, unpack
 
-_FLOATS = {"loss": "<f2", "probability": "<f4", "weight": "<f4"}
-"""How values are stored, by the last word of a column's name: little-endian. Others are bits, as of ``tables.pack``."""
+_FLOATS: "dict[str, np.dtype[Any]]" = {
+    "loss": np.dtype("<f2"),
+    "probability": np.dtype("<f4"),
+    "weight": np.dtype("<f4"),
+}
+"""How values are stored, by the last word of a column's name. Others are bits."""
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -25,7 +28,7 @@ _METRICS = {"loss": "loss", "accuracy": "correct"}
 
 def packed(values: Mapping[str, NDArray[Any]]) -> dict[str, bytes]:
     """Pack the values of one epoch, (n,) each by its column's name; a loss over 65,504 is stored as that."""
-    return {name: _packed(name, each) for name, each in values.items()}
+    return {name: pack(_stored(name, each)[None])[0] for name, each in values.items()}
 
 
 def unpacked(records: pd.DataFrame, name: str, samples: int, where: str | Path) -> NDArray[Any]:
@@ -34,13 +37,7 @@ def unpacked(records: pd.DataFrame, name: str, samples: int, where: str | Path) 
     Raises:
         BatError: a row holds another number of samples; names ``where``.
     """
-    column, kind = records[name].dropna(), _kind(name)
-    if not kind:
-        return unpack(column, samples, where)
-    values = [np.frombuffer(each, kind) for each in column]
-    if any(len(each) != samples for each in values):
-        raise BatError(f"{where}: {name} does not hold {samples} samples: it is of other data; remove it")
-    return np.stack(values) if values else np.empty((0, samples), kind)
+    return unpack(records[name].dropna(), samples, where, _kind(name))
 
 
 def history_table(records: pd.DataFrame, atypical: Mapping[str, NDArray[np.bool_]], where: str | Path) -> pd.DataFrame:
@@ -79,13 +76,11 @@ def samples_table(records: pd.DataFrame, scores: pd.DataFrame, where: str | Path
     return chosen.join(epochs).assign(**{name: each.astype(np.float64) for name, each in values.items()})
 
 
-def _kind(name: str) -> str | None:
+def _kind(name: str) -> "np.dtype[Any] | None":
     """Return the type of a column's values, None for bits."""
     return _FLOATS.get(name.rpartition("_")[2])
 
 
-def _packed(name: str, values: NDArray[Any]) -> bytes:
+def _stored(name: str, values: NDArray[Any]) -> NDArray[Any]:
     kind = _kind(name)
-    if not kind:
-        return pack(values[None])[0]
-    return (values.clip(max=_LARGEST) if kind == "<f2" else values).astype(kind).tobytes()
+    return values if kind is None else (values.clip(max=_LARGEST) if kind.itemsize == 2 else values).astype(kind)
