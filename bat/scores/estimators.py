@@ -210,6 +210,12 @@ def memorization_table(mask: Bools, correct: Bools, probability: NDArray[Any], *
     )
 
 
+def over_threshold(table: pd.DataFrame, score: str, threshold: float) -> Bools:
+    """Return which rows of ``memorization_table`` have a memorization over the threshold, by the hard or soft score."""
+    over: Bools = (table["soft_memorization" if score == "soft" else "memorization"] > threshold).to_numpy()
+    return over
+
+
 def mean_table(correct: Bools, probability: NDArray[Any]) -> pd.DataFrame:
     """Return the share of models that are right of each sample, and the mean probability of its label, over all models.
 
@@ -298,28 +304,19 @@ class InfluenceFinder:
         if not len(train_index):
             return
         step = max(1, _PAIRS // len(train_index))
-        for first in range(0, len(target_index), step):
-            some = slice(first, first + step)
-            self._add(
-                mask,
-                correct[:, some],
-                probability[:, some],
-                label,
-                train_index,
-                target_index[some],
-                None if counted is None else counted[:, some],
-            )
-
-    def _add(
-        self,
-        mask: Bools,
-        correct: Bools,
-        probability: NDArray[Any],
-        label: int,
-        train_index: Counts,
-        target_index: Counts,
-        counted: Bools | None,
-    ) -> None:
+        if len(target_index) > step:
+            for first in range(0, len(target_index), step):
+                some = slice(first, first + step)
+                self.add(
+                    mask,
+                    correct[:, some],
+                    probability[:, some],
+                    label=label,
+                    train_index=train_index,
+                    target_index=target_index[some],
+                    counted=None if counted is None else counted[:, some],
+                )
+            return
         rates, means = influence_rates(mask, correct, counted), influence_means(mask, probability, counted)
         source, target = np.broadcast_arrays(train_index[:, None], target_index)
         other = source != target if counted is not None else np.ones(source.shape, dtype=bool)

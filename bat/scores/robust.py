@@ -19,7 +19,7 @@ from bat.io.tables import (
     read_table,
     write_table,
 )
-from bat.scores.estimators import InfluenceFinder, effect_table, memorization_table, taken_for
+from bat.scores.estimators import InfluenceFinder, effect_table, memorization_table, over_threshold, taken_for
 from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.training.untrained import failed_subsets
 
@@ -90,8 +90,7 @@ def robust_scores(
             false_discovery_rate=spec.false_discovery_rate,
         )
     robust = in_order(rows, train).rename(columns={"index": "train_index"})
-    column = "soft_memorization" if spec.score == "soft" else "memorization"
-    robust = robust.assign(atypical=robust[column] > spec.threshold)
+    robust = robust.assign(atypical=over_threshold(robust, spec.score, spec.threshold))
     problem = failed_subsets(right["own"] / right["size"], train.labels.numpy(), recipe="memorization.recipe")
     if problem:
         journal.line(problem)

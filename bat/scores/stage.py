@@ -27,6 +27,7 @@ from bat.scores.estimators import (
     mean_table,
     memorization_table,
     null_pairs_row,
+    over_threshold,
     shuffled,
     taken_for,
 )
@@ -119,7 +120,6 @@ def scores(
     models = open_shards(shards, data, samples, digest)
     train, classes = samples.train, samples.classes
     about = {"spec": asdict(spec) | {"shards": models.facts}, "data": digest, "models": models.models}
-    soft = spec.score == "soft"
     pairs = {
         name: InfluenceFinder(false_discovery_rate=spec.false_discovery_rate, over=spec.threshold)
         for name in samples.parts()
@@ -134,7 +134,7 @@ def scores(
             table = memorization_table(
                 mask, one.columns["correct_train"], one.columns["p_train"], confidence=spec.confidence
             )
-            atypical = (table["soft_memorization" if soft else "memorization"] > spec.threshold).to_numpy()
+            atypical = over_threshold(table, spec.score, spec.threshold)
             for name, index in one.index.items():
                 correct, probability = one.columns[f"correct_{name}"], one.columns[f"p_{name}"]
                 own = name == "train"
@@ -166,7 +166,12 @@ def scores(
     for name, path in (("test", test_groups), ("validation", validation_groups)):
         part, kind = samples.parts()[name], f"{name}_groups"
         groups = group_table(
-            found[name], part.index.numpy(), part.labels.numpy(), scores, threshold=spec.threshold, soft=soft
+            found[name],
+            part.index.numpy(),
+            part.labels.numpy(),
+            scores,
+            threshold=spec.threshold,
+            soft=spec.score == "soft",
         )
         groups = groups.assign(models=models.models).join(in_order(rows[name], part).drop(columns="index"))
         number = int(groups["atypical"].sum())
