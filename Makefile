@@ -32,8 +32,8 @@ results: install
 	(echo; sed "s#(figures/#(docs/$$experiment-#" results/$$experiment/results.md) >> RESULTS.md; done
 
 test: install
-	ruff format --check bat tests benchmarks
-	ruff check bat tests benchmarks
+	ruff format --check bat tests benchmarks docs
+	ruff check bat tests benchmarks docs
 	snakefmt --check workflow
 	snakemake --lint
 	mypy

@@ -2,7 +2,8 @@
 # # What a finished experiment is good for
 #
 # Scores, images, BAT in a training loop of your own, and an attack on your own model. Run the default experiment first
-# (`make run`, 6 minutes), then this file: as a script, `python docs/tutorial.py`, or cell by cell in an editor that knows `# %%`.
+# (`make run`, 6 minutes), then this file: as a script, `python docs/tutorial.py`, or cell by cell in an editor that
+# knows `# %%`.
 
 # %%
 import matplotlib.pyplot as plt
@@ -16,8 +17,8 @@ print(experiment.summary.query("checkpoint == 'last'")[["method", "group", "metr
 
 # %% [markdown]
 # ## Scores
-# Each table is a DataFrame. `experiment.scores` holds the same memorization by place in the source: NaN where an image is
-# no training sample.
+# Each table is a DataFrame. `experiment.scores` holds the same memorization by place in the source: NaN where an image
+# is no training sample.
 
 # %%
 most = experiment.memorization.nlargest(8, "memorization")
@@ -27,7 +28,7 @@ assert experiment.scores[most["train_index"].iloc[0]] == most["memorization"].il
 
 # %% [markdown]
 # ## Images
-# Samples of a split stand in the order of its tables: row i of `memorization` is image i of `data.train`.
+# Samples of a split are in the order of its tables: row i of `memorization` is image i of `data.train`.
 
 # %%
 train, test = experiment.data.train, experiment.data.test
@@ -41,8 +42,8 @@ figure.savefig("tutorial.png")
 
 # %% [markdown]
 # ## BAT in a loop of your own
-# What BAT adds to adversarial training is a weight per sample: lower for atypical samples that the model gets wrong with high
-# confidence at the adversarial point.
+# What BAT adds to adversarial training is a weight per sample: lower for atypical samples that the model gets wrong
+# with high confidence at the adversarial point.
 
 # %%
 torch.manual_seed(0)
@@ -55,7 +56,7 @@ model = torch.nn.Sequential(
     torch.nn.Linear(64, experiment.data.classes),
 )
 optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
-for epoch in range(epochs):
+for _ in range(epochs):
     for rows in torch.randperm(len(train)).split(50):
         x, y = images[rows], train.labels[rows]
         x_adv = (x + eps * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
@@ -73,8 +74,8 @@ print(f"loss after {epochs} epochs: {loss.item():.3f}")
 
 # %% [markdown]
 # ## An attack on your own model
-# AutoAttack on any model from images in [0, 1] to logits. Rows of the result stand in the order of the images, so that they go with
-# the groups of test samples.
+# AutoAttack on any model from images in [0, 1] to logits. Rows of the result are in the order of the images, so that
+# they go with the groups of test samples.
 
 # %%
 model.eval()
@@ -86,8 +87,8 @@ print(found.flags[found.flags["raised"]][["flag", "meaning"]])
 
 # %% [markdown]
 # ## Scores of your own models
-# `bat.memorization` is the estimator behind the tables, for models that were trained elsewhere: which samples each was trained on, and which
-# it gets right.
+# `bat.memorization` is the estimator behind the tables, for models that were trained elsewhere: which samples each was
+# trained on, and which it gets right.
 
 # %%
 random = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Attacks as the configuration names them, one after the other on the samples that still stand."""
+"""Attacks as the configuration names them, each on the samples that are still classified correctly."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -160,7 +160,7 @@ class Evaluation:
     ensemble: Ensemble = Field(
         default="fast",
         description="The attacks behind the robust accuracy: fast (APGD-CE and APGD-T of AutoAttack), standard (all of "
-        "AutoAttack), or a list of attacks, each run on the samples that still stand.",
+        "AutoAttack), or a list of attacks, each run on the samples that are still classified correctly.",
     )
     images: bool = Field(
         default=False, description="Keep each sample's strongest adversarial image, which bat verify can check."

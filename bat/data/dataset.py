@@ -170,8 +170,9 @@ def _draw(pools: Sequence[tuple[Tensor, Tensor]], data: Data, classes: int) -> l
         raise BatError(f"data: {data.name} has {classes} class: give images of at least 2")
     train, validation, test = drawn_sizes(data, samples, len(others[0][1]) if others else None)
     held = train + validation
-    if others and getattr(data, "test_samples", None) is not None:
-        raise BatError(f"data.test_samples is {data.test_samples}, but there is a test part: remove it")  # type: ignore[union-attr]
+    asked = getattr(data, "test_samples", None)
+    if others and asked is not None:
+        raise BatError(f"data.test_samples is {asked}, but there is a test part: remove it")
     if not others and (test < 1 or held + test > samples):
         raise BatError(
             f"data: train_samples + validation_samples is {held}, but {data.name} has {samples} images: "

@@ -33,7 +33,7 @@ _MORE = ("null_pairs", "harmful", "robust_memorization", "robust_influence", "ro
 
 @dataclass(frozen=True)
 class Experiment:
-    """What an experiment found. Each table is a DataFrame, with the columns that the README describes.
+    """What an experiment found. Each table is a DataFrame, with the columns that docs/tables.md describes.
 
     data: the splits ``train``, ``validation`` and ``test``: ``data.train.images()`` (n, c, h, w) float32 in [0, 1],
     ``data.train.labels``, ``data.train.index`` (n,), the places in the source, and ``data.class_names``.

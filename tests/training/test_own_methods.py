@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import runs
 import torch
 from methods import BAT, GAIRAT, MART, NATURAL, PGD_AT, TRADES
 from refusals import refusal
 
-from bat.config import Adversary, OneCycle, OwnMethod, Pgd, Recipe, SizedModel, Threat
+from bat.config import Adversary, OneCycle, OwnMethod, Pgd, SizedModel, Threat
 from bat.data.dataset import Part
 from bat.models import build
 from bat.training.loop import fit
@@ -72,17 +73,12 @@ def nan(model, batch): return model(batch.x).sum() * float("nan"), model(batch.x
 def one(model): return None
 def mean(logits, labels): return logits.mean()
 """
-RECIPE = Recipe(
-    epochs=2,
+RECIPE = replace(
+    runs.RECIPE,
     batch_size=8,
     learning_rate=0.1,
-    momentum=0.9,
-    weight_decay=5e-4,
     schedule=OneCycle(name="one_cycle", warmup=0.3),
-    crop_padding=0,
-    flip=False,
     label_smoothing=0.1,
-    ema_decay=0.0,
 )
 
 

@@ -12,7 +12,7 @@ TEXT = (ROOT / "docs/own_parts.md").read_text()
 NETWORK, METHOD, ATTACK, DATA, TRAINER = EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 (CONFIG,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 OWN = {"configfile": "config/own.yaml"}
-# a file a part, so that an edit is of one alone
+# one file per part, so that an edit concerns one part alone
 FILES = {"own_network": NETWORK, "own_method": METHOD, "own_attack": ATTACK, "own_data": DATA, "own_trainer": TRAINER}
 PLACES = {"network": "own_network", "method": "own_method", "inner": "own_method", "attack": "own_attack"}
 PLACES |= {"data": "own_data", "fit": "own_trainer"}
