@@ -12,6 +12,8 @@ from refusals import refusal, refusals
 from bat.config import load
 from bat.config.documents import LARGEST_DOCUMENT, read_document, read_value
 
+PATIENCE = 20  # seconds, for what takes half of one on a quiet core and coverage slows fivefold
+
 
 @pytest.mark.parametrize(
     ("text", "value"),
@@ -120,7 +122,7 @@ def test_what_all_versions_of_yaml_read_alike_is_read_so(text, value):
 def test_what_is_read_in_two_ways_or_is_no_plain_value_is_refused(text, message):
     start = time.process_time()
     found = refusal(read_value, text, "here")
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < PATIENCE
     assert found.startswith(f"here: {message}")
     assert len(found) < 400
 
@@ -176,7 +178,7 @@ def test_files_up_to_a_size_are_read_in_time(tmp_path, spare):
         assert refusal(read_document, str(file)) == f"{file}: {message}"
     else:
         assert len(read_document(str(file))["a"]) == 15_000
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < PATIENCE
 
 
 NO_UTF_8 = "cannot be read as YAML, since it is no UTF-8 text: save it as UTF-8"

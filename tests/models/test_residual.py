@@ -263,4 +263,4 @@ def test_any_image_size_and_number_of_channels(shape):
 def test_building_takes_seconds_at_most():
     start = time.process_time()
     build(WideModel(name="wrn_28_10"), part(), classes=10, seed=0)
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 60  # about 1; with weights drawn one by one, minutes

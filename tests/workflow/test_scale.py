@@ -39,7 +39,7 @@ def jobs(text):
 def test_dry_run_of_4000_models_takes_little_time_and_memory(tmp_path):
     text, seconds, memory = dry_run(tmp_path, "cifar100")
     assert jobs(text) == {"download": 1, "subsets": 80, "train": 60, "evaluate": 60}
-    assert seconds < 15
+    assert seconds < 90  # about 3 on a quiet core; hours where every pair of files is looked at
     assert memory < 1024**2
 
 
