@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -86,14 +87,24 @@ _MEMORY = {
 }
 """What a stage's memory grows with."""
 
-_EXAMPLES = """\
-The workflow calls these stages in order, and each can be called alone. For example, to look at what the workflow calls:
+_EPILOG = """\
+Examples:
 
-  snakemake -n --printshellcmds results/digits/scores/memorization.parquet
+  bat plan --configfile config/smoke.yaml     what an experiment will cost
+  bat keys                                    what a configuration may say
+  bat attack --help                           AutoAttack on a model of your own
+  bat train --help                            a stage, with the call that the workflow makes of it
 
 Each stage takes its parameters as one JSON object (--spec), reads the files it names and writes each output whole or
 not at all. An error that you can mend is one line, and the exit status is 2.
 """
+
+_NOT_OF_THE_DEFAULT = {
+    "download": "config/cifar10.yaml",
+    "harmful": "config/digits_full.yaml",
+    "robust-scores": "config/digits_full.yaml",
+}
+"""Stages that the default experiment does not run, and one that does."""
 
 
 class Flag(NamedTuple):
@@ -137,7 +148,7 @@ def parser(stages: Iterable[str] = STAGES) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="bat",
         description="Memorization in adversarial training: scores, benign adversarial training, evaluation, figures.",
-        epilog=_EXAMPLES,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -145,7 +156,11 @@ def parser(stages: Iterable[str] = STAGES) -> argparse.ArgumentParser:
     for stage in stages:
         summary, about, flags = declared(stage)
         added = subparsers.add_parser(
-            stage, help=summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+            stage,
+            help=summary,
+            description=about,
+            epilog=f"Example:\n\n{textwrap.indent(example(stage), '  ')}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         for flag in flags:
             added.add_argument(
@@ -163,14 +178,9 @@ def parser(stages: Iterable[str] = STAGES) -> argparse.ArgumentParser:
 @cache
 def declared(stage: str) -> tuple[str, str, tuple[Flag, ...]]:
     """Return a stage's summary, the whole text about it, and its flags, as its source declares them."""
-    path = Path(__file__).parent.joinpath(*STAGES[stage].split(".")).with_suffix(".py")
-    (function,) = (
-        node
-        for node in _parsed(path).body
-        if isinstance(node, ast.FunctionDef) and node.name == stage.replace("-", "_")
-    )
+    function = _function(stage)
     summary, _, rest = (ast.get_docstring(function) or "").partition("\n")
-    about = rest.partition("\nRaises:")[0]
+    about = re.split(r"\n(?:Example|Raises):\n", rest)[0]
     told = {
         name: " ".join(text.split()) for name, text in re.findall(r"^(\w+): (.*(?:\n +\S.*)*)", about, re.MULTILINE)
     }
@@ -187,6 +197,29 @@ def declared(stage: str) -> tuple[str, str, tuple[Flag, ...]]:
         flags.append(Flag(argument.arg, kind, many, default is None, value, help))
     about = re.sub(r"^(\w+): (.*(?:\n +\S.*)*)\n?", "", about, flags=re.MULTILINE)
     return summary.rstrip("."), f"{summary}\n{about}".strip(), tuple(flags)
+
+
+def example(stage: str) -> str:
+    """Return the example of a stage's docstring; without one, how to see the calls that the workflow makes."""
+    found = re.search(r"\nExample:\n((?:(?: .*)?\n?)+)", ast.get_docstring(_function(stage)) or "")
+    if found:
+        return textwrap.dedent(found[1]).strip()
+    rule, needs = stage.replace("-", "_"), _NOT_OF_THE_DEFAULT.get(stage, "")
+    options = f" --configfile {needs}" if needs else ""
+    return (
+        "# the workflow's own calls, to copy and change\n"
+        f"snakemake -n --printshellcmds --forcerun {rule} --until {rule}{options}"
+    )
+
+
+def _function(stage: str) -> ast.FunctionDef:
+    path = Path(__file__).parent.joinpath(*STAGES[stage].split(".")).with_suffix(".py")
+    (function,) = (
+        node
+        for node in _parsed(path).body
+        if isinstance(node, ast.FunctionDef) and node.name == stage.replace("-", "_")
+    )
+    return function
 
 
 @cache

@@ -3,7 +3,9 @@
 import importlib
 import os
 import re
+import shlex
 import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -14,9 +16,11 @@ from refusals import refusal
 
 import bat
 from bat import cli
-from bat.cli import STAGES, Flag, declared, main, parser
+from bat.cli import STAGES, Flag, declared, example, main, parser
 from bat.config.specs import HarmfulSpec
 from bat.errors import BatError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +160,24 @@ def test_what_is_raised_stands_in_no_help(stage: str) -> None:
     assert all(flag.help for flag in flags)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_help_ends_with_an_example_that_is_understood(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([stage, "--help"])
+    shown = capsys.readouterr().out.partition("\n\nExample:\n\n")[2]
+    assert textwrap.dedent(shown).strip() == example(stage)
+    words = shlex.split(example(stage).replace("\\\n", ""), comments=True)
+    if words[0] == "bat":
+        assert parser().parse_args(words[1:]).stage == stage
+        return
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow/rules").glob("*.smk"))
+    rule = stage.replace("-", "_")
+    assert re.search(rf"^ *(use )?rule .*\b{rule}\b.*:$", rules, re.MULTILINE)
+    assert words[:7] == ["snakemake", "-n", "--printshellcmds", "--forcerun", rule, "--until", rule]
+    assert not words[7:] or words[7] == "--configfile"
+    assert all((ROOT / file).exists() for file in words[8:])
+
+
 # -- parser
 
 
@@ -208,7 +230,7 @@ def test_help_names_all_stages_and_shows_an_example(capsys: pytest.CaptureFixtur
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith("usage: bat [-h] [--version] STAGE ...\n\nMemorization in adversarial training: scores, ")
-    assert "\n  snakemake -n --printshellcmds results/digits/scores/memorization.parquet\n" in text
+    assert "\nExamples:\n\n  bat plan --configfile config/smoke.yaml " in text
     assert all(re.search(rf"\n    {stage}\s", text) for stage in STAGES)
     assert " ".join(text.split()).count(declared("groups")[0]) == 1
 

@@ -21,6 +21,9 @@ def keys(journal: Journal, *, out: Markdown | None = None) -> None:
     """Print all keys of configuration files with their values, ranges, defaults and meanings.
 
     out: a file to write them to instead
+
+    Example:
+        bat keys --out docs/config.md
     """
     text = _HEAD + reference.tables()
     if out is None:
@@ -34,6 +37,9 @@ def schema(journal: Journal, *, out: Yaml) -> None:
     """Write the JSON schema of configuration files as YAML, for editors that know the YAML language server.
 
     out: the schema
+
+    Example:
+        bat schema --out config/schema.yaml
     """
     text = yaml.safe_dump(reference.editor_schema(), sort_keys=False, allow_unicode=True, width=110)
     with replacing(out) as temporary:

@@ -61,6 +61,10 @@ def attack(
     out: results, one row per image, as attacked.parquet of stage evaluate
     flags: signs that the result may be too high
     images: also write the strongest adversarial images found
+
+    Example:
+        bat attack --model my_package.models:load --data images.npz --norm linf --eps 8/255 \\
+            --out results.parquet --flags flags.parquet
     """
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     where = device_named(device)

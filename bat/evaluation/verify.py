@@ -27,6 +27,10 @@ def verify(
     images: the adversarial images, from stage evaluate
     attacked: attacked.parquet, from stage evaluate
 
+    Example:
+        bat verify --data data.safetensors --best best.safetensors --last last.safetensors \\
+            --images images.safetensors --attacked attacked.parquet
+
     Raises:
         BatError: a file is of another evaluation, training or data set, an image lies outside the threat model, or a
             sample's result differs; names the first.

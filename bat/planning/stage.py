@@ -39,6 +39,9 @@ def plan(
     configfile: files that change it, as for snakemake
     config: further changes, KEY=VALUE, as for snakemake
     standard_error: also say how many subset models this one takes
+
+    Example:
+        bat plan --configfile config/digits_full.yaml --config subsample=0.5
     """
     if standard_error is not None and not 1e-6 <= standard_error < 1:
         raise BatError(f"--standard-error is {standard_error}: give a number from 0.000001 to below 1")

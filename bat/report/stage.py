@@ -36,6 +36,10 @@ def figures(
     A figure needs its own inputs only. One that cannot be drawn does not keep the others from being written.
 
     out: files to write, FIGURE.pdf, .svg or .png
+
+    Example:
+        bat figures --summary results/digits/evaluation/summary.parquet --runs results/digits/evaluation/runs.parquet \\
+            --out tradeoff.svg
     """
     # only here: the page of results needs no figure
     from bat.report.drawing import FIGURES, Given

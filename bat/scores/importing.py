@@ -35,6 +35,12 @@ def import_scores(
     """Write the tables of stage scores from a file of released scores; what it does not hold is NaN or empty.
 
     scores: npz, Parquet or CSV; see docs
+
+    Example:
+        bat import-scores --spec '{"format": "cscores", "threshold": 0.15}' --data data.safetensors \\
+            --scores cifar100-cscores-orig-order.npz --memorization memorization.parquet \\
+            --influence influence.parquet --train-influence train_influence.parquet \\
+            --test-groups test_groups.parquet --validation-groups validation_groups.parquet
     """
     file = str(scores)
     samples, digest = load_data(data, "cpu")
