@@ -96,7 +96,7 @@ Examples:
   bat train --help                            a stage, with the call that the workflow makes of it
 
 Each stage takes its parameters as one JSON object (--spec), reads the files it names and writes each output whole or
-not at all. An error that you can mend is one line, and the exit status is 2.
+not at all. An error that you can fix is one line, and the exit status is 2.
 """
 
 _NOT_OF_THE_DEFAULT = {
@@ -127,7 +127,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one stage. Exits with status 2 after an error that the user can mend, quietly when it is told to stop.
+    """Run one stage. Exits with status 2 after an error that the user can fix, quietly when it is told to stop.
 
     By SIGINT or SIGTERM: the status is 128 and the signal's number. Before a stage begins, while its libraries are
     imported, the signal itself ends the process, which is the same status to a shell.

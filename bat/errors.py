@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend, and how errors become one line."""
+"""The one exception for what a user can fix, and how errors become one line."""
 
 import signal
 import threading

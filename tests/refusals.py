@@ -1,4 +1,4 @@
-"""How a stage refuses what a user can mend."""
+"""How a stage refuses what a user can fix."""
 
 import pytest
 

@@ -105,7 +105,7 @@ class ImageFolder(_Pool):
     """A user's own image files."""
 
     name: Literal["image_folder"] = Field(
-        description="Image files in train/ and, where there is one, test/, each with a folder a class."
+        description="Image files in train/ and, where there is one, test/, each with one folder per class."
     )
     path: FilePath = Field(description="The folder that holds train and test.")
     size: Annotated[int, Field(ge=1, le=LARGEST_SIDE)] | None = Field(

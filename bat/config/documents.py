@@ -128,7 +128,7 @@ def _map(node: yaml.MappingNode, place: tuple[str, ...], left: Iterator[int]) ->
         name = key.value if merge else _key(key, place)
         line = key.start_mark.line + 1
         if name in lines:
-            _refuse(place, key, f"{short(name)} stands there twice, in line {lines[name]} also: keep one")
+            _refuse(place, key, f"{short(name)} is there twice, in line {lines[name]} also: keep one")
         lines[name] = line
         if not merge:
             found[name] = _plain(value, (*place, name), left)
@@ -144,7 +144,7 @@ def _map(node: yaml.MappingNode, place: tuple[str, ...], left: Iterator[int]) ->
 def _key(key: yaml.Node, place: tuple[str, ...]) -> str:
     if key.tag != _TAG + "str" or not isinstance(key, yaml.ScalarNode):
         shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or map"
-        _refuse(place, key, f"{short(shown)} stands as a key but is no text: mend it")
+        _refuse(place, key, f"{short(shown)} is a key but no text: fix it")
     return str(_text(key, place))
 
 

@@ -160,7 +160,7 @@ def _found(module: str) -> tuple[Path, Path | None]:
         # by its last name: the whole one of a folder without __init__.py is looked up among what is imported
         spec = PathFinder.find_spec(part, places) or (None if top else _otherwise_found(name))
         if spec is None:
-            raise ValueError(f"no module {name}, neither in {Path.cwd()} nor installed: mend the name")
+            raise ValueError(f"no module {name}, neither in {Path.cwd()} nor installed: correct the name")
         places = list(spec.submodule_search_locations or [])
         if top is None:
             if not (places or spec.has_location):
@@ -188,6 +188,6 @@ def _check_source(file: Path, name: str) -> None:
     try:
         ast.parse(content)
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{file.name} is no Python that runs ({error}): mend it") from error
+        raise ValueError(f"{file.name} is no Python that runs ({error}): fix it") from error
     if not re.search(rf"\b{re.escape(name)}\b".encode(), content):
-        raise ValueError(f"{file.name} has no {name}: mend the name, or write the function")
+        raise ValueError(f"{file.name} has no {name}: correct the name, or write the function")

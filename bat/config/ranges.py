@@ -21,14 +21,14 @@ def distinct(values: _T) -> _T:
     """Return ``values``.
 
     Raises:
-        ValueError: one stands there twice.
+        ValueError: one is there twice.
     """
     seen: set[tuple[type, object]] = set()
     for value in values:
         # 1 and true are equal to Python
         kind = (type(value), value)
         if kind in seen:
-            raise ValueError(f"{value} stands there twice: keep one")
+            raise ValueError(f"{value} is there twice: keep one")
         seen.add(kind)
     return values
 
@@ -56,7 +56,7 @@ def _usable(path: str) -> str:
     except BatError as error:
         raise ValueError(str(error)) from error
     if any(len(part.encode()) > _LONGEST_PART for part in parts):
-        raise ValueError(f"a name in it has more than {_LONGEST_PART} bytes, which no file can have: mend it")
+        raise ValueError(f"a name in it has more than {_LONGEST_PART} bytes, which no file can have: fix it")
     return path
 
 

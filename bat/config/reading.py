@@ -153,7 +153,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"{short(key)} stands there twice: keep one")
+            raise ValueError(f"{short(key)} is there twice: keep one")
         found[key] = value
     return found
 

@@ -68,7 +68,7 @@ def editor_schema() -> Node:
 
 
 def tables() -> str:
-    """Return all keys as Markdown, a table a section."""
+    """Return all keys as Markdown, one table per section."""
     lines: list[str] = []
     rows = list(_rows(schema_of(Config), ""))
     sections = dict.fromkeys(path.split(".")[0] for path, *_ in rows)

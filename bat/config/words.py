@@ -14,7 +14,7 @@ from bat.config.strict import INNER, LIBRARY, NAME, OWN
 
 Context = Mapping[str, Any]
 
-UNKNOWN = "unknown key: remove it or mend its spelling"
+UNKNOWN = "unknown key: remove it or correct its spelling"
 
 _PATTERNS = {
     NAME: "is no name: give a-z, 0-9 and single underscores between them, as in pgd_at_2",

@@ -18,7 +18,7 @@ from bat.seeds import generator
 class Part:
     """Samples of one split.
 
-    pixels: (n, c, h, w) uint8; labels: (n,) int64; index: (n,) int64, each sample's place in its source, for ever.
+    pixels: (n, c, h, w) uint8; labels: (n,) int64; index: (n,) int64, each sample's place in its source.
     A pixel's value in [0, 1] is ``pixels / pixel_max``. Labels and index are on the device that computes; pixels may
     stay in host memory, and images are on the device of the labels all the same.
     """

@@ -79,7 +79,7 @@ def read_images(names: Sequence[str], read: Callable[[str], bytes], look: Look, 
         found = list(pool.map(block, range(0, len(names), _BLOCK)))
     problems = [problem for block_problems, _ in found for problem in block_problems]
     if problems:
-        raise BatError(f"data: {len(problems)} of {len(names)} files cannot be used: {listed(problems)}: mend them")
+        raise BatError(f"data: {len(problems)} of {len(names)} files cannot be used: {listed(problems)}: fix them")
     largest, name = max((item for _, deep in found for item in deep), default=(_WHITE, ""))
     if largest <= _WHITE // 2:
         raise BatError(

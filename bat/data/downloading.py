@@ -12,7 +12,7 @@ from bat.config import Cached
 from bat.data import published, tiny_imagenet
 from bat.errors import BatError
 
-_TIMEOUT = 60  # seconds without a byte; the standard library would wait for ever
+_TIMEOUT = 60  # seconds without a byte; the standard library would wait without end
 
 
 def fetch(data: Cached) -> None:

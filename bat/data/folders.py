@@ -1,4 +1,4 @@
-"""A user's own images: train/ and, where there is one, test/, each with a folder a class."""
+"""A user's own images: train/ and, where there is one, test/, each with one folder per class."""
 
 import hashlib
 import os
@@ -97,7 +97,7 @@ def _list(path: str, root: Path, part: str) -> _Listing:
         why = "" if isinstance(error, FileNotFoundError | NotADirectoryError) else f" ({reason(error)})"
         raise BatError(
             f"{path}: has no folder {part}{why}: data.path is a folder with train and, if any, test, "
-            "each with a folder a class"
+            "each with one folder per class"
         ) from error
     found = _Listing()
     # folders to read, each with those that hold it, by device and number: a link can lead back to one

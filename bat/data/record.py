@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples in the order of their source. A sample's place in it is its index, for ever.
+    """Samples in the order of their source. A sample's place in it is its index and never changes.
 
     labels: (n,) int64, from 0; ``pixels`` reads rows, (m,) int64, as (m, c, h, w) uint8, so that only what a split
     takes is decoded; files: the name of each sample's file, where it has one of its own.

@@ -2,7 +2,7 @@
 
 The test part is the official validation folder, since the labels of the official test images are not published. An
 index is the place of a file when each part is sorted by WordNet id, then by file name: the order that public code gets
-from a folder a class.
+from one folder per class.
 """
 
 import zipfile

@@ -125,7 +125,7 @@ def check_seal(path: str | Path) -> str | None:
 
 
 def _sums(path: str | Path) -> tuple[int, bytes, bytes]:
-    """Return where the checksum of a file stands, -1 for nowhere, the one that stands there, and that of its bytes."""
+    """Return where the checksum of a file is (-1: nowhere), the one that is there, and that of its bytes."""
     with Path(path).open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return -1, b"", b""

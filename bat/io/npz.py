@@ -171,8 +171,8 @@ def as_labels(labels: NDArray[Any], samples: int, where: str) -> NDArray[np.int6
     """
     if labels.dtype.kind not in "iu" or labels.shape != (samples,):
         raise BatError(
-            f"{where} is {labels.dtype} of shape {labels.shape}: give integers of shape ({samples},), a class a sample "
-            "(y.astype(numpy.int64) makes them of whole numbers)"
+            f"{where} is {labels.dtype} of shape {labels.shape}: give integers of shape ({samples},), one class per "
+            "sample (y.astype(numpy.int64) makes them of whole numbers)"
         )
     low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
     if low < 0 or high > np.iinfo(np.int64).max:

@@ -45,7 +45,7 @@ def own_network(model: OwnModel, shape: torch.Size, classes: int) -> tuple[nn.Mo
         found = tuple(logits.shape) if isinstance(logits, Tensor) else f"no tensor but a {type(logits).__name__}"
         raise BatError(f"{where}: its output for 2 images is {found}, not (2, {classes}): {_FORM}")
     if not bool(logits.isfinite().all()):
-        raise BatError(f"{where}: its outputs are NaN or infinite before any training: mend its initial weights")
+        raise BatError(f"{where}: its outputs are NaN or infinite before any training: change its initial weights")
     setattr(network.get_submodule(parent), child, nn.Identity())
     features = _passed(network, x, where)
     ends = isinstance(features, Tensor) and features.shape == (2, head.in_features)

@@ -249,7 +249,9 @@ def _column(path: str, table: _Table, name: str) -> NDArray[Any]:
 def _array(arrays: Arrays, name: str, kinds: str, dimensions: int) -> NDArray[Any]:
     """Return an array of integers ("iu", as int64) or of floating numbers ("f")."""
     if name not in arrays:
-        raise BatError(f"{arrays.path}: has no array {name} (it has {arrays.listed() or 'none'}): mend scores.format")
+        raise BatError(
+            f"{arrays.path}: has no array {name} (it has {arrays.listed() or 'none'}): correct scores.format"
+        )
     array = read_array(arrays, name)
     if array.ndim != dimensions or array.dtype.kind not in kinds:
         need = f"{'integers' if kinds == 'iu' else 'floating numbers'} along {dimensions} axes"

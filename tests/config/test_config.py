@@ -306,7 +306,7 @@ WRONG = [
     ("data.classes", [3, -1], "data.classes.1: ", True),
     ("data.classes", ["3"], "data.classes: ", True),
     ("data.classes", "3", "data.classes: ", True),
-    ("data.classes", [3, 3], "data.classes: 3 stands there twice", False),
+    ("data.classes", [3, 3], "data.classes: 3 is there twice", False),
     ("data.classes", [3, 0.5], "data.classes.1: ", True),
     ("data", PUBLISHED | {"train_samples": "most"}, "data.train_samples: ", True),
     ("data", PUBLISHED | {"train_samples": 1}, "data.train_samples: ", True),
@@ -349,7 +349,7 @@ WRONG = [
     ("removal.fractions", [0.1, 1.0], "removal.fractions.1: ", True),
     ("removal.fractions", [0], "removal.fractions.0: ", True),
     ("removal.harmful_threshold", 1, "removal.harmful_threshold: ", True),
-    ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "removal.fractions: 0.1 stands there twice", False),
+    ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "removal.fractions: 0.1 is there twice", False),
     ("training.measure_every", 0, "training.measure_every: ", True),
     ("training.methods.2.score", "random", "training.methods.2.score: ", True),
     ("training.methods.2.threshold", 1, "training.methods.2.threshold: ", True),
@@ -393,7 +393,7 @@ WRONG = [
     ("training.recipe.ema_decay", 1, "training.recipe.ema_decay: ", True),
     ("training.recipe.label_smoothing", 1, "training.recipe.label_smoothing: ", True),
     ("training.early_stop", -1, "training.early_stop: ", True),
-    ("training.seeds", [0, 1, 0], "training.seeds: 0 stands there twice", False),
+    ("training.seeds", [0, 1, 0], "training.seeds: 0 is there twice", False),
 ]
 
 
@@ -693,7 +693,7 @@ CASES = [
     (
         {"training__recipe__schedule__milestones": [0.75, 0.5]},
         {"training__recipe__schedule__milestones": [0.5, 0.5]},
-        "here: training.recipe.schedule.milestones: 0.5 stands there twice: keep one",
+        "here: training.recipe.schedule.milestones: 0.5 is there twice: keep one",
     ),
 ]
 
@@ -722,8 +722,8 @@ def test_what_is_wrong_is_said_of_the_file_or_setting_that_says_it(tmp_path):
     width, eps = refusals(load, base, str(second), str(first))
     assert width.startswith(f"{first}: model.width: ")
     assert eps.startswith(f"{first}: threat.eps: ")
-    mended = lambda: load(base, str(first), str(second), settings=["model={width: 4}"])  # noqa: E731
-    assert mended().model.width == 4
+    corrected = lambda: load(base, str(first), str(second), settings=["model={width: 4}"])  # noqa: E731
+    assert corrected().model.width == 4
     wrong = lambda: load(base, str(second), settings=["model={width: 4}", "model={width: -1}"])  # noqa: E731
     assert refusal(wrong).startswith("--config model={width: -1}: model.width: ")
     alone = lambda: load(str(second), settings=["subsample=0.5"])  # noqa: E731
@@ -746,8 +746,8 @@ def test_settings_are_read_as_files_are():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"name": "digits", "name": "digits"}', "not JSON (name stands there twice: keep one)"),
-        ('{"a": {"b": 1, "b": 2}}', "not JSON (b stands there twice"),
+        ('{"name": "digits", "name": "digits"}', "not JSON (name is there twice: keep one)"),
+        ('{"a": {"b": 1, "b": 2}}', "not JSON (b is there twice"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": ' + "9" * 5000 + "}", "not JSON (Exceeds the limit"),
         ('{"split_seed": NaN}', "split_seed: "),
@@ -976,10 +976,10 @@ SAID = [
     ({"data": NPZ | {"path": "{a}"}}, "data.path: no path that the workflow can use: take one without braces, line "
      "breaks, other control characters, and spaces at its ends"),
     ({"data": NPZ | {"path": "a" * 256}}, "data.path: a name in it has more than 255 bytes, which no file can have: "
-     "mend it"),
+     "fix it"),
     ({"training": None}, "training: null is wrong here: give a map of keys, KEY: VALUE"),
-    ({"training__seeds": [0, 0]}, "training.seeds: 0 stands there twice: keep one"),
-    ({"experimnt": 1}, "experimnt: unknown key: remove it or mend its spelling; did you mean experiment?"),
+    ({"training__seeds": [0, 0]}, "training.seeds: 0 is there twice: keep one"),
+    ({"experimnt": 1}, "experimnt: unknown key: remove it or correct its spelling; did you mean experiment?"),
     ({"evaluation__pairs": [["bat"]]}, "evaluation.pairs.0.1: missing entry: add it"),
     ({"threat": {"norm": "l2"}}, "threat.eps: missing key: add it"),
 ]  # fmt: skip

@@ -66,7 +66,7 @@ def test_a_record_holds_the_digest_of_its_code_and_keeps_one_that_it_is_given(mo
 @pytest.mark.parametrize(
     ("text", "entry", "message"),
     [
-        ("", "{}:part", "here: {}.py has no part: mend the name, or write the function"),
+        ("", "{}:part", "here: {}.py has no part: correct the name, or write the function"),
         ("def part(:", "{}:part", "here: {}.py is no Python that runs (invalid syntax"),
         ("", "{}.inner:part", "here: no module {}.inner, neither in"),
         ("", "{}: part", "is no function of a module: give module:function, as in my_parts:network"),

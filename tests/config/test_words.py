@@ -146,7 +146,7 @@ CASES = [
     ("union_tag_not_found", f"{SCHEDULE}.name", None, f"{SCHEDULE}.name: missing key: add it"),
     ("missing", "training.recipe.epochs", None, "training.recipe.epochs: missing key: add it"),
     ("missing", "evaluation.pairs", [["bat"]], "evaluation.pairs.0.1: missing entry: add it"),
-    ("unexpected_keyword_argument", "training.zzz", 1, "training.zzz: unknown key: remove it or mend its spelling"),
+    ("unexpected_keyword_argument", "training.zzz", 1, "training.zzz: unknown key: remove it or correct its spelling"),
     ("greater_than_equal", "subsample", 1e-300, "subsample: 1e-300 is under 0.000001, the least: raise it"),
     (
         "less_than_equal",
@@ -184,7 +184,7 @@ CASES = [
         'model.name: "timm:!" is no network of a library: give torchvision:NAME or timm:NAME, NAME of letters, digits, '
         "_ . or -",
     ),
-    ("value_error", "training.seeds", [0, 0], "training.seeds: 0 stands there twice: keep one"),
+    ("value_error", "training.seeds", [0, 0], "training.seeds: 0 is there twice: keep one"),
     # a value that may be one of several, and is none
     (
         "float_type",
@@ -263,7 +263,7 @@ def test_a_map_in_a_spec_is_one(tmp_path):
     ],
 )
 def test_a_misspelt_key_is_guessed(key, value, guess):
-    said = f"here: {key}: unknown key: remove it or mend its spelling"
+    said = f"here: {key}: unknown key: remove it or correct its spelling"
     hint = f"; did you mean {guess}?" if guess else ""
     assert refusal(parse, Config, edited(key, value), "here") == said + hint
 
@@ -272,7 +272,9 @@ def test_a_misspelt_key_in_place_of_the_right_one_is_guessed():
     config = edited("training.recipe.epochs", None)
     config["training"]["recipe"]["epoch"] = 3
     message = refusal(parse, Config, config, "here")
-    assert message == "here: training.recipe.epoch: unknown key: remove it or mend its spelling; did you mean epochs?"
+    assert (
+        message == "here: training.recipe.epoch: unknown key: remove it or correct its spelling; did you mean epochs?"
+    )
 
 
 def test_keys_are_guessed_of_the_kind_of_record_that_there_is():

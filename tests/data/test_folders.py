@@ -260,7 +260,7 @@ def test_many_damaged_images_are_counted(tmp_path):
         path.write_bytes(b"")
     message = refusal(lambda: open_source(plan(tmp_path)).train.pixels(torch.arange(61)))
     assert "40 of 61" in message
-    assert "and 20 more: mend them" in message
+    assert "and 20 more: fix them" in message
 
 
 @pytest.mark.parametrize(

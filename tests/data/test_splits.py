@@ -202,8 +202,8 @@ NAMES = ("apple", "baby", "bear", "3")
         (("apple", 4), "data.classes has 4, but there are 4: apple, baby, bear, 3"),
         (("apple", -1), "data.classes has -1, but there are 4: apple, baby, bear, 3"),
         (5, "data.classes is 5, but there are 4: apple, baby, bear, 3"),
-        (("apple", 0), "0 stands there twice: keep one"),
-        (("3", 3), "3 stands there twice: keep one"),
+        (("apple", 0), "0 is there twice: keep one"),
+        (("3", 3), "3 is there twice: keep one"),
     ],
 )
 def test_classes_that_there_are_not_are_refused(classes, message):

@@ -360,8 +360,8 @@ def test_labels_are_integers_from_0():
         assert labels.tolist() == Y.tolist()
         assert labels.dtype == np.int64
     assert refusal(as_labels, Y.astype(float), 12, "y") == (
-        "y is float64 of shape (12,): give integers of shape (12,), a class a sample (y.astype(numpy.int64) makes them "
-        "of whole numbers)"
+        "y is float64 of shape (12,): give integers of shape (12,), one class per sample "
+        "(y.astype(numpy.int64) makes them of whole numbers)"
     )
     for wrong, message in (
         (Y == 1, "y is bool"),

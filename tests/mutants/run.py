@@ -21,7 +21,7 @@ ROOT = HERE.parents[1]
 WORK = ROOT / "mutants"
 WANTED = 0.95
 # A caught mutant needs no smallest example, whose search takes minutes. The lock of tqdm is one for all forked
-# processes: after one that died with it the others would wait for ever, which would count as caught.
+# processes: after one that died with it the others would wait without end, which would count as caught.
 _CONFTEST = """from threading import RLock
 
 from hypothesis import Phase, settings

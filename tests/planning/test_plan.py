@@ -412,7 +412,7 @@ def test_plan_of_retraining_and_of_robust_subset_models(folder, capsys):
         (["--config", "subsample=[0"], "--config subsample=[0: cannot be read as YAML"),
         (["--config", "subsample=010"], "--config subsample=010: 010 is read in several ways"),
         (["--config", "training.sed=[0]"], "--config training.sed=[0]: training.sed: unknown key"),
-        (["--config", "training={seeds: [0, 0]}"], "training.seeds: 0 stands there twice"),
+        (["--config", "training={seeds: [0, 0]}"], "training.seeds: 0 is there twice"),
         (["--config", "scores={source: file, path: none.npz, format: npz}"], "scores.path: none.npz: No such file"),
         (["--config", "subsample=2"], "subsample: 2 is over 1, the most: lower it"),
         (["--device", "abacus"], "no such device"),

@@ -786,10 +786,10 @@ def test_pairs_are_those_of_a_loop_over_blocks_and_samples(seed, train, tests, t
         (
             "npz",
             plain(memorization=None),
-            "has no array memorization (it has influence, labels, test_labels): mend scores.format",
+            "has no array memorization (it has influence, labels, test_labels): correct scores.format",
         ),
-        ("npz", {"x" * 41: MEMORIZATION}, f"has no array memorization (it has {'x' * 40}): mend scores.format"),
-        ("npz", {}, "has no array memorization (it has none): mend scores.format"),
+        ("npz", {"x" * 41: MEMORIZATION}, f"has no array memorization (it has {'x' * 40}): correct scores.format"),
+        ("npz", {}, "has no array memorization (it has none): correct scores.format"),
         (
             "npz",
             plain(labels=TRAIN_LABELS.astype(float)),

@@ -44,13 +44,13 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--configfile", "twice.yaml"], "twice.yaml: training stands there twice, in line 1 also: keep one (line 2)"),
+        (["--configfile", "twice.yaml"], "twice.yaml: training is there twice, in line 1 also: keep one (line 2)"),
         (["--configfile", "date.yaml"], "date.yaml: experiment: 2026-11-25 is a date in YAML: write"),
         (["--configfile", "broken.yaml"], r"broken.yaml: a\nb: unknown key"),
         (["--config", "subsample=010"], "--config subsample=010: 010 is read in several ways"),
         (["--config", "memorization={subset_model: 80}"], "memorization.subset_model: unknown key"),
         (["--config", "experiment=no"], "--config experiment=no: no is false in YAML 1.1"),
-        (["--config", "training={seeds: [0, 0]}"], "training.seeds: 0 stands there twice: keep one"),
+        (["--config", "training={seeds: [0, 0]}"], "training.seeds: 0 is there twice: keep one"),
         (["--config", "training=" + "[" * 1000 + "]" * 1000], "is nested more than 30 levels deep"),
         (
             ["--config", "memorization={subset_models: 1000000000000}"],
@@ -159,7 +159,7 @@ def test_the_base_is_that_of_the_working_directory_or_else_of_the_workflow(tmp_p
     (elsewhere / "config/config.yaml").write_text("training: {}\ntraining: {}\n")
     done = dry(elsewhere)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("config/config.yaml: training stands there twice")
+    assert done.stderr.splitlines()[-1].startswith("config/config.yaml: training is there twice")
 
 
 def test_a_whole_configuration_may_replace_the_base(folder):

@@ -92,7 +92,7 @@ def test_an_edit_of_a_part_reruns_what_runs_it_and_what_follows(copy, part, reru
     [
         (None, "model: no module own_network, neither in "),
         ("def net(: pass", "model: own_network.py is no Python that runs"),
-        ("def net(): pass", "model: own_network.py has no network: mend the name"),
+        ("def net(): pass", "model: own_network.py has no network: correct the name"),
     ],
 )
 def test_a_part_that_is_not_there_is_one_line_when_the_run_is_planned(copy, text, message):
