@@ -83,7 +83,11 @@ def test_minutes_of_passes(model: Any, work: float) -> None:
 
 def test_memory_of_the_estimators() -> None:
     # 12 bytes an answer, 200 bytes a pair of one class, of which a third of the training samples
-    assert resources._scores_mb(5e6, SIZES) == pytest.approx((12 * 5e6 + 200 * 900 * 960 / 5 / 3) / 1e6)
+    pairs = 900 * 960 / 5 / 3
+    assert resources._scores_mb(5e6, SIZES) == pytest.approx((12 * 5e6 + 170 * pairs / 5 + 6 * pairs) / 1e6)
+    # a block of answers, and one of pairs
+    large = Sizes(train=50_000, validation=0, test=10_000, shape=(3, 32, 32), classes=5)
+    assert resources._scores_mb(1e9, large) == pytest.approx(620 + 170 * 4 + 6 * 50_000 * 60_000 / 5 / 3 / 1e6)
 
 
 def large(model: Any) -> Config:
@@ -116,10 +120,10 @@ def large(model: Any) -> Config:
 BOTH = {
     "download": (4000, 240),
     "data": (2200, 30),
-    "scores": (45200, 29),
-    "null_pairs": (45200, 24),
-    "import_scores": (48200, 40),
-    "robust_scores": (45100, 28),
+    "scores": (3800, 29),
+    "null_pairs": (3800, 24),
+    "import_scores": (7200, 40),
+    "robust_scores": (3800, 28),
     "groups": (1100, 83),
     "harmful": (1200, 20),
     "summary": (3600, 83),
