@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install run report results test test-faults test-mutants test-slurm lock clean
+.PHONY: install run report results docs test test-faults test-mutants test-slurm lock clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,11 @@ test: install
 	snakemake --lint
 	mypy
 	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+
+# site/README.html; fails where a link leads nowhere
+docs: install
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
+	sphinx-build --quiet --fail-on-warning --keep-going -c docs -b html . site
 
 # kills, full disks, flipped bits and made-up files: minutes, no part of `make test`
 test-faults: install
