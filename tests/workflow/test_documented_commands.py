@@ -21,6 +21,7 @@ COSTLY = {
     "make run": "installs, and runs 6 minutes: .ci/run does",
     "make report": "follows make run",
     "make test": "runs this test: .ci/run does",
+    "make docs": "installs: .ci/run does",
     "make test-faults": "10 minutes",
     "make test-mutants MODULE=training.losses": "minutes, and installs mutmut",
     "make test-slurm": "installs SLURM, as root",
