@@ -1,4 +1,4 @@
-"""Experiments as a user runs them: real snakemake processes, each on a copy of ``config`` in a folder of its own."""
+"""Experiments as a user runs them: snakemake on a copy of ``config`` in a folder of its own."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from warm import shims
 
 ROOT = Path(__file__).parents[1]
 SMOKE = "results/smoke"
@@ -17,13 +18,21 @@ ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{
 
 def command(*arguments, snakefile=ROOT / "workflow" / "Snakefile", configfile="config/smoke.yaml"):
     options = ["--snakefile", snakefile, "--configfile", configfile, "--cores", "2"]
-    return [sys.executable, "-m", "snakemake", *map(str, arguments), *map(str, options)]
+    return ["snakemake", *map(str, arguments), *map(str, options)]
 
 
-def snakemake(folder, *arguments, **where):
-    return subprocess.run(
-        command(*arguments, **where), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+def run(folder, *words, warm=True):
+    """Run ``snakemake ...`` or ``bat ...`` in a folder; warm: as forks of a process that has imported all."""
+    python, environment = sys.executable, ENVIRONMENT
+    if warm:
+        python = str(shims() / "python")
+        environment = environment | {"PATH": f"{shims()}{os.pathsep}{environment['PATH']}"}
+    called = [python, "-m", *map(str, words)]
+    return subprocess.run(called, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def snakemake(folder, *arguments, warm=True, **where):
+    return run(folder, *command(*arguments, **where), warm=warm)
 
 
 def new_experiment(folder):

@@ -8,13 +8,9 @@ import sys
 
 import pytest
 import yaml
-from experiments import ENVIRONMENT, ROOT, SMOKE, edit, new_experiment, planned
+from experiments import ENVIRONMENT, ROOT, SMOKE, edit, new_experiment, planned, run
 
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")]
-
-
-def run(folder, *arguments):
-    return subprocess.run(arguments, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+SNAKEMAKE = ["snakemake", "--snakefile", str(ROOT / "workflow/Snakefile")]
 
 
 def dry(folder, *arguments):
@@ -22,7 +18,7 @@ def dry(folder, *arguments):
 
 
 def plan(folder, *arguments):
-    return run(folder, sys.executable, "-m", "bat", "plan", *arguments)
+    return run(folder, "bat", "plan", *arguments)
 
 
 def seeds_and_share(done):
@@ -124,7 +120,7 @@ def test_a_named_pipe_is_waited_for_by_snakemake_and_refused_by_bat_plan(folder)
     assert said.returncode == 2
     assert "pipe: cannot be read (a named pipe, not a file)" in said.stderr
     run_ = subprocess.Popen(
-        [*SNAKEMAKE, "--dry-run", "--configfile", "pipe"],
+        [sys.executable, "-m", *SNAKEMAKE, "--dry-run", "--configfile", "pipe"],
         cwd=folder,
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,

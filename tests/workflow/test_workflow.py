@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -128,7 +129,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, copy):
     for folder in ("models", "evaluation", "figures"):
         shutil.rmtree(copy / SMOKE / folder)
     run = subprocess.Popen(
-        command("--until", "train"),
+        [sys.executable, "-m", *command("--until", "train")],
         cwd=copy,
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
