@@ -40,6 +40,7 @@ STAGES = {
     "attack": "evaluation.attack",
     "figures": "report.stage",
     "results": "report.stage",
+    "page": "report.stage",
     "plan": "planning.stage",
     "keys": "config.stage",
     "schema": "config.stage",

@@ -8,7 +8,7 @@ from bat.config.specs import ResultsSpec
 from bat.errors import BatError
 from bat.io.files import replacing
 from bat.io.journal import Journal
-from bat.io.outputs import Latex, Markdown, Picture
+from bat.io.outputs import Html, Latex, Markdown, Picture
 from bat.io.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
 from bat.report.page import Tables, methods_of, results_page, warnings_of
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table
@@ -136,3 +136,27 @@ def results(
     for path, text in texts.items():
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def page(
+    journal: Journal, *, results: Path, flags: Path, captions: list[Path], figures: list[Path] | None = None, html: Html
+) -> None:
+    """Write the report: one HTML page with answers, figures and tables.
+
+    results: the page of results, from stage results
+    flags: the flags of all runs, from stage summary
+    captions: a text per figure of the experiment, FIGURE.rst
+    figures: what is drawn of them, FIGURE.svg
+    html: the report
+    """
+    from bat.report.html import html_page
+
+    with journal.work():
+        text = html_page(
+            results.read_text(encoding="utf-8"),
+            read_table(flags, "flags"),
+            {path.stem: path.read_text(encoding="utf-8").strip() for path in captions},
+            {path.stem: path.read_bytes() for path in figures or []},
+        )
+    with replacing(html) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -125,6 +125,7 @@ BOTH = {
     "summary": (3600, 83),
     "figures": (2600, 27),
     "results": (1300, 20),
+    "page": (900, 20),
 }
 
 
@@ -179,6 +180,7 @@ def test_jobs_of_digits_in_the_order_in_which_they_start() -> None:
         ("summary", 1),
         ("figures", 1),
         ("results", 1),
+        ("page", 1),
     ]
 
 

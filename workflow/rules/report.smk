@@ -1,4 +1,4 @@
-"""The report: figures, tables for papers, and the page of results."""
+"""The report: figures, tables for papers, the page of results, and the report in HTML."""
 
 # tables that an experiment has only where its config asks for what they tell
 FINDINGS = {"harmful": rules.harmful.output.harmful} if parsed.removal.method else {}
@@ -82,3 +82,30 @@ rule results:
         flags=flags(benchmarks=f"{RESULTS}/benchmarks"),
     shell:
         stage("results")
+
+
+rule page:
+    input:
+        results=rules.results.output.page,
+        flags=rules.summary.output.all_flags,
+        figures=[path for path in rules.figures.output.out if path.endswith(".svg")],
+    output:
+        html=f"{RESULTS}/report.html",
+    log:
+        f"{RESULTS}/logs/page.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=needs("page", "mem_mb"),
+        runtime=needs("page", "runtime"),
+    params:
+        code=digest("report", "io", "../workflow/report"),
+        # no inputs: they are where the workflow is
+        flags=flags(
+            captions=[
+                PACKAGE.parent / f"workflow/report/{figure}.rst" for figure in FIGURES
+            ]
+        ),
+    shell:
+        stage("page", spec="")
