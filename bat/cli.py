@@ -41,6 +41,7 @@ STAGES = {
     "figures": "report.stage",
     "results": "report.stage",
     "page": "report.stage",
+    "explorer": "report.stage",
     "plan": "planning.stage",
     "keys": "config.stage",
     "schema": "config.stage",

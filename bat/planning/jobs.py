@@ -24,5 +24,6 @@ def jobs_of(config: Config) -> dict[str, int]:
         "figures": 1,
         "results": 1,
         "page": 1,
+        "explorer": 1,
     }
     return {rule: count for rule, count in found.items() if count}

@@ -181,6 +181,7 @@ def test_jobs_of_digits_in_the_order_in_which_they_start() -> None:
         ("figures", 1),
         ("results", 1),
         ("page", 1),
+        ("explorer", 1),
     ]
 
 

@@ -95,13 +95,14 @@ def test_editing_one_method_reruns_that_method_and_what_follows(copy):
         "figures": 1,
         "results": 1,
         "page": 1,
+        "explorer": 1,
     }
 
 
 def test_another_threshold_trains_and_attacks_bat_alone(copy):
     edit(copy, lambda config: config["memorization"].update(threshold=0.25))
     again = {"scores": 1, "null_pairs": 1, "train": 2, "evaluate": 2, "groups": 1, "summary": 1}
-    assert planned(copy) == again | {"figures": 1, "results": 1, "page": 1}
+    assert planned(copy) == again | {"figures": 1, "results": 1, "page": 1, "explorer": 1}
     models, evaluations = copy / SMOKE / "models", copy / SMOKE / "evaluation"
     kept = {path: path.stat().st_mtime_ns for path in [*models.glob("*/*/*"), *evaluations.glob("*/*/*")]}
     before = {path: path.read_bytes() for path in models.glob("*/*/history.parquet")}
@@ -235,4 +236,5 @@ def test_the_end_of_a_run_says_where_the_results_are_and_the_first_answer(finish
     (first,) = re.findall(
         r"^\| question.*\n\|.*\n\| (.*?) +\| (.*?) +\|", (finished / SMOKE / "results.md").read_text(), re.M
     )
-    assert lines[start : start + 3] == [f"report: {SMOKE}/report.html", f"tables: {SMOKE}/results.md", ": ".join(first)]
+    places = {"report": "report.html", "explorer": "explorer/index.html", "tables": "results.md"}
+    assert lines[start : start + 4] == [*(f"{what}: {SMOKE}/{name}" for what, name in places.items()), ": ".join(first)]

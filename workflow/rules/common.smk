@@ -170,7 +170,11 @@ def tell(finished):
         # five lines at most, so that they are read
         more = f" (and {len(told) - 1} more warnings)" if len(told) > 1 else ""
         told = [f"{line}{more}" for line in told[:1]]
-        places = {"report": "report.html", "tables": "results.md"}
+        places = {
+            "report": "report.html",
+            "explorer": "explorer/index.html",
+            "tables": "results.md",
+        }
         told += [
             f"{what}: {RESULTS}/{name}"
             for what, name in places.items()

@@ -1,4 +1,4 @@
-"""The report: figures, tables for papers, the page of results, and the report in HTML."""
+"""The report: figures, tables for papers, the page of results, and pages for a browser."""
 
 # tables that an experiment has only where its config asks for what they tell
 FINDINGS = {"harmful": rules.harmful.output.harmful} if parsed.removal.method else {}
@@ -9,6 +9,9 @@ NULL_PAIRS = (
     if parsed.memorization.shuffles and not IMPORTED
     else {}
 )
+EXPLORED = {name: path for name, path in FINDINGS.items() if name == "harmful"}
+if ROBUST_SHARDS:
+    EXPLORED["robust_memorization"] = rules.robust_scores.output.robust_memorization
 
 
 rule figures:
@@ -109,3 +112,31 @@ rule page:
         ),
     shell:
         stage("page", spec="")
+
+
+rule explorer:
+    input:
+        **EXPLORED,
+        data=rules.data.output.data,
+        files=rules.data.output.files,
+        memorization=SCORES.memorization,
+        influence=SCORES.influence,
+        train_influence=SCORES.train_influence,
+        test_groups=SCORES.test_groups,
+        per_sample=rules.summary.output.per_sample,
+    output:
+        # written last, after what it reads beside it
+        index=f"{RESULTS}/explorer/index.html",
+    log:
+        f"{RESULTS}/logs/explorer.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=needs("explorer", "mem_mb"),
+        runtime=needs("explorer", "runtime"),
+    params:
+        code=digest("report", "io"),
+        flags=flags(),
+    shell:
+        stage("explorer", spec="")
