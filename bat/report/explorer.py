@@ -1,5 +1,6 @@
 """What the score explorer shows: tables as columns that a page reads, and images as sheets of thumbnails."""
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -20,7 +21,9 @@ _LARGEST = 64
 _PAIRS = 12
 """Influences that are kept of each sample, the strongest."""
 
-_DIGITS = 3
+_SCALE = 1000
+"""What floats are multiplied with before they are rounded."""
+
 _NOT_SHOWN = ("standard_error", "ci_low", "ci_high", "index", "taken_for")
 _METRICS = ("clean", "pgd", "robust")
 _TITLES = {
@@ -70,7 +73,7 @@ def shown_splits(data: DataSet, tables: Mapping[str, pd.DataFrame]) -> dict[str,
 
 
 def explored(data: DataSet, tables: Mapping[str, pd.DataFrame], splits: Mapping[str, Shown]) -> dict[str, Any]:
-    """Return all that the page reads, as plain values. tables, splits: as in ``shown_splits``."""
+    """Return all that the page reads: plain values and arrays. tables, splits: as in ``shown_splits``."""
     order = {name: split.table.index for name, split in splits.items()}
     found: dict[str, Any] = {
         "classes": list(data.class_names),
@@ -84,18 +87,20 @@ def explored(data: DataSet, tables: Mapping[str, pd.DataFrame], splits: Mapping[
     if "files" in tables:
         for name, split in found["splits"].items():
             files = tables["files"].loc[tables["files"]["split"] == name].set_index("index")["file"]
-            named = files.reindex(order[name]).fillna("")
-            split["file"] = list(named) if named.any() else None
+            split["file"] = _files(files.reindex(order[name]))
     return found
 
 
 def as_script(found: Mapping[str, Any]) -> str:
     """Return the script that hands the page its data: a page that was opened as a file may load no other."""
-    return f"window.DATA={json.dumps(found, separators=(',', ':'), allow_nan=False)};\n"
+    return f"window.DATA={json.dumps(found, separators=(',', ':'), allow_nan=False, default=_packed)};\n"
 
 
 def sheets(part: Part, rows: NDArray[np.int64], size: tuple[int, int]) -> Iterator[Image.Image]:
-    """Yield sheets with thumbnails of some samples of a part, left to right and top to bottom. size: (width, height)."""
+    """Yield sheets of thumbnails, left to right and top to bottom.
+
+    rows: (n,) of samples of the part; size: width and height of a thumbnail.
+    """
     width, height = size
     for start in range(0, len(rows), PER_ROW**2):
         # one sheet's pixels at a time: the data set may be as large as the memory
@@ -131,50 +136,72 @@ def _last(per_sample: pd.DataFrame) -> pd.DataFrame:
 def _split(part: Part, split: Shown) -> dict[str, Any]:
     table = split.table
     numbers = table.select_dtypes(["float64", "bool"]).astype(float)
-    shown = [name for name in numbers if not name.endswith(_NOT_SHOWN) and not numbers[name].isna().all()]
+    shown = [name for name in map(str, numbers) if not name.endswith(_NOT_SHOWN) and not numbers[name].isna().all()]
     found = {
-        "index": list(map(int, table.index)),
-        "label": part.labels.numpy()[split.rows].tolist(),
-        "columns": {_TITLES.get(name, name.replace("_", " ")): _plain(numbers[name]) for name in shown},
+        "index": table.index.to_numpy(),
+        "label": part.labels.numpy()[split.rows],
+        "columns": {_TITLES.get(name, name.replace("_", " ")): numbers[name].to_numpy() for name in shown},
     }
     if "taken_for" in table and table["taken_for"].notna().any():
-        found["takenFor"] = table["taken_for"].fillna(-1).astype(int).tolist()
+        found["takenFor"] = table["taken_for"].fillna(-1).astype(int).to_numpy()
     if {"ci_low", "ci_high"} <= {*table} and table["ci_low"].notna().any():
-        found["interval"] = [_plain(table[name]) for name in ("ci_low", "ci_high")]
+        found["interval"] = [table[name].to_numpy() for name in ("ci_low", "ci_high")]
     return found
 
 
 def _pairs(pairs: pd.DataFrame | None, train: "pd.Index[Any]", other: "pd.Index[Any]", name: str) -> dict[str, Any]:
-    """Return the strongest pairs of each sample: rows of the influencing and the influenced one, value, significance."""
+    """Return the strongest pairs of each sample, by their places in the splits.
+
+    train, other: indices of the samples that influence and that are influenced, in the order of their splits; name: the
+    column of the latter.
+    """
     if pairs is None:
-        return {"from": [], "to": [], "value": [], "significant": []}
+        return dict.fromkeys(("from", "to", "value", "significant"), np.empty(0, dtype=np.int64))
     pairs = pairs.sort_values("influence", ascending=False, kind="stable")
     first = [pairs.groupby(side).cumcount() < _PAIRS for side in ("train_index", name)]
     pairs = pairs[first[0] | first[1]]
     return {
-        "from": train.get_indexer(pairs["train_index"]).tolist(),
-        "to": other.get_indexer(pairs[name]).tolist(),
-        "value": _plain(pairs["influence"]),
-        "significant": pairs["significant"].fillna(False).astype(int).tolist(),
+        "from": train.get_indexer(pd.Index(pairs["train_index"])),
+        "to": other.get_indexer(pd.Index(pairs[name])),
+        "value": pairs["influence"].to_numpy(),
+        "significant": pairs["significant"].fillna(False).to_numpy(dtype=np.int64),
     }
 
 
 def _methods(per_sample: pd.DataFrame | None, test: "pd.Index[Any]") -> dict[str, Any]:
-    """Return for each method in how many of its models each test sample is right, and which attacks broke it in how many."""
+    """Return how many models of each method are right on each test sample, and how many an attack broke."""
     found: dict[str, Any] = {}
     for method, rows in [] if per_sample is None else _last(per_sample).groupby("method", sort=False):
         names = {metric: f"{metric}_correct" for metric in _METRICS}
         right = rows.groupby("test_index")[list(names.values())].sum().reindex(test, fill_value=0)
         broken = pd.crosstab(rows["test_index"], rows["broken_by"]).reindex(test, fill_value=0)
         found[str(method)] = {
-            "models": rows["seed"].nunique(),
-            **{metric: right[name].astype(int).tolist() for metric, name in names.items()},
-            "brokenBy": {str(attack): broken[attack].tolist() for attack in broken},
+            "models": int(rows["seed"].nunique()),
+            **{metric: right[name].to_numpy(dtype=np.int64) for metric, name in names.items()},
+            "brokenBy": {str(attack): broken[attack].to_numpy() for attack in broken},
         }
     return found
 
 
-def _plain(values: "pd.Series[Any]") -> list[float | None]:
-    """Return numbers as JSON can say them: rounded, and None for NaN."""
-    rounded = values.astype(float).round(_DIGITS)
-    return [None if number != number else number for number in rounded.tolist()]
+def _files(names: "pd.Series[Any]") -> dict[str, Any] | None:
+    """Return names of files, their folders once each; None where no sample has a file."""
+    if names.isna().all():
+        return None
+    parts = names.fillna("").str.rpartition("/")
+    folder, folders = pd.factorize(parts[0] + parts[1])
+    return {"folders": list(folders), "folder": folder, "name": list(parts[2])}
+
+
+def _packed(values: NDArray[Any]) -> dict[str, Any]:
+    """Return numbers as the page unpacks them: whole numbers in base64, thousandths of floats, the least for NaN."""
+    floats = values.dtype.kind == "f"
+    if floats:
+        values = np.round(values * _SCALE)
+    low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+    names = ("int8", "int16", "int32") if floats else ("uint8", "int8", "uint16", "int16", "int32")
+    ranges = {name: np.iinfo(name) for name in names}
+    name = next(name for name, kind in ranges.items() if kind.min + floats <= low and high <= kind.max)
+    none = ranges[name].min
+    whole = np.where(np.isnan(values), none, values).astype(np.dtype(name).newbyteorder("<"))
+    packed = {"type": f"{name.capitalize()}Array", "base64": base64.b64encode(whole.tobytes()).decode()}
+    return packed | {"scale": _SCALE, "none": none} if floats else packed

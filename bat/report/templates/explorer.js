@@ -1,5 +1,5 @@
 "use strict";
-const { classes, tile, perRow, splits, influence, trainInfluence, methods } = window.DATA;
+const { classes, tile, perRow, splits, influence, trainInfluence, methods } = unpacked(window.DATA);
 const $ = (id) => document.getElementById(id);
 const grid = $("grid"), dialog = $("sample");
 const NAMES = { train: "training sample", test: "test sample" };
@@ -10,12 +10,35 @@ const state = { split: "train", kept: [], shown: [], brushed: null, active: 0 };
 
 for (const [method, found] of Object.entries(methods))
   for (const metric of ["clean", "robust"])
-    splits.test.columns[`${metric} right, ${method}`] = found[metric].map((count) => count / found.models);
-for (const split of Object.values(splits)) split.columns.index = split.index;
+    lazily(splits.test.columns, `${metric} right, ${method}`, () => found[metric].map((count) => count / found.models));
+for (const split of Object.values(splits)) {
+  const { file } = split;
+  lazily(split.columns, "index", () => split.index);
+  if (file) lazily(split, "file", () => file.name.map((name, row) => file.folders[file.folder[row]] + name));
+}
 
 const column = (select) => splits[state.split].columns[$(select).value];
 const scaled = (to) => Math.max(1, Math.round(to / Math.max(...tile)));
 const written = (value) => (value === null ? "none" : Number.isInteger(value) ? String(value) : value.toFixed(3));
+
+/* what takes time to compute is computed when it is first read */
+function lazily(object, name, compute) {
+  const define = (how) => Object.defineProperty(object, name, { enumerable: true, configurable: true, ...how });
+  define({ get: () => define({ value: compute() })[name] });
+  return object;
+}
+
+/* numbers come as bat.report.explorer packs them */
+function unpacked(value) {
+  if (value === null || typeof value !== "object") return value;
+  if (Array.isArray(value)) return typeof value[0] === "object" ? value.map(unpacked) : value;
+  if (!("base64" in value))
+    return Object.entries(value).reduce((made, [name, part]) => lazily(made, name, () => unpacked(part)), {});
+  const characters = atob(value.base64), bytes = new Uint8Array(characters.length);
+  for (let place = 0; place < bytes.length; place++) bytes[place] = characters.charCodeAt(place);
+  const numbers = Array.from(new globalThis[value.type](bytes.buffer)), { scale, none } = value;
+  return scale ? numbers.map((number) => (number === none ? null : number / scale)) : numbers;
+}
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -172,8 +195,10 @@ function facts(split, row) {
   const { columns, takenFor, interval, file } = splits[split], list = element("dl");
   const add = (name, text) => list.append(element("dt", {}, name), element("dd", {}, text));
   if (takenFor && takenFor[row] >= 0) add("taken for", classes[takenFor[row]]);
-  for (const [name, values] of Object.entries(columns)) {
-    if (values[row] === null || name === "index" || /^(clean|robust) right, /.test(name)) continue;
+  for (const name of Object.keys(columns)) {
+    if (name === "index" || /^(clean|robust) right, /.test(name)) continue;
+    const values = columns[name];
+    if (values[row] === null) continue;
     const ends = name === "memorization" && interval ? ` [${interval.map((end) => written(end[row])).join(", ")}]` : "";
     add(name, name.endsWith("atypical") ? (values[row] ? "yes" : "no") : written(values[row]) + ends);
   }
