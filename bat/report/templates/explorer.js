@@ -270,6 +270,7 @@ function painted() {
 }
 
 function build() {
+  Bokeh.set_log_level("error"); // it warns where no sample passes the filter
   const tools = "box_select,lasso_select,pan,wheel_zoom,reset", active_drag = "box_select";
   plot = Bokeh.Plotting.figure({ tools, active_drag, toolbar_location: "above", sizing_mode: "stretch_both", min_height: 220 });
   plot.toolbar.logo = null;
