@@ -31,6 +31,7 @@ _TITLES = {
     "p_out": "right if left out",
     "soft_p_in": "probability if trained on",
     "soft_p_out": "probability if left out",
+    "taken_for_share": "share of models that take it for that",
     "accuracy": "subset models that are right",
     "soft_accuracy": "probability by subset models",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from browser import Opened, chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stubs import Lines, written
@@ -149,3 +150,19 @@ def test_the_stage_reads_what_it_is_given(tmp_path: Path) -> None:
     )
     expected = html_page(MARKDOWN, FLAGS, {"curves": "Accuracy é."}, {"curves": SVG["curves"]})
     assert (html.read_text(encoding="utf-8"), journal.worked) == (expected, 1)
+
+
+def test_a_browser_shows_the_page_and_asks_no_host(tmp_path: Path) -> None:
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="9" height="9"/></svg>'
+    (tmp_path / "report.html").write_text(html_page(MARKDOWN, FLAGS, CAPTIONS, dict.fromkeys(FIGURES, svg)))
+    with chromium() as browser:
+        opened = Opened(browser, tmp_path / "report.html", width=800, height=600)
+        assert opened.page.is_visible("text=one failed")
+        widths = opened.page.eval_on_selector_all("img", "all => all.map(one => one.naturalWidth)")
+        assert widths == [40] * len(FIGURES)
+        # wide tables scroll in place
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 800
+        opened.page.click("summary >> nth=1")
+        assert opened.page.is_visible("text=x1")
+        assert opened.problems == []
+        assert {address.partition(":")[0] for address in opened.asked} <= {"file", "data"}
