@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from browser import Opened, chromium
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stubs import Lines, written
 
@@ -83,6 +83,7 @@ WORDS = st.text("abc <>&\"'{}%", min_size=1, max_size=12).map(lambda text: f"x{t
 
 
 @settings(deadline=None)
+@example(["x<b>x"], ["x<script>x"])
 @given(st.lists(WORDS, min_size=1, max_size=3), st.lists(WORDS, max_size=3))
 def test_no_text_becomes_code(facts: list[str], warnings: list[str]) -> None:
     text = html_page(markdown_page("trial", facts, warnings, [], [], {}), FLAGS[:0], {}, {})
