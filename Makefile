@@ -19,7 +19,7 @@ run: install
 	snakemake --cores all
 
 report: run
-	snakemake --report results/digits/report.html
+	snakemake --report results/digits/workflow.html
 
 # RESULTS.md: both findings and BAT on digits (14 minutes on two cores) and on MNIST (41 minutes)
 results: install

@@ -43,6 +43,8 @@ STAGES = {
     "attack": "evaluation.attack",
     "figures": "report.stage",
     "results": "report.stage",
+    "page": "report.stage",
+    "explorer": "report.stage",
     "plan": "planning.stage",
     "keys": "config.stage",
     "schema": "config.stage",

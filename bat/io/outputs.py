@@ -12,6 +12,7 @@ Csv = Path
 Json = Path
 Markdown = Path
 Latex = Path
+Html = Path
 Picture = Path
 Yaml = Path
 
@@ -22,6 +23,7 @@ ENDINGS = {
     "Json": (".json",),
     "Markdown": (".md",),
     "Latex": (".tex",),
+    "Html": (".html",),
     "Picture": (".pdf", ".svg", ".png"),
     "Yaml": (".yaml", ".yml"),
 }

@@ -23,5 +23,7 @@ def jobs_of(config: Config) -> dict[str, int]:
         "summary": 1,
         "figures": 1,
         "results": 1,
+        "page": 1,
+        "explorer": 1,
     }
     return {rule: count for rule, count in found.items() if count}

@@ -115,6 +115,8 @@ def needs(config: Config) -> dict[str, dict[str, int]]:
         "summary": (_PROCESS + rows * 800 / 1e6, _START + models),
         "figures": (with_data + rows * 400 / 1e6 + models * epochs / 1e3, _START + models / 10),
         "results": (_PROCESS + rows * 100 / 1e6 + models * epochs / 1e3, _START),
+        "page": (_PROCESS, _START),
+        "explorer": (with_data + (rows + 5 * samples) * 400 / 1e6, _START + samples / 10_000),
     }
     return {
         rule: {"mem_mb": 100 * math.ceil(megabytes / 100), "runtime": min(math.ceil(minutes), _MOST)}

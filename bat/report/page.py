@@ -110,10 +110,10 @@ def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], ben
             parts[heading] = difference_table(tables.comparisons, question, checkpoint)
     parts["Training, accuracies in percent, robust under the attack of training"] = training_table(tables.histories)
     figures = ["tradeoff", "overfitting"] + ["finding_a", "finding_b"] * bool(tables.runs["removed"].notna().any())
-    return page(spec.experiment, facts, warnings, verdicts_of(tables, spec.margin), figures, parts)
+    return markdown_page(spec.experiment, facts, warnings, verdicts_of(tables, spec.margin), figures, parts)
 
 
-def page(
+def markdown_page(
     title: str,
     facts: Sequence[str],
     warnings: Sequence[str],

@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from bat.config.specs import ResultsSpec
+from bat.data.saved import read_data
 from bat.errors import BatError
-from bat.io.files import replacing
+from bat.io.files import remove, replacing
 from bat.io.journal import Journal
-from bat.io.outputs import Latex, Markdown, Picture
+from bat.io.outputs import Html, Latex, Markdown, Picture
 from bat.io.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
 from bat.report.page import Tables, methods_of, results_page, warnings_of
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table
@@ -139,4 +140,87 @@ def results(
         journal.line(warning)
     for path, text in texts.items():
         with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def page(
+    journal: Journal, *, results: Path, flags: Path, captions: list[Path], figures: list[Path] | None = None, html: Html
+) -> None:
+    """Write the report: one HTML page with answers, figures and tables.
+
+    results: the page of results, from stage results
+    flags: the flags of all runs, from stage summary
+    captions: a text per figure of the experiment, FIGURE.rst
+    figures: what is drawn of them, FIGURE.svg
+    html: the report
+    """
+    from bat.report.html import html_page
+
+    with journal.work():
+        text = html_page(
+            results.read_text(encoding="utf-8"),
+            read_table(flags, "flags"),
+            {path.stem: path.read_text(encoding="utf-8").strip() for path in captions},
+            {path.stem: path.read_bytes() for path in figures or []},
+        )
+    with replacing(html) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def explorer(
+    journal: Journal,
+    *,
+    data: Path,
+    files: Path | None = None,
+    memorization: Path,
+    robust_memorization: Path | None = None,
+    influence: Path | None = None,
+    train_influence: Path | None = None,
+    test_groups: Path | None = None,
+    harmful: Path | None = None,
+    per_sample: Path | None = None,
+    index: Html,
+) -> None:
+    """Write the score explorer: a page, the data and the library that it reads, and sheets of thumbnails beside it.
+
+    index: the page; it is written last, so that where it is, all is
+    """
+    from bokeh import __version__ as bokeh
+    from bokeh.util.paths import bokehjs_path
+
+    from bat.report.explorer import PER_ROW, as_script, explored, sheets, shown_splits, thumbnail_size
+    from bat.report.html import render
+
+    paths = {
+        "files": files,
+        "memorization": memorization,
+        "robust_memorization": robust_memorization,
+        "influence": influence,
+        "train_influence": train_influence,
+        "test_groups": test_groups,
+        "harmful": harmful,
+        "per_sample": per_sample,
+    }
+    given = {kind: path for kind, path in paths.items() if path}
+    samples = read_data(data)
+    check_one_data_set(*given.values(), data=(data, samples.digest()))
+    tables = {kind: read_table(path, kind) for kind, path in given.items()}
+    if index.exists():
+        remove(index)
+    splits = shown_splits(samples, tables)
+    with journal.work():
+        texts = {"data.js": as_script(explored(samples, tables, splits))}
+    for name in ("bokeh.min.js", "bokeh-api.min.js"):
+        texts[name] = (bokehjs_path() / "js" / name).read_text(encoding="utf-8")
+    drawn = (
+        (f"sheets/{name}-{number}.png", sheet)
+        for name, split in splits.items()
+        for number, sheet in enumerate(sheets(getattr(samples, name), split.rows, thumbnail_size(samples)))
+    )
+    total = sum(-(-len(split.rows) // PER_ROW**2) for split in splits.values())
+    for place, sheet in journal.bar(drawn, total, "sheets"):
+        with replacing(index.parent / place) as temporary:
+            sheet.save(temporary, "PNG")
+    for name, text in [*texts.items(), (index.name, render("explorer.html", bokeh=bokeh))]:
+        with replacing(index.parent / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

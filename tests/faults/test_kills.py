@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RESULTS = Path("results") / "tiny"
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-# kills while a stage runs, in the order of the workflow: 30
+# kills while a stage runs, in the order of the workflow: 32
 KILLS = {
     "data": 2,
     "subsets": 4,
@@ -33,6 +33,8 @@ KILLS = {
     "summary": 2,
     "figures": 2,
     "results": 1,
+    "page": 1,
+    "explorer": 1,
 }
 # seconds that a stage runs before the kill: it needs about 2 of these to start
 SECONDS = (0.0, 4.0)

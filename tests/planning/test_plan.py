@@ -337,7 +337,7 @@ def planned(capsys, *arguments):
 
 def test_plan_prints_jobs_and_precision(folder, capsys):
     text = planned(capsys, "--standard-error", "0.05")
-    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:16]}
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:18]}
     assert jobs == {
         "data": 1,
         "subsets": 2,
@@ -351,6 +351,8 @@ def test_plan_prints_jobs_and_precision(folder, capsys):
         "summary": 1,
         "figures": 1,
         "results": 1,
+        "page": 1,
+        "explorer": 1,
     }
     assert "random images in its place" in text
     assert "at most 0.173" in text  # 1.0911 / sqrt(40)
@@ -392,7 +394,7 @@ def test_plan_of_a_trial_and_of_scores_from_a_file(folder, capsys):
 def test_plan_of_retraining_and_of_robust_subset_models(folder, capsys):
     removal = "removal={method: pgd_at, fractions: [0.1]}"
     text = planned(capsys, "--config", removal, "memorization={robust: {subset_models: 20}}")
-    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:20]}
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:22]}
     assert jobs["robust_subsets"] == jobs["robust_scores"] == jobs["scores"] == jobs["harmful"] == 1
     # without atypical, the top 10 %, harmful, benign ones; each with a random twin; two seeds
     assert jobs["pgd_at_without_..."] == 2 * 8

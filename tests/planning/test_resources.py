@@ -129,6 +129,8 @@ BOTH = {
     "summary": (3600, 83),
     "figures": (2600, 27),
     "results": (1300, 20),
+    "page": (900, 20),
+    "explorer": (2800, 30),
 }
 
 
@@ -183,6 +185,8 @@ def test_jobs_of_digits_in_the_order_in_which_they_start() -> None:
         ("summary", 1),
         ("figures", 1),
         ("results", 1),
+        ("page", 1),
+        ("explorer", 1),
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 from by_hand import runs_table
 
 from bat.evaluation.comparison import EQUAL, GROUNDLESS, HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
-from bat.report.page import page
+from bat.report.page import markdown_page
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table, difference_table, training_table
 from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, points, verdict_a, verdict_b
 
@@ -360,7 +360,7 @@ def test_a_group_without_samples_has_no_accuracy_in_the_table_of_training() -> N
 
 def test_page_holds_facts_answers_and_parts_in_order() -> None:
     answers = [Verdict("better?", SHOWN, "+1.0")]
-    text = page("digits", ["n is 3"], ["one failed"], answers, ["finding_a"], {"Numbers": "| a |"})
+    text = markdown_page("digits", ["n is 3"], ["one failed"], answers, ["finding_a"], {"Numbers": "| a |"})
     places = [
         text.index(part)
         for part in (
@@ -447,7 +447,9 @@ def test_a_table_of_training_as_a_whole() -> None:
 def test_a_page_as_a_whole() -> None:
     verdicts = [Verdict("better?", SHOWN, "+1.0 [0.5, 1.5]"), Verdict("worse?", TOO_SMALL, "")]
     parts = {"Numbers": "| a |", "More": "text"}
-    assert page("digits", ["n is 3", "m is 4"], ["one failed", "two"], verdicts, ["finding_a", "curves"], parts) == (
+    assert markdown_page(
+        "digits", ["n is 3", "m is 4"], ["one failed", "two"], verdicts, ["finding_a", "curves"], parts
+    ) == (
         said(
             """
             ## digits

@@ -10,16 +10,16 @@ from bat.planning.jobs import jobs_of
 from bat.planning.resources import needs
 
 CONFIGS = sorted(path.name for path in (ROOT / "config").glob("*.yaml"))
-SUMMARY_ON = {"summary": 1, "figures": 1, "results": 1}
+SUMMARY_ON = {"summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
 EDITS = {
-    "a figure": (["report/figures/style.py"], {"figures": 1, "results": 1}),
-    "the page": (["report/page.py"], {"figures": 1, "results": 1}),
-    "a stage of the report": (["report/stage.py"], {"figures": 1, "results": 1}),
+    "a figure": (["report/figures/style.py"], {"figures": 1, "results": 1, "page": 1, "explorer": 1}),
+    "the page": (["report/page.py"], {"figures": 1, "results": 1, "page": 1, "explorer": 1}),
+    "a stage of the report": (["report/stage.py"], {"figures": 1, "results": 1, "page": 1, "explorer": 1}),
     "the summary": (["evaluation/summary.py"], SUMMARY_ON),
     "the comparisons": (["evaluation/comparison.py"], SUMMARY_ON),
     "what training recorded": (["training/records.py"], {"groups": 1} | SUMMARY_ON),
     "how files are read": (["io/tables.py"], {"groups": 1} | SUMMARY_ON),
-    "what no model would do": (["scores/precision.py"], {"results": 1}),
+    "what no model would do": (["scores/precision.py"], {"results": 1, "page": 1}),
     # what trains, attacks or estimates is never done again for an edit
     "all else": (
         ["training/losses.py", "scores/estimators.py", "attacks/apgd.py", "evaluation/stage.py", "cli.py"],

@@ -83,7 +83,7 @@ def test_an_edit_of_a_part_reruns_what_runs_it_and_what_follows(copy, part, reru
         path = copy / f"{part}.py"
         path.write_text(path.read_text() + "\n# edited\n")
         rerun = {"groups": 1} | rerun if part == "own_trainer" else rerun
-        rerun = rerun | {"summary": 1, "figures": 1, "results": 1}
+        rerun = rerun | {"summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
     assert planned(copy, **OWN) == rerun
 
 

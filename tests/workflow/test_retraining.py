@@ -24,6 +24,8 @@ EVERYTHING = {
     # memorization, gallery, curves, weights, tradeoff, overfitting, influence, finding_a, finding_b, harmful
     "figures": 1,
     "results": 1,
+    "page": 1,
+    "explorer": 1,
 }
 EFFECTS = f"{SMOKE}/scores/robust_effects.parquet"
 
@@ -68,21 +70,40 @@ def test_another_harmful_threshold_retrains_the_runs_that_depend_on_it(asked):
     assert trained == {run for run in RUNS if run.endswith(("harmful", "benign"))}
     assert len(trained) == 4
     # all but memorization and gallery
-    expected = {"harmful": 1, "train": 4, "evaluate": 4, "groups": 1, "summary": 1, "figures": 1, "results": 1}
+    expected = {
+        "harmful": 1,
+        "train": 4,
+        "evaluate": 4,
+        "groups": 1,
+        "summary": 1,
+        "figures": 1,
+        "results": 1,
+        "page": 1,
+        "explorer": 1,
+    }
     assert jobs == expected
 
 
 def test_another_fraction_trains_its_runs_alone(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(fractions=[0.05, 0.1, 0.2]))
     assert trained == {"pgd_at_without_top_0_2", "pgd_at_without_random_top_0_2"}
-    assert jobs == {"train": 2, "evaluate": 2, "groups": 1, "summary": 1, "figures": 1, "results": 1}
+    assert jobs == {
+        "train": 2,
+        "evaluate": 2,
+        "groups": 1,
+        "summary": 1,
+        "figures": 1,
+        "results": 1,
+        "page": 1,
+        "explorer": 1,
+    }
 
 
 def test_fewer_runs_train_nothing(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(method=None))
     assert not trained
     # curves, weights, tradeoff, overfitting, influence
-    assert jobs == {"groups": 1, "summary": 1, "figures": 1, "results": 1}
+    assert jobs == {"groups": 1, "summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +118,7 @@ def test_other_scores_train_what_reads_them_and_what_follows_from_it(asked, chan
     jobs, trained = changed(asked, change)
     assert trained == {"bat", *RUNS}
     stages = {"scores": 1, "null_pairs": 1, "robust_scores": 1, "harmful": 1, "train": 11, "evaluate": 11}
-    assert jobs == more | stages | {"groups": 1, "summary": 1, "figures": 1, "results": 1}
+    assert jobs == more | stages | {"groups": 1, "summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
 
 
 def test_only_methods_with_a_score_read_scores(tmp_path):
@@ -124,7 +145,7 @@ def test_another_attack_on_subset_models_trains_these_alone(asked):
     jobs, trained = changed(asked, lambda config: config["memorization"]["robust"].update(attack=attack))
     assert not trained
     # finding_b
-    assert jobs == {"robust_subsets": 1, "robust_scores": 1, "figures": 1, "results": 1}
+    assert jobs == {"robust_subsets": 1, "robust_scores": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
 
 
 def test_another_network_of_stage_1_trains_the_subset_models_again(asked):
@@ -146,7 +167,7 @@ def test_another_network_of_stage_2_leaves_subset_models_that_have_their_own(ask
 def test_robust_subset_models_may_be_more_than_those_on_clean_images(asked):
     jobs, _ = changed(asked, lambda config: config["memorization"]["robust"].update(subset_models=80))
     # the first shard is there
-    assert jobs == {"robust_subsets": 3, "robust_scores": 1, "figures": 1, "results": 1}
+    assert jobs == {"robust_subsets": 3, "robust_scores": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
 
 
 def test_the_table_of_harmful_samples_goes_to_the_runs_that_need_it(asked):

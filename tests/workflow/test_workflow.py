@@ -1,5 +1,6 @@
 """The workflow as a user runs it: real snakemake processes on the smoke experiment, each in a folder of its own."""
 
+import base64
 import os
 import re
 import shutil
@@ -40,7 +41,9 @@ def test_everything_is_there_and_opens(finished):
     assert "`bat` has a better trade-off than `pgd_at`" in (results / "results.md").read_text()
     for figure in ("memorization", "gallery", "curves", "weights", "tradeoff", "overfitting", "influence"):
         assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
-        assert b"<svg" in (results / "figures" / f"{figure}.svg").read_bytes()
+        svg = (results / "figures" / f"{figure}.svg").read_bytes()
+        assert b"<svg" in svg
+        assert base64.b64encode(svg).decode() in (results / "report.html").read_text()
 
 
 def test_a_second_run_has_nothing_to_do(copy):
@@ -85,13 +88,22 @@ def test_editing_one_method_reruns_that_method_and_what_follows(copy):
 
     edit(copy, change)
     # all but memorization and gallery
-    assert planned(copy) == {"train": 2, "evaluate": 2, "groups": 1, "summary": 1, "figures": 1, "results": 1}
+    assert planned(copy) == {
+        "train": 2,
+        "evaluate": 2,
+        "groups": 1,
+        "summary": 1,
+        "figures": 1,
+        "results": 1,
+        "page": 1,
+        "explorer": 1,
+    }
 
 
 def test_another_threshold_trains_and_attacks_bat_alone(copy):
     edit(copy, lambda config: config["memorization"].update(threshold=0.25))
     again = {"scores": 1, "null_pairs": 1, "train": 2, "evaluate": 2, "groups": 1, "summary": 1}
-    assert planned(copy) == again | {"figures": 1, "results": 1}
+    assert planned(copy) == again | {"figures": 1, "results": 1, "page": 1, "explorer": 1}
     models, evaluations = copy / SMOKE / "models", copy / SMOKE / "evaluation"
     kept = {path: path.stat().st_mtime_ns for path in [*models.glob("*/*/*"), *evaluations.glob("*/*/*")]}
     before = {path: path.read_bytes() for path in models.glob("*/*/history.parquet")}
@@ -214,6 +226,16 @@ def test_failed_figures_cost_no_table_and_what_the_page_warns_of_is_said_at_the_
 
 
 def test_report_is_one_file(copy):
-    done = snakemake(copy, "--report", "report.html")
+    done = snakemake(copy, "--report", "workflow.html")
     assert done.returncode == 0, done.stderr
-    assert "most memorized training samples" in (copy / "report.html").read_text()
+    assert "most memorized training samples" in (copy / "workflow.html").read_text()
+
+
+def test_the_end_of_a_run_says_where_the_results_are_and_the_first_answer(finished):
+    lines = (finished / "done").read_text().splitlines()
+    start = lines.index(f"report: {SMOKE}/report.html")
+    (first,) = re.findall(
+        r"^\| question.*\n\|.*\n\| (.*?) +\| (.*?) +\|", (finished / SMOKE / "results.md").read_text(), re.M
+    )
+    places = {"report": "report.html", "explorer": "explorer/index.html", "tables": "results.md"}
+    assert lines[start : start + 4] == [*(f"{what}: {SMOKE}/{name}" for what, name in places.items()), ": ".join(first)]

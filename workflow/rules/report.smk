@@ -1,4 +1,4 @@
-"""The report: figures, tables for papers, and the page of results."""
+"""The report: figures, tables for papers, the page of results, and pages for a browser."""
 
 # tables that an experiment has only where its config asks for what they tell
 FINDINGS = {"harmful": rules.harmful.output.harmful} if parsed.removal.method else {}
@@ -9,6 +9,9 @@ NULL_PAIRS = (
     if parsed.memorization.shuffles and not IMPORTED
     else {}
 )
+EXPLORED = {name: path for name, path in FINDINGS.items() if name == "harmful"}
+if ROBUST_SHARDS:
+    EXPLORED["robust_memorization"] = rules.robust_scores.output.robust_memorization
 
 
 rule figures:
@@ -82,3 +85,58 @@ rule results:
         flags=flags(benchmarks=f"{RESULTS}/benchmarks"),
     shell:
         stage("results")
+
+
+rule page:
+    input:
+        results=rules.results.output.page,
+        flags=rules.summary.output.all_flags,
+        figures=[path for path in rules.figures.output.out if path.endswith(".svg")],
+    output:
+        html=f"{RESULTS}/report.html",
+    log:
+        f"{RESULTS}/logs/page.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=needs("page", "mem_mb"),
+        runtime=needs("page", "runtime"),
+    params:
+        code=digest("report", "io", "../workflow/report"),
+        # no inputs: they are where the workflow is
+        flags=flags(
+            captions=[
+                PACKAGE.parent / f"workflow/report/{figure}.rst" for figure in FIGURES
+            ]
+        ),
+    shell:
+        stage("page", spec="")
+
+
+rule explorer:
+    input:
+        **EXPLORED,
+        data=rules.data.output.data,
+        files=rules.data.output.files,
+        memorization=SCORES.memorization,
+        influence=SCORES.influence,
+        train_influence=SCORES.train_influence,
+        test_groups=SCORES.test_groups,
+        per_sample=rules.summary.output.per_sample,
+    output:
+        # written last, after what it reads beside it
+        index=f"{RESULTS}/explorer/index.html",
+    log:
+        f"{RESULTS}/logs/explorer.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=needs("explorer", "mem_mb"),
+        runtime=needs("explorer", "runtime"),
+    params:
+        code=digest("report", "io"),
+        flags=flags(),
+    shell:
+        stage("explorer", spec="")

@@ -1,0 +1,387 @@
+"""The data of the score explorer against loops over the tables, and its page in a browser."""
+
+import base64
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from browser import Opened, chromium
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from playwright.sync_api import Browser
+from stages import call
+from stubs import written
+
+from bat.data.dataset import DataSet, Part
+from bat.data.saved import write_data
+from bat.io.files import provenance
+from bat.io.tables import read_table
+from bat.report.explorer import as_script, explored, sheets, shown_splits, thumbnail_size
+
+TRAIN, TEST = 230, 120
+SIZE = (6, 5)  # width, height
+METHODS, ATTACKS = ("natural", "bat"), ("apgd_ce", "square")
+SEEDS = 3
+
+
+def part(random: np.random.Generator, index: np.ndarray, channels: int = 3) -> Part:
+    pixels = random.integers(0, 17, (len(index), channels, SIZE[1], SIZE[0]), dtype=np.uint8)
+    return Part(torch.from_numpy(pixels), torch.from_numpy(index % 3), torch.from_numpy(index), pixel_max=16)
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    random = np.random.default_rng(0)
+    index = random.permutation(1000)
+    splits = (np.sort(part) for part in np.split(index[: TRAIN + TEST + 4], [TRAIN, TRAIN + 4]))
+    return DataSet(*(part(random, index) for index in splits), classes=3, class_names=("ant", "<bee>", "cat"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, data: DataSet) -> Path:
+    folder, random = tmp_path_factory.mktemp("explorer"), np.random.default_rng(1)
+    train, test = data.train.index.numpy(), data.test.index.numpy()
+    write_data(folder / "data.safetensors", data, provenance("data"))
+    facts = {"data": data.digest()}
+    columns: dict[str, dict[str, Any]] = {
+        "memorization": {
+            "train_index": train,
+            "label": train % 3,
+            "memorization": np.where(train % 10 == 0, np.nan, random.random(TRAIN)),
+            "taken_for": (train + 1) % 3,
+            "entropy": [np.nan] * TRAIN,
+        },
+        "robust_memorization": {"train_index": train, "memorization": random.random(TRAIN)},
+        "harmful": {"train_index": train[:7], "wrong_probability": random.random(7)},
+        "test_groups": {"test_index": test, "label": test % 3, "max_influence": random.random(TEST)},
+        "influence": {
+            "train_index": random.choice(train[:9], 400),
+            "test_index": random.choice(test[:15], 400),
+            "influence": random.random(400),
+            "significant": random.random(400) < 0.5,
+        },
+        "train_influence": {"train_index": train[:5], "influenced_index": train[5:10], "influence": [0.5] * 5},
+        "files": {
+            "split": ["train"] * TRAIN + ["test"] * TEST,
+            "index": [*train, *test],
+            "file": [f"images/{place % 3}/{place}.png" for place in range(TRAIN)] + [None] * TEST,
+        },
+    }
+    rows = [(method, seed, checkpoint, place) for method in METHODS for seed in range(SEEDS)
+            for checkpoint in ("best", "last") for place in random.permutation(test)]  # fmt: skip
+    columns["per_sample"] = dict(
+        zip(("method", "seed", "checkpoint", "test_index"), zip(*rows, strict=True), strict=True)
+    )
+    for metric in ("clean", "pgd", "robust"):
+        columns["per_sample"][f"{metric}_correct"] = random.random(len(rows)) < 0.5
+    columns["per_sample"]["broken_by"] = random.choice([*ATTACKS, None], len(rows))
+    for kind, values in columns.items():
+        written(folder / f"{kind}.parquet", kind, facts, **{name: list(column) for name, column in values.items()})
+    return folder
+
+
+KINDS = ["files", "memorization", "robust_memorization", "influence", "train_influence", "test_groups", "harmful"]
+KINDS += ["per_sample"]
+
+
+@pytest.fixture(scope="module")
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    return {kind: read_table(folder / f"{kind}.parquet", kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def found(data: DataSet, tables: dict[str, pd.DataFrame]) -> Any:
+    return explored(data, tables, shown_splits(data, tables))
+
+
+def test_samples_are_sorted_and_have_their_labels_and_figures(data: DataSet, tables: Any, found: Any) -> None:
+    train = found["splits"]["train"]
+    scores = tables["memorization"].set_index("train_index")
+    assert sorted(train["index"]) == data.train.index.tolist()
+    values = train["columns"]["memorization"]
+    known = values[~np.isnan(values)]
+    assert (np.diff(known) <= 0).all()
+    assert np.isnan(values[len(known) :]).all()
+    robust, harm = tables["robust_memorization"].set_index("train_index"), tables["harmful"].set_index("train_index")
+    for row, index in enumerate(train["index"]):
+        assert train["label"][row] == index % 3
+        assert train["takenFor"][row] == (index + 1) % 3
+        assert values[row] == scores.loc[index, "memorization"] or np.isnan(values[row])
+        assert train["columns"]["robust memorization"][row] == robust.loc[index, "memorization"]
+        wrong = train["columns"]["wrong probability"][row]
+        assert wrong == harm.loc[index, "wrong_probability"] if index in harm.index else np.isnan(wrong)
+    assert "entropy" not in train["columns"]  # of no sample
+    assert not any("error" in name for name in train["columns"])
+
+
+def test_models_that_are_right_and_attacks_that_break_are_counted(tables: Any, found: Any) -> None:
+    test, rows = found["splits"]["test"], tables["per_sample"]
+    assert list(found["methods"]) == list(METHODS)
+    counted: Counter[tuple[Any, ...]] = Counter()
+    for row in rows.itertuples():
+        if row.checkpoint == "last":
+            counted[row.method, row.test_index, "clean"] += row.clean_correct
+            counted[row.method, row.test_index, "robust"] += row.robust_correct
+            counted[row.method, row.test_index, row.broken_by] += 1
+    for method in METHODS:
+        counts = found["methods"][method]
+        assert counts["models"] == SEEDS
+        for row, index in enumerate(test["index"]):
+            for metric in ("clean", "robust"):
+                assert counts[metric][row] == counted[method, index, metric]
+            for attack in ATTACKS:
+                assert counts["brokenBy"][attack][row] == counted[method, index, attack]
+    last = rows[rows["checkpoint"] == "last"]
+    for row, index in enumerate(test["index"]):
+        share = last.loc[last["test_index"] == index, "clean_correct"].mean()
+        assert test["columns"]["clean right"][row] == pytest.approx(share)
+
+
+def test_the_strongest_influences_of_each_sample_are_kept(tables: Any, found: Any) -> None:
+    pairs, train, test = found["influence"], found["splits"]["train"]["index"], found["splits"]["test"]["index"]
+    kept = {
+        (train[one], test[other], value, bool(sign))
+        for one, other, value, sign in zip(
+            *(pairs[name] for name in ("from", "to", "value", "significant")), strict=True
+        )
+    }
+    everything = [
+        row[1:] for row in tables["influence"][["train_index", "test_index", "influence", "significant"]].itertuples()
+    ]
+    expected = {
+        pair
+        for pair in everything
+        if any(sum(o[side] == pair[side] and o[2] > pair[2] for o in everything) < 12 for side in (0, 1))
+    }
+    assert kept == expected
+    assert len(kept) < len(everything)
+
+
+def test_sheets_hold_each_image_at_its_place(data: DataSet, tables: Any) -> None:
+    split = shown_splits(data, tables)["train"]
+    drawn = [np.asarray(sheet) for sheet in sheets(data.train, split.rows, SIZE)]
+    assert [sheet.shape[:2] for sheet in drawn] == [(10 * SIZE[1], 10 * SIZE[0])] * 2 + [(3 * SIZE[1], 10 * SIZE[0])]
+    order = {index: row for row, index in enumerate(data.train.index.tolist())}
+    for place, index in enumerate(split.table.index):
+        top, left = place % 100 // 10 * SIZE[1], place % 10 * SIZE[0]
+        image = drawn[place // 100][top : top + SIZE[1], left : left + SIZE[0]]
+        expected = data.train.pixels[order[index]].numpy().transpose(1, 2, 0).astype(int) * 255 // 16
+        assert (image == expected).all()
+
+
+@pytest.mark.parametrize(("shape", "size"), [((8, 8), (8, 8)), ((64, 32), (32, 64)), ((100, 200), (64, 32))])
+def test_large_images_get_small_thumbnails(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    pixels = torch.zeros((1, 1, *shape), dtype=torch.uint8)
+    one = Part(pixels, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), 255)
+    assert thumbnail_size(DataSet(one, one, one, 1)) == size
+    (sheet,) = sheets(one, np.array([0]), size)
+    assert (sheet.mode, sheet.size) == ("L", (10 * size[0], size[1]))
+
+
+def unpacked(packed: dict[str, Any]) -> list[float | None]:
+    """What the page does."""
+    kind = np.dtype(packed["type"].removesuffix("Array").lower()).newbyteorder("<")
+    numbers = np.frombuffer(base64.b64decode(packed["base64"]), kind).tolist()
+    if "scale" not in packed:
+        return numbers
+    return [None if number == packed["none"] else number / packed["scale"] for number in numbers]
+
+
+FLOATS = st.floats(-2000, 2000) | st.just(math.nan)
+
+
+@given(arrays.arrays(np.float64, st.integers(0, 5), elements=FLOATS))
+def test_floats_are_packed_to_thousandths(values: np.ndarray) -> None:
+    found = unpacked(json.loads(as_script({"a": values})[len("window.DATA=") : -2])["a"])
+    assert [number is None for number in found] == np.isnan(values).tolist()
+    assert all(
+        abs(number - value) <= 0.0005 + 1e-9 for number, value in zip(found, values, strict=True) if number is not None
+    )
+
+
+@given(arrays.arrays(np.int64, st.integers(0, 5), elements=st.integers(-(2**31), 2**31 - 1)))
+def test_whole_numbers_are_packed_exactly(values: np.ndarray) -> None:
+    assert unpacked(json.loads(as_script({"a": values})[len("window.DATA=") : -2])["a"]) == values.tolist()
+
+
+def test_only_memorization_must_be_there(data: DataSet, tables: Any) -> None:
+    few = {"memorization": tables["memorization"]}
+    found = explored(data, few, shown_splits(data, few))
+    assert found["splits"]["test"]["columns"] == found["methods"] == {}
+    assert found["splits"]["test"]["index"].tolist() == data.test.index.tolist()
+    assert len(found["influence"]["from"]) == 0
+
+
+# -- the page
+
+
+def make(folder: Path, index: str, *kinds: str) -> Path:
+    call("explorer", folder, data="data.safetensors", **{kind: f"{kind}.parquet" for kind in kinds}, index=index)
+    return folder / index
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def opened(folder: Path, browser: Browser) -> Opened:
+    return Opened(browser, make(folder, "explorer/index.html", *KINDS))
+
+
+@pytest.fixture
+def page(opened: Opened) -> Any:
+    opened.page.reload()
+    return opened.page
+
+
+def shown(page: Any) -> list[str]:
+    """The samples in sight, in order."""
+    found = page.eval_on_selector_all("[role=option]", "all => all.map(one => one.title)")
+    return [str(title) for title in found]
+
+
+def named(split: str, indices: Any) -> list[str]:
+    return [f"{split} sample {index}" for index in indices]
+
+
+def test_the_page_shows_the_most_memorized_first_and_draws_only_what_is_seen(page: Any, found: Any) -> None:
+    indices = found["splits"]["train"]["index"]
+    assert shown(page) == named("training", indices[: len(shown(page))])
+    assert 20 < len(shown(page)) < 150
+    page.eval_on_selector("#grid", "grid => grid.scrollTo(0, grid.scrollHeight)")
+    page.wait_for_selector(f"[title='training sample {indices[-1]}']")
+    assert f"training sample {indices[0]}" not in shown(page)
+
+
+def test_sorting_and_filters(page: Any, found: Any) -> None:
+    train = found["splits"]["train"]
+    robust = train["columns"]["robust memorization"].round(3)
+    page.select_option("#sort", "robust memorization")
+    page.select_option("#order", "1")
+    order = np.argsort(robust, kind="stable")
+    assert shown(page) == named("training", train["index"][order][: len(shown(page))])
+    page.fill("#low", "0.2")
+    page.fill("#high", "0.6")
+    page.select_option("#class", "1")
+    kept = [row for row in order if 0.2 <= robust[row] <= 0.6 and train["label"][row] == 1]
+    assert page.text_content("#count") == f"{len(kept)} of {TRAIN} training samples"
+    assert shown(page) == named("training", train["index"][kept])
+    page.click("text=Clear filters")
+    assert page.text_content("#count") == f"{TRAIN} of {TRAIN} training samples"
+    page.fill("#text", "images/1/")
+    assert page.text_content("#count") == f"{len(range(1, TRAIN, 3))} of {TRAIN} training samples"
+    page.fill("#text", str(train["index"][5]))
+    assert f"training sample {train['index'][5]}" in shown(page)
+    assert len(shown(page)) < 20
+    page.select_option("#split", "test")
+    page.fill("#text", "")
+    assert page.text_content("#count") == f"{TEST} of {TEST} test samples"
+
+
+def test_keys_move_open_and_close(page: Any, found: Any) -> None:
+    indices = found["splits"]["train"]["index"]
+    page.focus("#grid")
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+    across = page.evaluate("layout().across")
+    page.keyboard.press("ArrowDown")
+    assert page.get_attribute("#grid", "aria-activedescendant") == f"place-{across + 1}"
+    page.keyboard.press("Enter")
+    assert page.text_content("#name").startswith(f"Training sample {indices[across + 1]}: class ")
+    page.keyboard.press("ArrowLeft")
+    assert page.text_content("#name").startswith(f"Training sample {indices[across]}: class ")
+    page.keyboard.press("Escape")
+    assert not page.is_visible("dialog")
+    assert page.evaluate("document.activeElement.id") == "grid"
+    page.keyboard.press("End")
+    assert page.get_attribute("#grid", "aria-activedescendant") == f"place-{TRAIN - 1}"
+    assert page.is_visible(f"#place-{TRAIN - 1}")
+
+
+def test_a_click_shows_a_sample_with_influences_and_attacks(page: Any, found: Any) -> None:
+    page.select_option("#split", "test")
+    test, pairs = found["splits"]["test"], found["influence"]
+    row = int(pairs["to"][0])
+    index, label = test["index"][row], test["label"][row]
+    page.fill("#text", str(index))
+    page.click("[role=option]")
+    assert page.text_content("#name") == f"Test sample {index}: class {('ant', '<bee>', 'cat')[label]}"
+    values = sorted((value for to, value in zip(pairs["to"], pairs["value"], strict=True) if to == row), reverse=True)
+    texts = page.eval_on_selector_all(".row button", "all => all.map(one => one.textContent)")
+    assert [float(text.rstrip("*")) for text in texts] == pytest.approx(values[:12], abs=0.001)
+    for method, line in zip(METHODS, page.query_selector_all("dialog tbody tr"), strict=True):
+        counts = found["methods"][method]
+        broken = ", ".join(f"{attack} ({n[row]})" for attack, n in counts["brokenBy"].items() if n[row])
+        cells = [cell.text_content() for cell in line.query_selector_all("th, td")]
+        assert cells[:2] == [method, f"{counts['clean'][row]} of {SEEDS}"]
+        assert cells[4] == (broken or ("none" if counts["clean"][row] else "wrong without attack"))
+    page.click(".row button >> nth=0")
+    assert page.text_content("#name").startswith("Training sample ")
+
+
+def test_brushing_the_plot_filters_the_grid(page: Any) -> None:
+    page.select_option("#split", "test")
+    page.wait_for_selector("#scatter canvas")
+    box = page.locator("#scatter").bounding_box()
+    page.mouse.move(box["x"] + 90, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 250, box["y"] + box["height"] - 70, steps=4)
+    page.mouse.up()
+    page.wait_for_selector("#all:visible")
+    brushed = page.evaluate("[...state.brushed]")
+    assert 0 < len(brushed) < TEST
+    assert page.text_content("#count") == f"{len(brushed)} of {TEST} test samples"
+    page.click("#all")
+    assert page.text_content("#count") == f"{TEST} of {TEST} test samples"
+
+
+def test_nothing_is_asked_of_any_host_and_nothing_goes_wrong(opened: Opened) -> None:
+    opened.page.wait_for_selector("#scatter canvas")
+    assert opened.problems == []
+    assert {address.partition(":")[0] for address in opened.asked} <= {"file", "data", "blob"}
+    assert any(address.endswith("train-0.png") for address in opened.asked)
+
+
+def test_each_control_has_a_name(page: Any) -> None:
+    unnamed = page.eval_on_selector_all(
+        "form :is(select, input), #axes select", "all => all.filter(one => !one.labels.length).length"
+    )
+    assert unnamed == 0
+
+
+def test_scores_alone_make_a_page(folder: Path, browser: Browser) -> None:
+    few = Opened(browser, make(folder, "few/index.html", "memorization"))
+    few.page.wait_for_selector("#scatter canvas")
+    few.page.select_option("#split", "test")
+    few.page.click("[role=option] >> nth=0")
+    assert few.problems == []
+
+
+def test_the_stage_writes_the_page_last_and_refuses_other_data(folder: Path, tmp_path: Path, capsys: Any) -> None:
+    index = make(folder, "again/index.html", "memorization")
+    files = sorted(path for path in index.parent.rglob("*") if path.is_file())
+    assert max(files, key=lambda path: path.stat().st_mtime_ns) == index
+    assert [path.name for path in files if path.suffix == ".png"] == [
+        *(f"test-{number}.png" for number in range(2)),
+        *(f"train-{number}.png" for number in range(3)),
+    ]
+    with Image.open(index.parent / "sheets/train-0.png") as sheet:
+        assert sheet.size == (10 * SIZE[0], 10 * SIZE[1])
+    written(folder / "other.parquet", "harmful", {"data": "e"}, train_index=[1])
+    flags = {"data": "data.safetensors", "memorization": "memorization.parquet", "harmful": "other.parquet"}
+    with pytest.raises(SystemExit):
+        call("explorer", folder, **flags, index="again/index.html")
+    assert "are of different data" in capsys.readouterr().err
+    assert index.exists()
