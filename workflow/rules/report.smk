@@ -11,10 +11,26 @@ NULL_PAIRS = (
 )
 
 
+# of the first seed alone: they are large
+PICTURES = (
+    {
+        "images": expand(
+            rules.evaluate.output.images,
+            method=bat.config.pictured(parsed),
+            seed=SEEDS[0],
+        )
+    }
+    if parsed.evaluation.images
+    else {}
+)
+
+
 rule figures:
     input:
         **FINDINGS,
+        **PICTURES,
         data=rules.data.output.data,
+        files=rules.data.output.files,
         memorization=SCORES.memorization,
         train_influence=SCORES.train_influence,
         test_groups=SCORES.test_groups,
