@@ -42,6 +42,7 @@ def looks(figure: Figure) -> str:
     """What a figure shows and how, a line an artist: its place, texts, colours and widths. Nothing is rendered."""
     width, height = figure.get_size_inches()
     found = [f"{width:.3g} x {height:.3g} in", f"title {figure.get_suptitle()!r} {_font(figure._suptitle)}"]
+    found.append(f"caption {figure.get_supxlabel()!r} {_font(figure._supxlabel)}")
     found += [f"legend {_legend(legend)}" for legend in figure.legends]
     for axes in figure.axes:
         found += _panel(axes)
@@ -152,6 +153,8 @@ def out_of_sight(figure: Figure) -> list[str]:
         for label, points in bars(axes):
             for x, y, *ends in points:
                 places = ((x, 0), (y, 2), (ends[0], 0), (ends[1], 0), (ends[2], 2), (ends[3], 2))
-                out = [value for value, of in places if value < limits[of] - 1e-9 or value > limits[of + 1] + 1e-9]
+                out = [
+                    float(value) for value, of in places if value < limits[of] - 1e-9 or value > limits[of + 1] + 1e-9
+                ]
                 found += [f"{label} in {axes.get_title()!r}: {out}"] if out else []
     return found

@@ -152,9 +152,7 @@ def test_differences_are_those_of_the_table_in_points() -> None:
                     text = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*value).replace("-", "−")
                     assert texts[at].strip("◂▸ ") == text
         # natural training is far less robust
-        assert any(text.startswith("◂ −57.0 [") for text in texts.values()) == (
-            (group, metric) == ("typical", "robust")
-        )
+        assert any(text.startswith("◂ −57.0 [") for text in texts.values()) == (metric == "robust")
     limits = [axes.get_xlim() for axes in figure.axes]
     assert limits[0] == limits[1] != limits[2] == limits[3]
     found = table.query("method == 'bat' and group == 'all' and checkpoint == 'last' and question == 'methods'")
@@ -253,9 +251,9 @@ def test_weights_are_means_over_samples_then_seeds() -> None:
         assert left.lines[0].get_ydata()[epoch - 1] == pytest.approx(rows["weight"].mean())
         assert right.lines[0].get_ydata()[epoch - 1] == pytest.approx(100 * (rows["weight"] < 1).mean())
     last = table[table["epoch"] == 6]["weight"].mean()
-    assert (
-        left.get_figure().get_suptitle() == f"bat gives atypical samples a mean weight of {last:.2f} in the last epoch"
-    )
+    title = left.get_figure().get_suptitle()
+    assert re.fullmatch(r"bat gives atypical samples a mean weight of 0\.\d\d in the last epoch", title)
+    assert float(title.split()[8]) == pytest.approx(last, abs=0.0051)
 
 
 OF_A = ("pgd_at", *(name for name in many.REMOVED if "atypical" in name or "top" in name))

@@ -161,18 +161,18 @@ def attacks(tier: str) -> str:
 
 
 def printable(name: str, most: int = 0) -> str:
-    """Return a name of a user's, cut to ``most`` characters (0: whole), in glyphs that the fonts have.
+    """Return a name of a user's in glyphs that the fonts have, cut to ``most`` characters (0: whole).
 
     A character that none of them has is escaped, as in \\u4e2d.
     """
-    name = name if not most or len(name) <= most else f"{name[: most - 1]}…"
     known = [get_font(fontManager.findfont(FontProperties(family=font))) for font in STYLE["font.family"]]
-    return "".join(
+    whole = "".join(
         letter
         if any(font.get_char_index(ord(letter)) for font in known)
         else letter.encode("ascii", "backslashreplace").decode()
         for letter in name
     )
+    return whole if not most or len(whole) <= most else f"{whole[: most - 1]}…"
 
 
 def headed(figure: Figure, title: str, caption: str) -> tuple[Text, Text]:

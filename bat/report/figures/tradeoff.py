@@ -239,7 +239,7 @@ def overfitting(
     for axes in panels:
         high = min(sum(axes.get_xlim()) / 2 + span / 2, max(101.0, axes.get_xlim()[1]))
         axes.set_xlim(high - span, high)
-    name = baseline_of(runs) or methods[0]
+    name = next((method for method in methods if method == baseline_of(runs)), methods[0])
     lost = cells[name, "best", "robust"]["accuracy"] - cells[name, "last", "robust"]["accuracy"]
     headed(
         figure,
