@@ -42,6 +42,7 @@ def looks(figure: Figure) -> str:
     """What a figure shows and how, a line an artist: its place, texts, colours and widths. Nothing is rendered."""
     width, height = figure.get_size_inches()
     found = [f"{width:.3g} x {height:.3g} in", f"title {figure.get_suptitle()!r} {_font(figure._suptitle)}"]
+    found.append(f"caption {figure.get_supxlabel()!r} {_font(figure._supxlabel)}")
     found += [f"legend {_legend(legend)}" for legend in figure.legends]
     for axes in figure.axes:
         found += _panel(axes)
@@ -106,3 +107,54 @@ def _numbers(values: Any) -> str:
 
 def _hex(colour: Any) -> str:
     return str(to_hex(np.ravel(colour) if isinstance(colour, np.ndarray) else colour))
+
+
+def misplaced(figure: Figure) -> list[str]:
+    """What of a figure's texts is clipped, or lies over another text."""
+    figure.draw_without_rendering()
+    page = figure.bbox
+    hidden = {id(text) for axes in figure.axes for text in _not_drawn(axes)}
+    shown = [
+        (text, Text.get_window_extent(text))  # of an annotation without its line
+        for text in figure.findobj(Text)
+        if text.get_text().strip() and text.get_visible() and id(text) not in hidden
+    ]
+    found = [
+        f"{text.get_text()!r} leaves the page"
+        for text, box in shown
+        if box.x0 < page.x0 - 1 or box.x1 > page.x1 + 1 or box.y0 < page.y0 - 1 or box.y1 > page.y1 + 1
+    ]
+    for number, (text, box) in enumerate(shown):
+        for other, its in shown[number + 1 :]:
+            wide, high = min(box.x1, its.x1) - max(box.x0, its.x0), min(box.y1, its.y1) - max(box.y0, its.y0)
+            if wide > 1 and high > 2:  # pixels
+                found.append(f"{text.get_text()!r} over {other.get_text()!r}")
+    return found
+
+
+def _not_drawn(axes: Axes) -> list[Text]:
+    """Labels of ticks beyond the limits, and all where the axes are off."""
+    if not axes.axison:
+        return [*axes.xaxis.findobj(Text), *axes.yaxis.findobj(Text)]
+    return [
+        text
+        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim()))
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        if not min(limits) - 1e-9 <= tick.get_loc() <= max(limits) + 1e-9
+        for text in (tick.label1, tick.label2)
+    ]
+
+
+def out_of_sight(figure: Figure) -> list[str]:
+    """Which error bars of a figure end outside of their axes."""
+    found = []
+    for axes in figure.axes:
+        limits = [*sorted(axes.get_xlim()), *sorted(axes.get_ylim())]
+        for label, points in bars(axes):
+            for x, y, *ends in points:
+                places = ((x, 0), (y, 2), (ends[0], 0), (ends[1], 0), (ends[2], 2), (ends[3], 2))
+                out = [
+                    float(value) for value, of in places if value < limits[of] - 1e-9 or value > limits[of + 1] + 1e-9
+                ]
+                found += [f"{label} in {axes.get_title()!r}: {out}"] if out else []
+    return found

@@ -4,7 +4,7 @@ import re
 from itertools import product
 
 import pytest
-from documented import GENERATED, PAGES, ROOT, all_commands, anchors, blocks, links, prose, text_of
+from documented import GENERATED, PAGES, RESULTS, ROOT, all_commands, anchors, blocks, links, prose, text_of
 
 from bat.io.schemas import SCHEMAS
 from bat.report.drawing import FIGURES
@@ -29,7 +29,11 @@ def test_the_readme_is_short():
     assert len(text_of("README.md").splitlines()) <= 150
 
 
-@pytest.mark.parametrize("page", PAGES)
+def test_the_results_are_short():
+    assert len(text_of("RESULTS.md").splitlines()) <= 130
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RESULTS])
 def test_links_lead_somewhere(page):
     broken = []
     for link in links(page):

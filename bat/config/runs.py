@@ -32,12 +32,38 @@ def shards_of(config: Config) -> tuple[int, int]:
 
 def figures_of(config: Config) -> tuple[str, ...]:
     """Return the names of the figures of an experiment."""
-    names = ["memorization", "gallery", "curves", "tradeoff", "overfitting", "influence"]
+    names = [
+        "differences",
+        "tradeoff",
+        "typical_atypical",
+        "memorization",
+        "gallery",
+        "influence",
+        "curves",
+        "overfitting",
+    ]
     if any(is_weighted(method) for method in config.training.methods):
         names.append("weights")
     if config.removal.method is not None:
         names += ["finding_a", "finding_b", "harmful"]
+    if any(run.role in ("control", "removal") for run in runs_of(config)):
+        names.append("controls")
+    if pictured(config):
+        names.append("adversarial")
     return tuple(names)
+
+
+def pictured(config: Config) -> tuple[str, ...]:
+    """Return the methods whose adversarial images are drawn: of each kind the first, none where they are not kept."""
+    if not config.evaluation.images:
+        return ()
+    methods, baseline = config.training.methods, config.evaluation.baseline
+    kinds = (
+        [method.name for method in methods if method.objective == "natural"],
+        [method.name for method in methods if method.name == baseline],
+        [method.name for method in methods if method.objective.startswith("bat")],
+    )
+    return tuple(dict.fromkeys(names[0] for names in kinds if names)) or (methods[0].name,)
 
 
 def is_weighted(method: Method) -> bool:

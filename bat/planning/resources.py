@@ -14,6 +14,7 @@ from bat.config import (
     SizedModel,
     WideModel,
     is_weighted,
+    pictured,
     runs_of,
     split_sizes,
     subsampled,
@@ -87,6 +88,8 @@ def needs(config: Config) -> dict[str, dict[str, int]]:
     with_data, rows = _PROCESS + sizes.megabytes, 2 * models * sizes.test
     subset_mb = with_data + sizes.megabytes + _batch_mb(config.subset_model, sizes, stage.recipe.batch_size)
     train_mb = with_data + sizes.megabytes + _batch_mb(config.model, sizes, training.recipe.batch_size)
+    # images that are drawn, and both checkpoints of the file that is read
+    pictures = 4 * (len(pictured(config)) + 1) * config.evaluation.images * sizes.test * math.prod(sizes.shape) / 1e6
     evaluate_mb = with_data + sizes.megabytes + _batch_mb(config.model, sizes, config.evaluation.batch_size)
 
     found = {
@@ -113,7 +116,7 @@ def needs(config: Config) -> dict[str, dict[str, int]]:
             _minutes(config.model, sizes, 2 * step * 7_000 * sizes.test),
         ),
         "summary": (_PROCESS + rows * 800 / 1e6, _START + models),
-        "figures": (with_data + rows * 400 / 1e6 + models * epochs / 1e3, _START + models / 10),
+        "figures": (with_data + pictures + rows * 400 / 1e6 + models * epochs / 1e3, _START + models / 10),
         "results": (_PROCESS + rows * 100 / 1e6 + models * epochs / 1e3, _START),
         "page": (_PROCESS, _START),
         "explorer": (with_data + (rows + 5 * samples) * 400 / 1e6, _START + samples / 10_000),

@@ -13,10 +13,13 @@ from bat.report.verdicts import NOT_SHOWN, SHOWN, TOO_SMALL
 
 _STORY = {
     # heading: figures, and how the headings of its tables begin
-    "The trade-off": (("tradeoff",), ("Accuracy", "Methods", "Further")),
+    "The trade-off": (("differences", "tradeoff", "typical_atypical"), ("Accuracy", "Answers", "Methods", "Further")),
     "What is memorized": (("memorization", "gallery", "finding_a"), ()),
     "How training went": (("curves", "overfitting", "weights"), ("Training,",)),
-    "What robustness depends on": (("influence", "finding_b", "harmful"), ("Training without",)),
+    "What robustness depends on": (
+        ("influence", "finding_b", "harmful", "controls", "adversarial"),
+        ("Training without",),
+    ),
 }
 _KINDS = {SHOWN: "shown", NOT_SHOWN: "not", TOO_SMALL: "small", "a trade": "trade"}
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -26,11 +29,15 @@ _TEMPLATES = Environment(
 
 
 class Answer(NamedTuple):
-    """A row of the table of verdicts, its cells as HTML; kind: its class in the style sheet."""
+    """A row of the table of answers, its cells as HTML; kind: its class in the style sheet.
+
+    last, best: differences in points at the last and the best epoch.
+    """
 
     question: str
     answer: str
-    evidence: str
+    last: str
+    best: str
     kind: str
 
 
@@ -102,9 +109,10 @@ def _html(node: SyntaxTreeNode) -> str:
 
 
 def _answer(row: SyntaxTreeNode) -> Answer:
-    question, answer, evidence = (cell.children[0] for cell in row.children)
-    kind = next((kind for word, kind in _KINDS.items() if answer.content.startswith(word)), "nothing")
-    return Answer(_html(question), _html(answer), _html(evidence), kind)
+    cells = [cell.children[0] for cell in row.children]
+    answer = cells[1].content.removeprefix("last: ")
+    kind = next((kind for word, kind in _KINDS.items() if answer.startswith(word)), "nothing")
+    return Answer(*map(_html, cells), kind)
 
 
 def _embedded(svg: bytes | None) -> str:

@@ -12,10 +12,13 @@ import torch
 from tabulate import tabulate
 
 from bat.config.specs import ResultsSpec
-from bat.evaluation.comparison import HIGHER, LOWER
+from bat.evaluation.comparison import EQUAL, HIGHER, LOWER
 from bat.report.tables import MARKDOWN, accuracy_table, difference_table, training_table
 from bat.report.verdicts import Verdict, better, verdict_a, verdict_b
 from bat.scores.precision import none_atypical
+
+MORE = "<!-- all tables -->"
+"""Divides the page: what comes before is enough for RESULTS.md (make results)."""
 
 _CHECKPOINTS = ("last", "best")
 _QUESTIONS = {
@@ -59,32 +62,79 @@ def warnings_of(tables: Tables) -> list[str]:
     return failed + _empty(tables.memorization, tables.test_groups, tables.scored)
 
 
-def verdicts_of(tables: Tables, margin: float) -> list[Verdict]:
-    """Return the answers to the paper's questions, findings first."""
-    runs, compared = tables.runs, tables.comparisons
+def findings_of(tables: Tables, margin: float, checkpoint: str = "last") -> list[Verdict]:
+    """Return the answers to findings (a) and (b), where the experiment asks for them."""
+    runs, compared, means = tables.runs, tables.comparisons, tables.summary
     verdicts: list[Verdict] = []
     for base in runs.loc[runs["removed"].notna(), "base"].unique():
-        means = tables.summary
         row = (means["method"] == base) & (means["group"] == "atypical") & (means["metric"] == "robust")
-        accuracy = float(means.loc[row & (means["checkpoint"] == "last"), "accuracy"].mean())
-        verdicts += verdict_a(compared, runs, base=base, robust_accuracy=accuracy, margin=margin)
-        verdicts.append(verdict_b(compared, runs, base=base, margin=margin))
-    weighted = set(runs.loc[runs["weighted"], "method"])
-    for question in ("methods", "pairs"):
-        pairs = compared.loc[compared["question"] == question, ["method", "baseline"]].drop_duplicates()
-        verdicts += [
-            better(compared, question, method, baseline, checkpoint=checkpoint, margin=margin)
-            for checkpoint in _CHECKPOINTS
-            for method, baseline in pairs.itertuples(index=False)
-            if method in weighted and baseline not in weighted
-        ]
+        accuracy = float(means.loc[row & (means["checkpoint"] == checkpoint), "accuracy"].mean())
+        verdicts += verdict_a(compared, runs, base=base, robust_accuracy=accuracy, margin=margin, checkpoint=checkpoint)
+        verdicts.append(verdict_b(compared, runs, base=base, margin=margin, checkpoint=checkpoint))
     return verdicts
+
+
+def methods_better(tables: Tables, question: str, margin: float, checkpoint: str) -> list[Verdict]:
+    """Return whether methods that weigh samples are better than those that do not; question: methods or pairs."""
+    compared = once(tables.comparisons)
+    weighted = set(tables.runs.loc[tables.runs["weighted"], "method"])
+    pairs = compared.loc[compared["question"] == question, ["method", "baseline"]].drop_duplicates()
+    return [
+        better(compared, question, method, baseline, checkpoint=checkpoint, margin=margin)
+        for method, baseline in pairs.itertuples(index=False)
+        if method in weighted and baseline not in weighted
+    ]
+
+
+def verdicts_of(tables: Tables, margin: float) -> list[Verdict]:
+    """Return the answers to the paper's questions, findings first."""
+    return findings_of(tables, margin) + [
+        verdict
+        for question, checkpoint in product(("methods", "pairs"), _CHECKPOINTS)
+        for verdict in methods_better(tables, question, margin, checkpoint)
+    ]
+
+
+def answers_of(tables: Tables, margin: float) -> list[tuple[str, str, str, str]]:
+    """Return the answers with the numbers of the last and the best epoch beside one another.
+
+    Of findings the answer is that of the last epoch; of methods both are told where they differ.
+    """
+    last, best = (findings_of(tables, margin, checkpoint) for checkpoint in _CHECKPOINTS)
+    rows = [(*one[:2], one.evidence, other.evidence) for one, other in zip(last, best, strict=True)]
+    for question in ("methods", "pairs"):
+        last, best = (methods_better(tables, question, margin, checkpoint) for checkpoint in _CHECKPOINTS)
+        rows += [
+            (
+                one.question.removeprefix("last epoch: "),
+                one.answer if one.answer == other.answer else f"last: {one.answer}; best: {other.answer}",
+                one.evidence,
+                other.evidence,
+            )
+            for one, other in zip(last, best, strict=True)
+        ]
+    return rows
+
+
+def equal_runs(comparisons: pd.DataFrame) -> dict[str, str]:
+    """Return the runs that are right and wrong on the same test samples as another, at each checkpoint."""
+    pairs = comparisons[comparisons["question"] != "removal"].groupby(["method", "baseline"], sort=False)["verdict"]
+    equal = pairs.agg(lambda verdicts: bool((verdicts == EQUAL).all()))
+    return {str(method): str(baseline) for method, baseline in equal.index[equal.astype(bool)]}
+
+
+def once(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Return comparisons without those of runs that equal another, but for the one that says so."""
+    equal = equal_runs(comparisons)
+    said = [equal.get(method, other) == other for method, other in comparisons[["method", "baseline"]].to_numpy()]
+    return comparisons[said]
 
 
 def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], benchmarks: Path) -> str:
     """Return the page as Markdown. benchmarks: the folder of Snakemake's records of jobs."""
     means, about, scored, groups = tables.summary, tables.about, tables.scored, tables.test_groups
     threat, models, percent = about["evaluation"]["threat"], scored["models"], f"{about['spec']['confidence']:.0%}"
+    compared, equal = once(tables.comparisons), equal_runs(tables.comparisons)
     facts = [
         f"{len(tables.memorization)} training and {len(groups)} test samples of {spec.data}; {spec.model.name}"
         + (f", width {spec.model.width}" if hasattr(spec.model, "width") else "")
@@ -95,6 +145,7 @@ def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], ben
         + ")",
         *_chance(tables.null_pairs),
         *_harm(tables.harmful, tables.robust_effects),
+        *_equal(equal),
         _raised(tables.flags),
         _cost(benchmarks),
         f"intervals: {percent}, bootstrap over seeds and test samples, paired; a star marks differences whose "
@@ -102,37 +153,59 @@ def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], ben
         "table that are compared; where no epoch is named, figures are of the last one; the best is chosen on "
         "validation samples",
     ]
-    accuracies = accuracy_table(means, methods_of(tables.runs), form=MARKDOWN)
-    parts = {f"Accuracy in percent, {percent} intervals": accuracies}
+    shown = [run for run in methods_of(tables.runs) if run not in equal]
+    accuracies = accuracy_table(means, shown, form=MARKDOWN)
+    verdicts = verdicts_of(tables, spec.margin)
+    parts = {
+        "Answers": tabulate(verdicts, ["question", "answer", "evidence: differences in points"], tablefmt=MARKDOWN)
+    }
+    parts |= {f"Accuracy in percent, {percent} intervals": accuracies}
     for question, checkpoint in product(_QUESTIONS, _CHECKPOINTS):
         if (tables.comparisons["question"] == question).any():
             heading = f"{_QUESTIONS[question]}, {checkpoint} epoch: differences in points"
-            parts[heading] = difference_table(tables.comparisons, question, checkpoint)
-    parts["Training, accuracies in percent, robust under the attack of training"] = training_table(tables.histories)
-    figures = ["tradeoff", "overfitting"] + ["finding_a", "finding_b"] * bool(tables.runs["removed"].notna().any())
-    return markdown_page(spec.experiment, facts, warnings, verdicts_of(tables, spec.margin), figures, parts)
+            parts[heading] = difference_table(compared, question, checkpoint)
+    trained = tables.histories[~tables.histories["method"].isin(equal)]
+    parts["Training, accuracies in percent, robust under the attack of training"] = training_table(trained)
+    removal = bool(tables.runs["removed"].notna().any())
+    figures = ["differences", "finding_a" if removal else "tradeoff"]
+    figures += ["typical_atypical", "overfitting"] + ["tradeoff", "finding_b"] * removal
+    return markdown_page(spec.experiment, facts, warnings, answers_of(tables, spec.margin), figures, parts)
 
 
 def markdown_page(
     title: str,
     facts: Sequence[str],
     warnings: Sequence[str],
-    verdicts: Sequence[Verdict],
+    answers: Sequence[tuple[str, str, str, str]],
     figures: Sequence[str],
     parts: Mapping[str, str],
 ) -> str:
-    """Return the page of one experiment as Markdown.
+    """Return the page of one experiment as Markdown: in short, then, from the line ``MORE`` on, in full.
 
     warnings: what no answer can stand on, quoted (>) above the answers; figures: names of SVG files in figures/ beside
-    the page; parts: further headings with their text.
+    the page, of which two are enough in short; parts: further headings with their text.
     """
-    answers = tabulate(verdicts, ["question", "answer", "evidence: differences in points"], tablefmt=MARKDOWN)
+    headers = ["question", "answer", "last epoch: differences in points", "best epoch: differences in points"]
+    pictures = [f"![{name.replace('_', ' ')}](figures/{name}.svg)" for name in figures]
     sections = [f"## {title}", "\n".join(f"- {fact}" for fact in facts)]
     sections += [f"> {warning}" for warning in warnings]
-    sections.append(answers)
-    sections += [f"![{name.replace('_', ' ')}](figures/{name}.svg)" for name in figures]
+    sections += [
+        tabulate(answers, headers, tablefmt=MARKDOWN, disable_numparse=True),
+        *pictures[:2],
+        MORE,
+        *pictures[2:],
+    ]
     sections += [f"### {heading}\n\n{text}" for heading, text in parts.items()]
     return "\n\n".join(sections) + "\n"
+
+
+def _equal(runs: Mapping[str, str]) -> list[str]:
+    """Say which runs are told of under the name of another."""
+    return [
+        f"`{run}` is right and wrong on the same test samples as `{other}`, at the last and the best epoch: "
+        "it is left out below"
+        for run, other in runs.items()
+    ]
 
 
 def _empty(scores: pd.DataFrame, groups: pd.DataFrame, about: dict[str, Any]) -> list[str]:

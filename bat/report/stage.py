@@ -30,12 +30,15 @@ def figures(
     summary: Path | None = None,
     comparisons: Path | None = None,
     runs: Path | None = None,
+    files: Path | None = None,
+    images: list[Path] | None = None,
     out: list[Picture],
 ) -> None:
     """Draw figures: each output's name says which, as in figures/tradeoff.svg, and its ending the format.
 
     A figure needs its own inputs only. One that cannot be drawn does not keep the others from being written.
 
+    images: adversarial images of some methods, of one seed each
     out: files to write, FIGURE.pdf, .svg or .png
 
     Example:
@@ -59,6 +62,8 @@ def figures(
         "summary": summary,
         "comparisons": comparisons,
         "runs": runs,
+        "files": files,
+        "images": images,
     }
     given = Given({name: path for name, path in paths.items() if path})
     wanted: dict[str, list[Path]] = {}

@@ -23,7 +23,13 @@ class Verdict(NamedTuple):
 
 
 def verdict_a(
-    comparisons: pd.DataFrame, runs: pd.DataFrame, *, base: str, robust_accuracy: float, margin: float
+    comparisons: pd.DataFrame,
+    runs: pd.DataFrame,
+    *,
+    base: str,
+    robust_accuracy: float,
+    margin: float,
+    checkpoint: str = "last",
 ) -> list[Verdict]:
     """Say whether memorizing atypical samples raises accuracy on atypical test samples, clean and robust.
 
@@ -37,7 +43,7 @@ def verdict_a(
     of its loss lies below that of the clean one. Memorizing that also lowers robust accuracy is a trade. Runs that
     leave nothing out, or have no fair twin, are not looked at; where there is no other, there is nothing to test.
     """
-    rows = _rows(comparisons, "removal", "last", "atypical")
+    rows = _rows(comparisons, "removal", checkpoint, "atypical")
     clean = rows[(rows["metric"] == "clean") & (rows["baseline"] == base)]
     memorized = runs[(runs["role"] == "removal") & runs["removed"].isin(["atypical", "top"])].set_index("method")[
         "twin"
@@ -75,7 +81,9 @@ def verdict_a(
     ]
 
 
-def verdict_b(comparisons: pd.DataFrame, runs: pd.DataFrame, *, base: str, margin: float) -> Verdict:
+def verdict_b(
+    comparisons: pd.DataFrame, runs: pd.DataFrame, *, base: str, margin: float, checkpoint: str = "last"
+) -> Verdict:
     """Say whether leaving out the harmful samples raises accuracy on typical test samples, clean or robust.
 
     Shown, if one of the two is higher against training with all samples and against training without as many random
@@ -85,7 +93,7 @@ def verdict_b(comparisons: pd.DataFrame, runs: pd.DataFrame, *, base: str, margi
     question = "(b) fitting harmful atypical samples hurts typical ones"
     case = runs[(runs["role"] == "removal") & (runs["removed"] == "harmful") & (runs["base"] == base)].iloc[0]
     name, twin = case["method"], case["twin"]
-    rows = _rows(comparisons, "removal", "last", "typical")
+    rows = _rows(comparisons, "removal", checkpoint, "typical")
     rows = rows[rows["method"] == name]
     if rows.empty:
         return Verdict(question, f"{NOTHING}: no typical test sample", "")

@@ -15,6 +15,7 @@ from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
+from bat.io.tensors import write_tensors
 from bat.report import drawing, figures
 from bat.report.drawing import FIGURES, Given
 
@@ -102,40 +103,93 @@ def test_memorization(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_gallery(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (image, table, pairs), said = drawn("gallery", files, monkeypatch)
-    assert said == {"class_names": ("ant", "bee"), "models": 40}
+    near = said.pop("nearest")
+    assert near(0, 4) == [2]  # the other sample of its class
+    assert said == {"class_names": ("ant", "bee"), "models": 40, "files": {}}
+    files["files"] = written(
+        files["data"].parent,
+        "files",
+        split=["train", "train", "test"],
+        index=[7, 4, 7],
+        file=["a/b.png", None, "c.png"],
+    )
+    assert drawn("gallery", files, monkeypatch)[1]["files"] == {7: "a/b.png"}
     assert (len(table), pairs["train_index"].tolist()) == (3, [4])
     for row in range(3):
         np.testing.assert_array_equal(image(row), DATA.train.images()[row])
 
 
 def test_curves_are_of_the_first_eight_methods(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (histories,), said = drawn("curves", files, monkeypatch)
+    (histories, runs), said = drawn("curves", files, monkeypatch)
     assert histories[["method", "epoch"]].to_numpy().tolist() == [["m0", 1], ["m0", 2], ["m1", 1]]
+    assert len(runs) == 13
     assert said == {"atypical": 4, "typical": 2, "attack": "PGD-7", "threat": "L-inf 0.03125"}
 
 
 def test_weights_are_of_eight_methods_that_weigh_all_samples(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (samples,), said = drawn("weights", files, monkeypatch)
+    (samples, _), said = drawn("weights", files, monkeypatch)
     assert samples["method"].tolist() == ["m0", *NAMES[2:9]]
     assert samples.index.tolist() == list(range(8))
     assert said == {}
 
 
-def test_tradeoff(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (summary, bases), said = drawn("tradeoff", files, monkeypatch)
-    assert len(summary) == 13
-    assert bases == {name: name for name in NAMES} | {"m0_2": "m0", "m0_c": "m0"}
+@pytest.mark.parametrize("name", ["tradeoff", "typical_atypical", "overfitting"])
+def test_figures_of_the_summary(name: str, files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (summary, runs), said = drawn(name, files, monkeypatch)
+    assert (len(summary), runs["role"].tolist()) == (13, ["method"] * 10 + ["variant", "control", "removal"])
     assert said == SAID | {"confidence": 0.9}
 
 
-def test_overfitting(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (summary,), said = drawn("overfitting", files, monkeypatch)
-    assert summary["method"].tolist() == [*NAMES, "m0_2", "m0_c"]
-    assert said == SAID
+@pytest.mark.parametrize("name", ["differences", "controls"])
+def test_figures_of_the_comparisons(name: str, files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (comparisons, runs), said = drawn(name, files, monkeypatch)
+    assert (len(comparisons), len(runs)) == (13, 13)
+    assert said == {"threat": "L2 0.5", "confidence": 0.9}
+
+
+def test_adversarial_images_are_of_the_last_epoch_and_of_one_seed(
+    files: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    samples = {"method": ["m0", "m0", "m0", "m1", "m2"], "seed": [5, 5, 6, 5, 5]}
+    checkpoints = ["last", "best", "last", "last", "last"]
+    files["per_sample"] = written(tmp_path, "per_sample", "shown", checkpoint=checkpoints, **samples)
+    files["images"] = []
+    for number in (0, 1):
+        about = {"data": DATA.digest(), "training": {"method": {"name": f"m{number}"}, "seed": 5}}
+        tensors = {name: torch.full((3, 1, 4, 4), value + number) for name, value in (("best", 0.25), ("last", 0.5))}
+        tensors["last"][1] += 3
+        files["images"].append(tmp_path / f"images-{number}.safetensors")
+        write_tensors(files["images"][-1], tensors, provenance("images", **about))
+    (clean, attacked, shown), said = drawn("adversarial", files, monkeypatch)
+    assert shown[["method", "seed", "checkpoint"]].to_numpy().tolist() == [["m0", 5, "last"], ["m1", 5, "last"]]
+    assert said == {"class_names": ("ant", "bee"), "threat": "L2 0.5", "seed": 5}
+    for row, index in enumerate((7, 4, 9)):
+        np.testing.assert_array_equal(clean(index), DATA.test.images()[row])
+        for number in (0, 1):
+            assert (attacked[f"m{number}"](index) == 0.5 + number + 3 * (row == 1)).all()
+    about["data"] = "other"
+    write_tensors(files["images"][1], tensors, provenance("images", **about))
+    assert refusal(FIGURES["adversarial"], Given(files)) == (
+        f"{files['images'][1]}: of other data than {files['data']}: run its stage again"
+    )
+
+
+def test_the_nearest_are_those_of_the_class_with_the_least_distance_of_pixels() -> None:
+    random = np.random.default_rng(0)
+    pixels = torch.from_numpy(random.integers(0, 256, (12, 3, 2, 2), dtype=np.uint8))
+    labels = torch.arange(12) % 2
+    part = Part(pixels, labels, torch.arange(12) + 50, pixel_max=255)
+    for row in range(12):
+        distances = {
+            other: ((pixels[other].double() - pixels[row].double()) ** 2).sum().item()
+            for other in range(12)
+            if other != row and labels[other] == labels[row]
+        }
+        assert drawing.nearest(part, row, 3) == sorted(distances, key=lambda other: distances[other])[:3]
 
 
 def test_influence_is_of_the_last_epoch(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (samples,), said = drawn("influence", files, monkeypatch)
+    (samples, _), said = drawn("influence", files, monkeypatch)
     assert samples["method"].tolist() == list(NAMES[:8])
     assert samples["checkpoint"].unique().tolist() == ["last"]
     assert samples.index.tolist() == list(range(8))
@@ -144,7 +198,7 @@ def test_influence_is_of_the_last_epoch(files: Any, monkeypatch: pytest.MonkeyPa
 
 def test_influence_numbers_its_rows_anew(files: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = written(tmp_path, "per_sample", method=["other", "m0"], checkpoint=["last", "last"], tier=["fast"] * 2)
-    (samples,), _ = drawn("influence", files | {"per_sample": path}, monkeypatch)
+    (samples, _), _ = drawn("influence", files | {"per_sample": path}, monkeypatch)
     assert samples.index.tolist() == [0]
 
 
@@ -165,7 +219,7 @@ def test_finding_b_with_and_without_models_under_attack(
     assert (len(comparisons), len(runs)) == (13, 13)
     assert (found["train_index"].tolist() == [7]) if effects else found is None
     assert harmful["train_index"].tolist() == [9, 7]
-    assert said == {"confidence": 0.9}
+    assert said == {"threat": "L2 0.5", "confidence": 0.9}
 
 
 def test_harmful_samples_are_found_by_their_index(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,76 +2,32 @@
 
 import re
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 
 import artists
+import many
 import numpy as np
 import pandas as pd
 import pytest
-from by_hand import runs_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from bat.evaluation.comparison import FAILED
 from bat.report import figures
-from bat.report.figures.style import error_bars
+from bat.report.figures.differences import reach
+from bat.report.figures.style import baseline_of, error_bars, fonts, looks, ordered, printable, spread
 
-METHODS = ["natural", "pgd_at", "bat", "bat_alpha_2"]
-BASES = {"natural": "natural", "pgd_at": "pgd_at", "bat": "bat", "bat_alpha_2": "bat"}
-RUNS = [*METHODS, "pgd_at_without_atypical", "pgd_at_without_random_atypical"]
-RUNS += ["pgd_at_without_top_0_2", "pgd_at_without_random_top_0_2"]
 ABOUT = {"tier": "fast", "threat": "L-inf 0.1", "confidence": 0.95}
-
-
-PLANNED = runs_table(
-    "pgd_at",
-    *(f"pgd_at_without_{random}{case}" for random in ("", "random_") for case in ("atypical", "top_0_2", "harmful")),
-)
-
-
-def summary(groups: tuple[str, ...] = ("all", "typical", "atypical")) -> pd.DataFrame:
-    random = np.random.default_rng(0)
-    rows = pd.DataFrame(
-        list(product(RUNS, ("best", "last"), groups, ("clean", "pgd", "robust"))),
-        columns=["method", "checkpoint", "group", "metric"],
-    )
-    accuracy = random.uniform(0.2, 0.9, len(rows))
-    samples = rows["group"].map({"all": 90, "typical": 70, "atypical": 20})
-    return rows.assign(accuracy=accuracy, ci_low=accuracy - 0.05, ci_high=accuracy + 0.08, samples=samples, seeds=3)
-
-
-def histories(missing: bool = False) -> pd.DataFrame:
-    random = np.random.default_rng(1)
-    trained = {"pgd_at": 100, "pgd_at_without_atypical": 90, "pgd_at_without_random_atypical": 90}
-    trained |= {"pgd_at_without_top_0_2": 80, "pgd_at_without_random_top_0_2": 80}
-    rows = [
-        {"method": run, "seed": seed, "epoch": epoch, "trained_samples": number}
-        | {
-            f"{split}_{group}_{metric}_accuracy": np.nan if epoch % 2 or missing else random.random()
-            for split in ("train", "test")
-            for group in ("typical", "atypical")
-            for metric in ("clean", "pgd")
-        }
-        for run, number in trained.items()
-        for seed in range(2)
-        for epoch in range(1, 7)
-    ]
-    return pd.DataFrame(rows)
+SAID = {"threat": "L-inf 0.1", "confidence": 0.95}
+RUNS = many.runs(20)
+METHODS = list(RUNS.loc[RUNS["role"].isin(["method", "variant"]), "method"])
 
 
 def bars(axes: Axes) -> dict[str, np.ndarray]:
-    """The error bars of axes by label: rows of x, y, and the ends of the bar of y (or of x)."""
-    return {
-        container.get_label(): np.column_stack(
-            [*container.lines[0].get_data(), *(np.array(container.lines[2][-1].get_segments())[:, :, 1].T)]
-        )
-        for container in axes.containers
-        if isinstance(container, ErrorbarContainer)
-    }
+    """The error bars of axes by label: rows of x, y, and the ends of the bars in x and in y."""
+    return dict(artists.bars(axes))
 
 
 def cell(table: pd.DataFrame, **values: str) -> pd.Series:
@@ -81,159 +37,279 @@ def cell(table: pd.DataFrame, **values: str) -> pd.Series:
     return table.iloc[0]
 
 
-def test_tradeoff_draws_the_means_of_the_methods_and_of_no_other_run() -> None:
-    table = summary()
-    figure = figures.tradeoff(table, BASES, **ABOUT)
-    for axes, group in zip(figure.axes[:3], ("all", "typical", "atypical"), strict=True):
-        drawn = bars(axes)
-        assert set(drawn) == set(METHODS)
-        for method, points in drawn.items():
-            x, y = (cell(table, method=method, checkpoint="last", group=group, metric=m) for m in ("robust", "clean"))
-            assert points[0] == pytest.approx([x["accuracy"], y["accuracy"], y["ci_low"], y["ci_high"]])
-    last = table[(table["checkpoint"] == "last") & (table["group"] == "all") & table["method"].isin(METHODS)]
-    means = last.pivot(index="method", columns="metric", values="accuracy")
+def percent(found: pd.Series) -> list[float]:
+    return [100 * found[name] for name in ("accuracy", "ci_low", "ci_high")]
+
+
+# -- what is drawn
+
+
+def test_tradeoff_draws_the_means_of_methods_and_variants_and_of_no_control() -> None:
+    table = many.summary(20)
+    axes = figures.tradeoff(table, RUNS, **ABOUT).axes[0]
+    drawn = bars(axes)
+    assert set(drawn) == set(METHODS) - {"natural"}
+    for method, (points,) in drawn.items():
+        x, y = (cell(table, method=method, checkpoint="last", group="all", metric=m) for m in ("robust", "clean"))
+        assert points == pytest.approx([percent(x)[0], percent(y)[0], *percent(x)[1:], *percent(y)[1:]])
+    last = table[(table["checkpoint"] == "last") & (table["group"] == "all") & table["method"].isin(drawn)]
+    means = 100 * last.pivot(index="method", columns="metric", values="accuracy")
     beaten = [
         ((means["robust"] >= one["robust"]) & (means["clean"] >= one["clean"])).sum() > 1 for _, one in means.iterrows()
     ]
-    front = next(line for line in figure.axes[0].lines if line.get_drawstyle().startswith("steps"))
+    front = next(line for line in axes.lines if line.get_drawstyle().startswith("steps"))
     assert sorted(front.get_xdata()) == pytest.approx(sorted(means["robust"][~np.array(beaten)]))
+    # the baseline and BAT are drawn last, over all others
+    assert list(drawn)[-2:] == ["pgd_at", "bat"]
 
 
-def test_a_second_row_is_drawn_without_methods_that_are_hardly_robust() -> None:
-    table = summary()
-    robust = {"natural": 0.1, "pgd_at": 0.6, "bat": 0.29, "bat_alpha_2": 0.5}
-    chosen = (table["metric"] == "robust") & (table["group"] == "all") & (table["checkpoint"] == "last")
-    table.loc[chosen, "accuracy"] = table["method"].map(robust)
-    table[["ci_low", "ci_high"]] = 0.0, 1.0
-    figure = figures.tradeoff(table, BASES, **ABOUT)
-    assert [set(bars(axes)) for axes in figure.axes] == 3 * [set(METHODS)] + 3 * [{"pgd_at", "bat_alpha_2"}]
-    looks = [
-        {container.get_label(): container.lines[0].get_color() for container in axes.containers}
-        for axes in figure.axes[::3]
-    ]
-    assert looks[0].items() >= looks[1].items()
-    # all robust alike, or one alone: nothing to be seen better
-    for value in (0.6, 0.1):
-        table.loc[chosen & (table["method"] != "pgd_at"), "accuracy"] = value
-        assert len(figures.tradeoff(table, BASES, **ABOUT).axes) == 3
+@pytest.mark.parametrize(("robust", "there"), [(0.3, True), (0.2999, False)])
+def test_a_method_with_less_than_half_of_the_best_accuracy_is_told_in_words(robust: float, there: bool) -> None:
+    table = many.summary(3).query("group == 'all'")
+    last = (table["checkpoint"] == "last") & (table["metric"] == "robust")
+    table.loc[last, "accuracy"] = table["method"].map({"natural": robust, "pgd_at": 0.5, "bat": 0.6})
+    table.loc[last, ["ci_low", "ci_high"]] = [0.125, 0.625]
+    figure = figures.tradeoff(table, many.runs(3), **ABOUT)
+    assert ("natural" in bars(figure.axes[0])) == there
+    clean = percent(cell(table, method="natural", checkpoint="last", group="all", metric="clean"))
+    told = f"natural (clean {clean[0]:.1f} [{clean[1]:.1f}, {clean[2]:.1f}], robust 30.0 [12.5, 62.5])"
+    assert (told in " ".join(figure.get_supxlabel().split())) != there
 
 
 def test_variants_are_joined_to_their_method_in_its_colour() -> None:
-    axes = figures.tradeoff(summary(), BASES, **ABOUT).axes[0]
-    colours = {
-        container.get_label(): container.lines[0].get_color()
-        for container in axes.containers
-        if isinstance(container, ErrorbarContainer)
-    }
-    assert colours["bat_alpha_2"] == colours["bat"] != colours["pgd_at"]
-
-
-def test_overfitting_draws_best_and_last() -> None:
-    table = summary()
-    figure = figures.overfitting(table[table["method"].isin(METHODS)], tier="fast", threat="L2 1")
-    for axes, metric in zip(figure.axes, ("clean", "robust"), strict=True):
-        joined = [
-            line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2 and line.get_color() == "#999999"
-        ]
-        for method, ends in zip(METHODS, joined, strict=True):
-            expected = [
-                cell(table, method=method, checkpoint=c, group="all", metric=metric)["accuracy"]
-                for c in ("best", "last")
-            ]
-            assert ends == pytest.approx(expected)
-
-
-def test_influence_draws_the_mean_of_each_bin() -> None:
-    random = np.random.default_rng(2)
-    influences = [-0.1, 0.02, 0.02, 0.12, 0.4, np.nan]
-    table = pd.DataFrame(
-        [
-            {"method": method, "seed": seed, "test_index": j, "max_influence": influences[j]}
-            | {"clean_correct": bool(random.integers(2)), "robust_correct": bool(random.integers(2))}
-            for method in ("a", "b")
-            for seed in range(4)
-            for j in range(6)
-        ]
+    table = many.summary(20)
+    axes = figures.tradeoff(table, RUNS, **ABOUT).axes[0]
+    points = {name: found[0, :2] for name, found in bars(axes).items()}
+    joined = [line.get_xydata() for line in axes.lines if line.get_linewidth() == 0.8 and len(line.get_xdata()) == 2]
+    variants = RUNS[RUNS["role"] == "variant"]
+    expected = sorted((base, name) for base, name in zip(variants["base"], variants["method"], strict=True))
+    assert len(joined) == len(expected) == 5
+    found = sorted(
+        tuple(next(name for name, at in points.items() if np.allclose(at, end)) for end in line) for line in joined
     )
-    figure = figures.influence(table, tier="fast", threat="L-inf 0.1")
-    drawn = bars(figure.axes[0])["a"]
-    chosen = table[(table["method"] == "a") & table["test_index"].isin([1, 2])]
-    by_seed = chosen.groupby("seed")["clean_correct"].mean()
-    assert drawn[1, 1:] == pytest.approx([by_seed.mean(), by_seed.min(), by_seed.max()])
-    assert drawn[:, 0] == pytest.approx(np.array([0, 1, 3, 5]) - 0.03)
-    assert [label.get_text().split("n = ")[1] for label in figure.axes[0].get_xticklabels()] == list("120101")
-    assert "1 test samples whose class" in figure.get_suptitle()
+    assert found == expected
+    look = looks(RUNS)
+    assert {look[name].family for pair in expected for name in pair if name.startswith("bat")} == {"bat"}
+
+
+def test_typical_and_atypical_are_drawn_on_one_scale() -> None:
+    table = many.summary(8)
+    figure = figures.typical_atypical(table, many.runs(8), **ABOUT)
+    for axes, metric in zip(figure.axes, ("clean", "robust"), strict=True):
+        assert axes.get_xlim() == (-2, 102)
+        drawn = iter(artists.bars(axes))
+        for group in ("typical", "atypical"):
+            for place, name in enumerate(many.NAMES[:8]):
+                points = next(drawn)[1][0]
+                found = percent(cell(table, method=name, checkpoint="last", group=group, metric=metric))
+                assert points[:4] == pytest.approx([found[0], place, *found[1:]])
+    typical, atypical = (
+        percent(cell(table, method="pgd_at", checkpoint="last", group=group, metric="robust"))[0]
+        for group in ("typical", "atypical")
+    )
+    assert figure.get_suptitle() == (
+        f"pgd_at: robust accuracy {typical:.1f} % on typical, {atypical:.1f} % on atypical test samples"
+    )
+
+
+def test_overfitting_draws_best_and_last_and_both_panels_span_as_many_points() -> None:
+    table = many.summary(8)
+    figure = figures.overfitting(table, many.runs(8), **ABOUT)
+    near = [name for name in many.NAMES[:8] if name != "natural"]
+    for axes, metric in zip(figure.axes, ("clean", "robust"), strict=True):
+        drawn = iter(artists.bars(axes))
+        for place, method in enumerate(near):
+            for checkpoint, shift in (("best", -0.12), ("last", 0.12)):
+                points = next(drawn)[1][0]
+                found = percent(cell(table, method=method, checkpoint=checkpoint, group="all", metric=metric))
+                assert points[:4] == pytest.approx([found[0], place + shift, *found[1:]])
+    spans = [axes.get_xlim()[1] - axes.get_xlim()[0] for axes in figure.axes]
+    assert spans[0] == pytest.approx(spans[1])
+
+
+def test_differences_are_those_of_the_table_in_points() -> None:
+    table = many.comparisons(8)
+    figure = figures.differences(table, many.runs(8), **SAID)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    methods = [name for name in many.NAMES[:8] if name != "pgd_at"]
+    assert names == [*methods, "bat_trades − bat", "bat_mart − bat"]
+    panels = [(group, metric) for group in ("typical", "atypical") for metric in ("clean", "robust")]
+    for axes, (group, metric) in zip(figure.axes, panels, strict=True):
+        assert axes.get_title() == f"{group} (n = {many.SAMPLES[group]}):\n{metric} accuracy"
+        drawn = {round(points[0, 1], 6): points[0] for _, points in artists.bars(axes)}
+        texts = {round(text.get_position()[1], 6): text.get_text() for text in axes.texts}
+        assert len(drawn) + len(texts) == 2 * len(names)
+        for place, name in enumerate(names):
+            method, _, other = name.partition(" − ")
+            for checkpoint, shift in (("last", -0.2), ("best", 0.2)):
+                keys = {"method": method, "baseline": other or "pgd_at", "checkpoint": checkpoint, "group": group}
+                found = cell(table, **keys, metric=metric)
+                value = [100 * found[end] for end in ("difference", "ci_low", "ci_high")]
+                at = round(place + shift, 6)
+                if at in drawn:
+                    assert drawn[at][[0, 2, 3]] == pytest.approx(value)
+                else:
+                    text = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*value).replace("-", "−")
+                    assert texts[at].strip("◂▸ ") == text
+        # natural training is far less robust
+        assert any(text.startswith("◂ −57.0 [") for text in texts.values()) == (metric == "robust")
+    limits = [axes.get_xlim() for axes in figure.axes]
+    assert limits[0] == limits[1] != limits[2] == limits[3]
+    found = table.query("method == 'bat' and group == 'all' and checkpoint == 'last' and question == 'methods'")
+    clean, robust = (100 * found.loc[found["metric"] == metric, "difference"].item() for metric in ("clean", "robust"))
+    title = f"bat minus pgd_at: clean {clean:+.1f}, robust {robust:+.1f} points on all test samples"
+    assert figure.get_suptitle() == title.replace("-", "−")
+
+
+def test_significant_differences_are_thick() -> None:
+    table = many.comparisons(8)
+    axes = figures.differences(table, many.runs(8), **SAID).axes[0]
+    keys = {"question": "methods", "checkpoint": "last", "group": "typical", "metric": "clean"}
+    for place, name in enumerate(name for name in many.NAMES[:8] if name != "pgd_at"):
+        verdict = cell(table, method=name, **keys)["verdict"]
+        (container,) = [each for each in axes.containers if each.lines[0].get_ydata()[0] == place - 0.2]
+        (width,) = container.lines[2][0].get_linewidth()
+        assert width == (2.4 if verdict in ("higher", "lower") else 0.8)
+
+
+def test_controls_are_those_runs_that_are_no_methods() -> None:
+    table = many.comparisons(3)
+    figure = figures.controls(table, many.runs(3), **SAID)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names[:4] == [
+        "bat_shuffled − pgd_at",
+        "bat_consistency − pgd_at",
+        "bat_shuffled − bat",
+        "bat_consistency − bat\nno comparison: equal results",
+    ]
+    assert names[4:10] == [
+        "without atypical samples − all samples",
+        "without atypical samples − as many random",
+        "without as many random as atypical samples − all samples",
+        "without top 10 % − all samples",
+        "without top 10 % − as many random",
+        "without as many random as top 10 % − all samples",
+    ]
+    drawn = {round(points[0, 1]) for _, points in artists.bars(figure.axes[0])}
+    assert drawn == set(range(len(names))) - {3}  # nothing can be said of equal runs
+
+
+@pytest.mark.parametrize(
+    ("ends", "limit"), [([1, 1, 4], 4), ([1, 1, 4.1], 4), ([1, 1, 9], 4), ([1, 1, 3.5], 3.5), ([0.1, 0.1], 0.5)]
+)
+def test_the_range_of_differences_holds_all_but_those_far_off(ends: list[float], limit: float) -> None:
+    rows = pd.DataFrame({"ci_low": np.array(ends) / -100, "ci_high": 0.0, "verdict": "no difference shown"})
+    other = pd.DataFrame({"ci_low": [-0.9], "ci_high": [0.9], "verdict": [FAILED]})
+    assert reach(pd.concat([rows, other])) == pytest.approx(1.08 * limit)
+    assert reach(other) == 1
+
+
+def test_influence_draws_the_mean_of_each_bin_and_joins_no_bins_of_few_samples() -> None:
+    table = many.per_sample(3)
+    figure = figures.influence(table, many.runs(3), tier="fast", threat="L-inf 0.1")
+    axes = figure.axes[0]
+    points = bars(axes)["natural"]
+    chosen = table[(table["method"] == "natural") & (table["max_influence"] == 0.02)]
+    by_seed = 100 * chosen.groupby("seed")["clean_correct"].mean()
+    assert points[1, [1, 4, 5]] == pytest.approx([by_seed.mean(), by_seed.min(), by_seed.max()])
+    assert points[:, 0] == pytest.approx(np.array([0, 1, 2, 3, 5]) - 0.08)
+    counts = [label.get_text().split("n = ")[1] for label in axes.get_xticklabels()]
+    assert counts == ["60", "30", "12", "9", "0", "5"]
+    lines = [line for line in axes.lines if line.get_marker() == "None" and len(line.get_xdata()) == 2]
+    assert {tuple(np.round(line.get_xdata())) for line in lines} == {(0, 1), (1, 2)}  # 9 samples are too few
+    assert "Left out: 0 test samples" in " ".join(figure.get_supxlabel().split())
+    least, most = (
+        100 * table[(table["method"] == "pgd_at") & (table["max_influence"] == value)]["robust_correct"].mean()
+        for value in (-0.1, 0.07)
+    )
+    assert figure.get_suptitle() == (
+        f"pgd_at: robust on {least:.0f} % of the least influenced test samples, on {most:.0f} % of the most"
+    )
+
+
+def test_curves_have_a_panel_for_each_split_and_group() -> None:
+    table = many.histories(3)
+    figure = figures.curves(table, many.runs(3), typical=5, atypical=7, attack="PGD-2", threat="L2 1")
+    columns = [(split, group) for split in ("test", "train") for group in ("typical", "atypical")]
+    for row, metric in enumerate(("clean", "pgd")):
+        for axes, (split, group) in zip(figure.axes[4 * row : 4 * row + 4], columns, strict=True):
+            assert axes.get_ylim() == (-3, 103)
+            drawn = {str(line.get_label()): line.get_xydata() for line in axes.lines}
+            for name in many.NAMES[:3]:
+                rows = table[(table["method"] == name) & (table["epoch"] % 2 == 0)]
+                mean = 100 * rows.groupby("epoch")[f"{split}_{group}_{metric}_accuracy"].mean()
+                assert drawn[name] == pytest.approx(np.column_stack([mean.index, mean]))
+    titles = ["test, typical (n = 5)", "test, atypical (n = 7)", "training, typical", "training, atypical"]
+    assert [axes.get_title() for axes in figure.axes[:4]] == titles
 
 
 def test_weights_are_means_over_samples_then_seeds() -> None:
-    random = np.random.default_rng(3)
-    table = pd.DataFrame(list(product(["bat"], range(2), range(1, 4), range(5))))
-    table.columns = ["method", "seed", "epoch", "train_index"]
-    table["weight"] = random.choice([1.0, 0.5, 0.9], len(table))
-    left, right = figures.weights(table).axes
+    table = many.weights(1).assign(method="bat")
+    left, right = figures.weights(table, many.runs(3)).axes
     for epoch in (1, 2, 3):
         rows = table[table["epoch"] == epoch]
         assert left.lines[0].get_ydata()[epoch - 1] == pytest.approx(rows["weight"].mean())
-        assert right.lines[0].get_ydata()[epoch - 1] == pytest.approx((rows["weight"] < 1).mean())
+        assert right.lines[0].get_ydata()[epoch - 1] == pytest.approx(100 * (rows["weight"] < 1).mean())
+    last = table[table["epoch"] == 6]["weight"].mean()
+    title = left.get_figure().get_suptitle()
+    assert re.fullmatch(r"bat gives atypical samples a mean weight of 0\.\d\d in the last epoch", title)
+    assert float(title.split()[8]) == pytest.approx(last, abs=0.0051)
+
+
+OF_A = ("pgd_at", *(name for name in many.REMOVED if "atypical" in name or "top" in name))
 
 
 def test_finding_a_draws_each_case_at_the_share_it_leaves_out() -> None:
-    table = summary()
-    figure = figures.finding_a(table, histories(), PLANNED, **ABOUT)
-    drawn = bars(figure.axes[2])  # robust, last epoch
-    memorized = next(points for label, points in drawn.items() if "20 atypical" in label and "memorized" in label)
-    assert memorized[:, 0] == pytest.approx([0, 0.1, 0.2])
-    for points, run in zip(memorized, ["pgd_at", "pgd_at_without_atypical", "pgd_at_without_top_0_2"], strict=True):
-        found = cell(table, method=run, checkpoint="last", group="atypical", metric="robust")
-        assert points[1:] == pytest.approx(found[["accuracy", "ci_low", "ci_high"]].to_list())
-    over_epochs = figure.axes[1].lines[0]
-    rows = histories().query("method == 'pgd_at' and epoch == 4")
+    table, histories = many.summary(3), many.histories(0, OF_A)
+    figure = figures.finding_a(table, histories, RUNS, **ABOUT)
+    for axes, metric in zip(figure.axes[::2], ("clean", "robust"), strict=True):
+        for kind, prefix, shift in (("memorized", "", -0.12), ("random", "random_", 0.12)):
+            points = bars(axes)[f"atypical, without {kind}"]
+            assert points[:, 0] == pytest.approx([0, 8 + shift, 10 + shift, 20 + shift])
+            runs = ["pgd_at", *(f"pgd_at_without_{prefix}{case}" for case in ("atypical", "top_0_1", "top_0_2"))]
+            for row, run in zip(points, runs, strict=True):
+                found = percent(cell(table, method=run, checkpoint="last", group="atypical", metric=metric))
+                assert row[[1, 4, 5]] == pytest.approx(found)
+    over_epochs = next(line for line in figure.axes[1].lines if line.get_label() == "test, all samples")
+    rows = histories.query("method == 'pgd_at' and epoch == 4")
     assert list(over_epochs.get_xdata()) == [2, 4, 6]
-    assert over_epochs.get_ydata()[1] == pytest.approx(rows["test_atypical_clean_accuracy"].mean())
-
-
-def comparisons(groups: tuple[str, ...] = ("all", "typical")) -> pd.DataFrame:
-    pairs = [("pgd_at_without_harmful", "pgd_at"), ("pgd_at_without_harmful", "pgd_at_without_random_harmful")]
-    pairs += [("pgd_at_without_random_harmful", "pgd_at"), ("pgd_at_without_top_0_2", "pgd_at")]
-    rows = pd.DataFrame(
-        [
-            (*pair, checkpoint, group, metric)
-            for pair, checkpoint, group, metric in product(pairs, ("best", "last"), groups, ("clean", "robust"))
-        ],
-        columns=["method", "baseline", "checkpoint", "group", "metric"],
+    assert over_epochs.get_ydata()[1] == pytest.approx(100 * rows["test_atypical_clean_accuracy"].mean())
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    with_all, without = (
+        percent(cell(table, method=run, checkpoint="last", group="atypical", metric="clean"))[0]
+        for run in ("pgd_at", "pgd_at_without_top_0_2")
     )
-    value = np.random.default_rng(4).normal(0, 0.02, len(rows))
-    return rows.assign(
-        question="removal",
-        difference=value,
-        ci_low=value - 0.01,
-        ci_high=value + 0.02,
-        samples=70,
-        seeds=3,
-        tier="fast",
-        verdict="no difference shown",
+    lost = f"{without - with_all:+.1f}".replace("-", "−")
+    assert figure.get_suptitle() == (
+        f"Without the 20 % most memorized: clean accuracy on atypical test samples {lost} points"
     )
-
-
-def effects(count: int = 6) -> tuple[pd.DataFrame, pd.DataFrame]:
-    value = np.random.default_rng(5).normal(0, 0.02, count)
-    table = pd.DataFrame({"train_index": np.arange(count), "robust_effect": value, "robust_standard_error": 0.01})
-    table = table.assign(models=100, robust_significant=value < -0.02)
-    harmful = pd.DataFrame({"train_index": np.arange(count), "harmful": np.arange(count) < 2})
-    return table, harmful
 
 
 def test_finding_b_draws_differences_of_harmful_and_benign_cases_in_points() -> None:
-    table, (found, harmful) = comparisons(), effects()
-    figure = figures.finding_b(table, PLANNED, found, harmful, confidence=0.95)
+    table, (found, harmful) = many.comparisons(3), many.effects()
+    figure = figures.finding_b(table, RUNS, found, harmful, **SAID)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["harmful − all", "harmful − random harmful", "random harmful − all"]
-    drawn = [container.lines[0].get_xdata()[0] for container in figure.axes[1].containers]
-    rows = table.query("checkpoint == 'last' and group == 'typical' and metric == 'robust'")
-    assert drawn == pytest.approx(100 * rows["difference"].to_numpy()[:3])
-    points = np.concatenate([container.lines[0].get_ydata() for container in figure.axes[2].containers])
+    assert names[:3] == [
+        "without harmful samples −\nall samples",
+        "without harmful samples −\nas many random",
+        "without as many random as harmful samples −\nall samples",
+    ]
+    drawn = [points[0, 0] for _, points in artists.bars(figure.axes[1])]
+    rows = table.query("checkpoint == 'last' and group == 'typical' and metric == 'robust' and question == 'removal'")
+    rows = rows[rows["method"].str.contains("harmful|benign")]
+    assert drawn == pytest.approx(100 * rows["difference"].to_numpy())
+    points = np.concatenate([each[:, 1] for _, each in artists.bars(figure.axes[2])])
     assert np.sort(points) == pytest.approx(np.sort(100 * found["robust_effect"]))
-    assert f"{(found['robust_effect'] < -0.02).sum()} of 6" in figure.axes[2].get_title()
+    assert f"{(found['robust_effect'] < -0.015).sum()} of 12" in figure.axes[2].get_title()
+    clean, robust = (
+        100
+        * cell(table, method="pgd_at_without_harmful", baseline="pgd_at", checkpoint="last", group="typical", metric=m)[
+            "difference"
+        ]
+        for m in ("clean", "robust")
+    )
+    title = f"Without harmful samples: clean {clean:+.1f}, robust {robust:+.1f} points on typical test samples"
+    assert figure.get_suptitle() == title.replace("-", "−")
 
 
 def sheet(harmful: int, benign: int) -> Figure:
@@ -252,6 +328,150 @@ def test_sheet_shows_the_most_harmful_and_the_most_benign_first() -> None:
     shown = [round(float(axes.images[0].get_array()[0, 0]) * 100) for axes in figure.axes if axes.images]
     # 16 of 20 harmful from the highest, then 5 benign from the lowest
     assert shown == [*range(7, 23), *range(31, 26, -1)]
+
+
+def test_adversarial_images_are_those_of_the_last_epoch_by_method() -> None:
+    """Two typical and two atypical samples: first those that the last method loses, by index."""
+    lost = {"natural": [4, 5, 6, 7, 8, 9], "bat": [6, 7, 8]}
+    rows = [
+        {"method": name, "test_index": index, "label": index % 2, "atypical": index % 2 == 1}
+        | {"clean_correct": index != 8, "robust_correct": index not in wrong}
+        for name, wrong in lost.items()
+        for index in (9, 8, 7, 6, 5, 4)
+    ]
+    pictures = {
+        name: (lambda index, add=add: np.full((1, 2, 2), (index + add) / 100, np.float32))
+        for name, add in (("natural", 20), ("bat", 40))
+    }
+    figure = figures.adversarial(
+        lambda index: np.full((1, 2, 2), index / 100, np.float32),
+        pictures,
+        pd.DataFrame(rows),
+        class_names=["even", "odd"],
+        threat="L2 1",
+        seed=3,
+        most=2,
+    )
+    shown = [round(float(axes.images[0].get_array()[0, 0]) * 100) for axes in figure.axes if axes.images]
+    # 8 is wrong as it is, so that no attack broke it
+    assert shown == [6, 4, 7, 5, 26, 24, 27, 25, 46, 44, 47, 45]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:4] == ["typical\neven, 6", "typical\neven, 4", "atypical\nodd, 7", "atypical\nodd, 5"]
+    assert titles[4:] == ["broken"] * 4 + ["broken", "right", "broken", "right"]
+    assert figure.get_suptitle() == "Under attack bat is right on 50.0 % of the test samples"
+    assert "of seed 3" in figure.get_supxlabel()
+
+
+# -- how runs look
+
+
+def test_families_have_their_colours_and_no_two_methods_look_alike() -> None:
+    look = looks(RUNS)
+    assert [name for name, each in look.items() if each.family == "baseline"] == ["natural", "pgd_at"]
+    assert [name for name, each in look.items() if each.main] == ["pgd_at", "bat"]
+    assert {each.family for name, each in look.items() if name.startswith("bat")} == {"bat", "control"}
+    assert {look[name].family for name in ("trades", "mart", "pgd_at_awp", "trades_beta_1")} == {"rival"}
+    assert {look[name].family for name in (*many.CONTROLS, *many.REMOVED)} == {"control"}
+    drawn = {(look[name].marker, look[name].fill == "white") for name in METHODS}
+    assert len(drawn) == len(METHODS) == 20
+    assert ordered(["bat", "trades", "pgd_at", "natural"], look) == ["trades", "natural", "bat", "pgd_at"]
+
+
+def test_families_differ_in_lightness() -> None:
+    look = looks(RUNS)
+
+    def lightness(name: str) -> float:
+        red, green, blue = (int(look[name].color[place : place + 2], 16) for place in (1, 3, 5))
+        return (0.299 * red + 0.587 * green + 0.114 * blue) / 255
+
+    values = [lightness(name) for name in ("pgd_at", "bat", "trades")]
+    assert all(values[0] + 0.2 < values[1] and values[1] + 0.2 < values[2] for _ in values)
+
+
+def test_the_baseline_is_what_methods_are_compared_with() -> None:
+    assert baseline_of(RUNS) == "pgd_at"
+    assert baseline_of(RUNS.assign(compared_with=None)) is None
+    pairs = RUNS.assign(compared_with=["", "", "trades, pgd_at", *["trades"] * (len(RUNS) - 3)])
+    assert baseline_of(pairs) == "trades"
+    assert baseline_of(RUNS[RUNS["role"] == "removal"]) is None
+
+
+def test_a_font_with_the_glyph_is_taken_where_there_is_one_and_the_rest_is_escaped() -> None:
+    assert fonts(["Noto Sans CJK JP", "Arial", "IPAGothic"]) == ["DejaVu Sans", "Noto Sans CJK JP", "IPAGothic"]
+    assert fonts([]) == ["DejaVu Sans"]
+    assert printable("Straße α") == "Straße α"
+    assert printable("x\U000f0000") == "x\\U000f0000"  # for private use: in no font
+    assert printable("abcdef", 6) == "abcdef"
+    assert printable("abcdefg", 6) == "abcde…"
+
+
+@given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=20), st.floats(0.001, 0.2))
+@settings(deadline=None, max_examples=200)
+def test_labels_are_apart_inside_and_in_order(wanted: list[float], gap: float) -> None:
+    places = spread(wanted, gap=gap)
+    order = np.argsort(wanted, kind="stable")
+    apart = min(gap, 1 / max(len(wanted) - 1, 1))
+    assert (np.diff(places[order]) >= apart - 1e-9).all()
+    assert places.min() >= -1e-9
+    assert places.max() <= 1 + 1e-9
+
+
+def test_labels_stay_where_they_are_wanted_if_there_is_room() -> None:
+    assert spread([0.9, 0.1, 0.5], gap=0.3) == pytest.approx([0.9, 0.1, 0.5])
+    assert spread([0.5, 0.5], gap=0.2) == pytest.approx([0.4, 0.6])
+    assert spread([0.0, 0.0], gap=0.2) == pytest.approx([0.0, 0.2])
+    assert len(spread([], gap=0.2)) == 0
+
+
+# -- at any number of methods
+
+
+def drawing(name: str, count: int) -> Figure:
+    runs, few = many.runs(count), min(count, 8)
+    drawn: dict[str, Callable[[], Figure]] = {
+        "tradeoff": lambda: figures.tradeoff(many.summary(count), runs, **ABOUT),
+        "typical_atypical": lambda: figures.typical_atypical(many.summary(count), runs, **ABOUT),
+        "overfitting": lambda: figures.overfitting(many.summary(count), runs, **ABOUT),
+        "differences": lambda: figures.differences(many.comparisons(count), runs, **SAID),
+        "controls": lambda: figures.controls(many.comparisons(count), runs, **SAID),
+        "influence": lambda: figures.influence(many.per_sample(few), runs, tier="fast", threat="L2 1"),
+        "curves": lambda: figures.curves(
+            many.histories(few), runs, typical=929, atypical=68, attack="PGD-10", threat="L2 1"
+        ),
+        "weights": lambda: figures.weights(many.weights(few), runs),
+        "finding_a": lambda: figures.finding_a(many.summary(count), many.histories(0, OF_A), runs, **ABOUT),
+        "finding_b": lambda: figures.finding_b(many.comparisons(count), runs, *many.effects(), **SAID),
+    }
+    return drawn[name]()
+
+
+ONE = [(name, 3) for name in ("controls", "finding_a", "finding_b")]
+FEW = [(name, count) for name in ("influence", "curves", "weights") for count in (2, 8)]
+ANY = [
+    (name, count)
+    for name in ("tradeoff", "typical_atypical", "overfitting", "differences")
+    for count in (2, 3, 8, 19, 20)
+]
+
+
+@pytest.mark.parametrize(("name", "count"), ONE + FEW + ANY)
+def test_texts_are_whole_and_apart_and_all_intervals_in_sight(name: str, count: int) -> None:
+    figure = drawing(name, count)
+    assert artists.misplaced(figure) == []
+    assert artists.out_of_sight(figure) == []
+
+
+def test_what_is_clipped_or_overlaps_is_found() -> None:
+    figure = Figure(figsize=(3, 2))
+    axes = figure.add_axes((0.2, 0.2, 0.6, 0.6))
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    assert artists.misplaced(figure) == artists.out_of_sight(figure) == []
+    axes.text(0.5, 0.5, "one")
+    axes.text(0.52, 0.5, "two")
+    axes.text(1.1, 0.5, "a long text that leaves")
+    error_bars(axes, 0.5, 0.5, x_range=(0.2, 1.01), label="wide")
+    assert artists.misplaced(figure) == ["'a long text that leaves' leaves the page", "'one' over 'two'"]
+    assert artists.out_of_sight(figure) == ["wide in '': [1.01]"]
 
 
 # -- one helper for all error bars
@@ -291,10 +511,13 @@ def test_no_bar_where_an_end_is_unknown_and_no_error_bar_but_by_the_helper() -> 
     assert {path.stem for path in sources if ".errorbar(" in path.read_text(encoding="utf-8")} == {"style"}
 
 
+ONE_RUN = many.runs(3).query("method == 'bat'")
+
+
 def by_seed(right: int, of: int, seeds: int) -> pd.DataFrame:
     """Per-sample results in which each seed is right on the same share of the samples."""
     rows = [
-        {"method": "a", "seed": seed, "test_index": j, "max_influence": 0.2, "clean_correct": j < right}
+        {"method": "bat", "seed": seed, "test_index": j, "max_influence": 0.2, "clean_correct": j < right}
         for seed in range(seeds)
         for j in range(of)
     ]
@@ -305,9 +528,10 @@ def by_seed(right: int, of: int, seeds: int) -> pd.DataFrame:
     ("right", "of", "seeds"), [(7, 997, 5), (8, 997, 5), (2, 3, 3), (1, 10, 3), (0, 4, 2), (4, 4, 1)]
 )
 def test_influence_is_drawn_where_all_seeds_agree(right: int, of: int, seeds: int) -> None:
-    figure = figures.influence(by_seed(right, of, seeds), tier="fast", threat="L2 1")
+    figure = figures.influence(by_seed(right, of, seeds), ONE_RUN, tier="fast", threat="L2 1")
     points = artists.bars(figure.axes[0])[0][1][0]
-    assert points[[0, 1, 4, 5]] == pytest.approx([4, right / of, right / of, right / of])
+    share = 100 * right / of
+    assert points[[0, 1, 4, 5]] == pytest.approx([4, share, share, share])
 
 
 @pytest.mark.parametrize(
@@ -325,23 +549,23 @@ def test_influence_is_drawn_where_all_seeds_agree(right: int, of: int, seeds: in
     ],
 )
 def test_an_influence_at_the_end_of_a_bin_stays_in_it(value: float, place: int) -> None:
-    figure = figures.influence(by_seed(1, 2, 1).assign(max_influence=value), tier="fast", threat="L2 1")
+    figure = figures.influence(by_seed(1, 2, 1).assign(max_influence=value), ONE_RUN, tier="fast", threat="L2 1")
     assert artists.bars(figure.axes[0])[0][1][:, 0] == pytest.approx([place])
     counts = [label.get_text().split("n = ")[1] for label in figure.axes[0].get_xticklabels()]
     assert counts == ["2" if number == place else "0" for number in range(6)]
 
 
 def test_the_front_does_not_depend_on_rounding() -> None:
+    runs = many.runs(3)
     for shift in (0.0, 1e-16, -1e-16):
-        table = summary()
+        table = many.summary(3)
         last = (table["checkpoint"] == "last") & (table["group"] == "all")
-        for metric, values in {"clean": (0.9, 0.3 + shift, 0.3), "robust": (0.2, 0.7, 0.7 + shift)}.items():
-            for method, value in zip(METHODS, values, strict=False):
+        for metric, values in {"clean": (0.9, 0.5 + shift, 0.5), "robust": (0.4, 0.7, 0.7 + shift)}.items():
+            for method, value in zip(many.NAMES[:3], values, strict=True):
                 table.loc[last & (table["metric"] == metric) & (table["method"] == method), "accuracy"] = value
-        methods = {name: name for name in METHODS[:3]}
-        axes = figures.tradeoff(table, methods, **ABOUT).axes[0]
+        axes = figures.tradeoff(table, runs, **ABOUT).axes[0]
         front = next(line for line in axes.lines if line.get_drawstyle().startswith("steps"))
-        assert front.get_xydata() == pytest.approx(np.array([[0.7, 0.3], [0.2, 0.9]]))
+        assert front.get_xydata() == pytest.approx(np.array([[70, 50], [40, 90]]))
 
 
 @pytest.mark.parametrize("threshold", [0.15, 0.12, 0.3, 0.0, 0.25])
@@ -366,66 +590,82 @@ def scored(count: int, known: int) -> pd.DataFrame:
     return table.assign(ci_low=np.nan, ci_high=np.nan, atypical=table["memorization"] > 0.15)
 
 
-def gallery(count: int, known: int, pairs: int = 0) -> Figure:
+def gallery(count: int, known: int, pairs: int = 0, models: int = 0, name: str = "a") -> Figure:
     influence = pd.DataFrame({"train_index": np.arange(pairs), "influenced_index": count - 1})
     influence = influence.assign(influence=-1e-9, standard_error=np.nan, significant=False)
     image = np.zeros((1, 4, 4), np.float32)
-    return figures.gallery(lambda row: image, scored(count, known), influence, class_names=["a"], models=0)
+    table = scored(count, known).assign(taken_for=0, taken_for_share=0.5)
+    return figures.gallery(
+        lambda row: image,
+        table,
+        influence,
+        nearest=lambda row, most: [other for other in range(count) if other != row][:most],
+        files={0: f"a/{name}.png"},
+        class_names=[name],
+        models=models,
+    )
 
 
 def no_weights() -> Figure:
     columns = ["method", "seed", "epoch", "train_index", "weight"]
-    return figures.weights(pd.DataFrame({name: pd.Series(dtype=float) for name in columns}))
+    return figures.weights(pd.DataFrame({name: pd.Series(dtype=float) for name in columns}), RUNS)
 
 
 def unknown_effects() -> Figure:
-    found, harmful = effects()
-    return figures.finding_b(
-        comparisons(), PLANNED, found.assign(robust_standard_error=np.nan), harmful, confidence=0.95
-    )
+    found, harmful = many.effects()
+    return figures.finding_b(many.comparisons(3), RUNS, found.assign(robust_standard_error=np.nan), harmful, **SAID)
 
 
-def one_of_all() -> Figure:
-    table = summary().query("method == 'bat'").assign(samples=1, seeds=1)
-    return figures.tradeoff(table, {"bat": "bat"}, **ABOUT)
+def of_one(count: int = 3) -> pd.DataFrame:
+    return many.summary(count).query("method == 'bat'")
 
 
-ONE_SEED = histories().query("seed == 0")
-NONE_ATYPICAL = summary(("all", "typical"))
+TYPICAL = many.summary(3).query("group != 'atypical'")
+ONE_SEED = many.histories(3).query("seed == 0")
+MISSING = many.histories(0, OF_A).assign(**dict.fromkeys((name for name in ONE_SEED if "accuracy" in name), np.nan))
+NO_PAIR = many.comparisons(3)[:0]
+GROUNDLESS_ALL = many.comparisons(3).assign(verdict=FAILED, difference=np.nan, ci_low=np.nan, ci_high=np.nan)
+NO_EFFECT = [table[:0] for table in many.effects()]
 EDGES: dict[str, Callable[[], Figure]] = {
-    "tradeoff": lambda: figures.tradeoff(NONE_ATYPICAL, BASES, **ABOUT),
-    "tradeoff of many": lambda: figures.tradeoff(
-        pd.concat([summary().query("method == 'bat'").assign(method=f"m{i}") for i in range(30)]),
-        {f"m{i}": f"m{i}" for i in range(30)},
-        **ABOUT,
+    "tradeoff, one method, seed and sample": lambda: figures.tradeoff(
+        of_one().assign(samples=1, seeds=1), ONE_RUN, **ABOUT
     ),
-    "finding_a": lambda: figures.finding_a(NONE_ATYPICAL, histories(missing=True), PLANNED, **ABOUT),
-    "finding_b": lambda: figures.finding_b(comparisons(("all",)), PLANNED, None, effects()[1], confidence=0.95),
-    "finding_b without effects": lambda: figures.finding_b(
-        comparisons(), PLANNED, *(t[:0] for t in effects()), confidence=0.95
+    "tradeoff, all failed": lambda: figures.tradeoff(many.summary(3), many.runs(3), **ABOUT, failed=many.NAMES),
+    "typical_atypical, none atypical": lambda: figures.typical_atypical(TYPICAL, many.runs(3), **ABOUT),
+    "overfitting, one method": lambda: figures.overfitting(of_one(), ONE_RUN, **ABOUT),
+    "differences, none": lambda: figures.differences(NO_PAIR, many.runs(3), **SAID),
+    "differences, none atypical": lambda: figures.differences(
+        many.comparisons(3).query("group != 'atypical'"), many.runs(3), **SAID
     ),
+    "differences, groundless": lambda: figures.differences(GROUNDLESS_ALL, many.runs(3), **SAID),
+    "controls, none": lambda: figures.controls(NO_PAIR, many.runs(3), **SAID),
+    "finding_a": lambda: figures.finding_a(TYPICAL, MISSING, RUNS, **ABOUT),
+    "finding_a, one seed": lambda: figures.finding_a(
+        many.summary(3), many.histories(0, OF_A).query("seed == 0"), RUNS, **ABOUT
+    ),
+    "finding_b, none typical": lambda: figures.finding_b(
+        many.comparisons(3).query("group == 'all'"), RUNS, None, many.effects()[1], **SAID
+    ),
+    "finding_b without effects": lambda: figures.finding_b(many.comparisons(3), RUNS, *NO_EFFECT, **SAID),
+    "finding_b, groundless": lambda: figures.finding_b(GROUNDLESS_ALL, RUNS, None, NO_EFFECT[1], **SAID),
+    "finding_b, no error": unknown_effects,
     "no harmful": lambda: sheet(0, 3),
     "nothing atypical": lambda: sheet(0, 0),
-    "tradeoff, one method, seed and sample": one_of_all,
-    "tradeoff, all failed": lambda: figures.tradeoff(summary(), BASES, **ABOUT, failed=METHODS),
-    "overfitting": lambda: figures.overfitting(summary().query("method == 'bat'"), tier="fast", threat="L2 1"),
-    "finding_a, one seed": lambda: figures.finding_a(summary(), ONE_SEED, PLANNED, **ABOUT),
-    "finding_b, groundless": lambda: figures.finding_b(
-        comparisons().assign(verdict=FAILED, difference=np.nan), PLANNED, None, effects()[1][:0], confidence=0.95
-    ),
-    "finding_b, no error": unknown_effects,
-    "influence, one sample": lambda: figures.influence(by_seed(1, 1, 1), tier="fast", threat="L2 1"),
+    "influence, one sample": lambda: figures.influence(by_seed(1, 1, 1), ONE_RUN, tier="fast", threat="L2 1"),
     "influence, none": lambda: figures.influence(
-        by_seed(1, 3, 2).assign(max_influence=np.nan), tier="fast", threat="L2 1"
+        by_seed(1, 3, 2).assign(max_influence=np.nan), ONE_RUN, tier="fast", threat="L2 1"
     ),
     "memorization, no score": lambda: figures.memorization(scored(4, 0), threshold=0.15, models=0),
     "memorization, one score": lambda: figures.memorization(scored(4, 1), threshold=0.15, models=3),
     "gallery, no score": lambda: gallery(4, 0),
     "gallery, one score": lambda: gallery(1, 1, pairs=1),
-    "gallery, few scores": lambda: gallery(5, 3),
+    "gallery, nothing near": lambda: gallery(1, 1),
+    "gallery, few scores": lambda: gallery(5, 3, models=9),
+    "gallery, other letters": lambda: gallery(9, 9, models=9, name="\u4e2d\u6587$_{" + 30 * "\u5b57"),
     "weights, none": no_weights,
     "curves, one seed, no atypical": lambda: figures.curves(
         ONE_SEED.assign(**{name: np.nan for name in ONE_SEED if "atypical" in name}),
+        many.runs(3),
         typical=4,
         atypical=0,
         attack="PGD-2",
@@ -434,10 +674,12 @@ EDGES: dict[str, Callable[[], Figure]] = {
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("edge", EDGES)
 def test_what_is_missing_stops_no_figure_and_the_bytes_are_the_same_again(edge: str, tmp_path: Path) -> None:
     for name in ("first", "again"):
         figures.save(EDGES[edge](), [tmp_path / f"{name}.svg", tmp_path / f"{name}.png"])
     assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
-    written = " ".join(artists.texts(EDGES[edge]()))
-    assert not re.search(r"\bnan\b|-0\.0+\b(?!\d)", written)
+    figure = EDGES[edge]()
+    assert not re.search(r"\bnan\b|-0\.0+\b(?!\d)", " ".join(artists.texts(figure)))
+    assert artists.misplaced(figure) == []

@@ -16,20 +16,19 @@ from bat.report.drawing import FIGURES
 from bat.report.html import html_page, parsed_results, raised_flags
 from bat.report.page import _QUESTIONS, markdown_page
 from bat.report.stage import page
-from bat.report.verdicts import Verdict
 
-VERDICTS = [
-    Verdict("(a) it helps", "shown (clean)", "`one`: +1.0"),
-    Verdict("(b) it hurts", "not shown: clean lower", "-1.0"),
-    Verdict("`bat` is better", "too small to tell (only 2 seeds)", "0.0"),
-    Verdict("it is dear", "a trade: clean higher, robust lower", "+2.0"),
-    Verdict("it rains", "nothing to test: no cloud", ""),
+ANSWERS = [
+    ("(a) it helps", "shown (clean)", "`one`: +1.0", "`one`: +0.5"),
+    ("(b) it hurts", "not shown: clean lower", "-1.0", "-2.0"),
+    ("`bat` is better", "last: too small to tell (only 2 seeds); best: shown (clean)", "0.0", "+0.1"),
+    ("it is dear", "a trade: clean higher, robust lower", "+2.0", "+3.0"),
+    ("it rains", "nothing to test: no cloud", "", ""),
 ]
-HEADINGS = ["Accuracy in percent, 95% intervals"]
+HEADINGS = ["Answers", "Accuracy in percent, 95% intervals"]
 HEADINGS += [f"{heading}, last epoch: differences in points" for heading in _QUESTIONS.values()]
 HEADINGS += ["Training, accuracies in percent, robust under the attack of training"]
 TABLES = {heading: f"| a | b |\n|---|---|\n| x{place} | 1 < 2 |" for place, heading in enumerate(HEADINGS)}
-MARKDOWN = markdown_page("trial", ["n is 3", "m is 4"], ["one failed", "so did two"], VERDICTS, ["tradeoff"], TABLES)
+MARKDOWN = markdown_page("trial", ["n is 3", "m is 4"], ["one failed", "so did two"], ANSWERS, ["tradeoff"], TABLES)
 FLAGS = pd.DataFrame(
     {
         "method": ["bat", "bat", "pgd_at", "natural"],
@@ -72,8 +71,13 @@ def test_what_the_page_of_results_says_is_read_back() -> None:
     assert found.facts == ["n is 3", "m is 4"]
     assert found.warnings == ["one failed", "so did two"]
     assert [answer.kind for answer in found.answers] == ["shown", "not", "small", "trade", "nothing"]
-    assert found.answers[0][:3] == ("(a) it helps", "shown (clean)", "<code>one</code>: +1.0")
-    assert found.answers[4].evidence == ""
+    assert found.answers[0][:4] == (
+        "(a) it helps",
+        "shown (clean)",
+        "<code>one</code>: +1.0",
+        "<code>one</code>: +0.5",
+    )
+    assert (found.answers[4].last, found.answers[4].best) == ("", "")
     assert list(found.tables) == HEADINGS
     for place, table in enumerate(found.tables.values()):
         assert re.findall(r"<td>(.*?)</td>", table) == [f"x{place}", "1 &lt; 2"]
@@ -94,7 +98,7 @@ def test_no_text_becomes_code(facts: list[str], warnings: list[str]) -> None:
 
 
 def test_warnings_come_first_then_answers_then_figures(seen: Seen) -> None:
-    parts = ["one failed", "pgd_gap on 3 models", "(a) it helps", "What tradeoff shows.", HEADINGS[0]]
+    parts = ["one failed", "pgd_gap on 3 models", "(a) it helps", "What tradeoff shows.", HEADINGS[1]]
     parts += ["What memorization shows.", "What curves shows.", "What influence shows.", "m is 4"]
     places = [seen.text.index(part) for part in parts]
     assert places == sorted(places)

@@ -27,21 +27,26 @@ def summary() -> pd.DataFrame:
 
 
 def tradeoff(failed: tuple[str, ...] = ()) -> Figure:
-    bases = {"bat": "bat", "bat_2": "bat", "pgd_at": "pgd_at"}
-    return figures.tradeoff(summary(), bases, tier="fast", threat="L2 1", confidence=0.95, failed=failed)
+    return figures.tradeoff(summary(), methods(), tier="fast", threat="L2 1", confidence=0.95, failed=failed)
 
 
 RUNS = pd.DataFrame(
     [
-        ("pgd_at", "pgd_at", "method", None),
-        ("pgd_at_without_atypical", "pgd_at", "removal", "atypical"),
-        ("pgd_at_without_random_atypical", "pgd_at", "random", "atypical"),
-        ("pgd_at_without_harmful", "pgd_at", "removal", "harmful"),
-        ("pgd_at_without_benign", "pgd_at", "removal", "benign"),
-        ("pgd_at_without_random_benign", "pgd_at", "random", "benign"),
+        ("bat", "bat", "method", None, "bat", "pgd_at"),
+        ("bat_2", "bat", "variant", None, "bat", "pgd_at"),
+        ("pgd_at", "pgd_at", "method", None, "pgd_at", ""),
+        ("pgd_at_without_atypical", "pgd_at", "removal", "atypical", "pgd_at", "pgd_at"),
+        ("pgd_at_without_random_atypical", "pgd_at", "random", "atypical", "pgd_at", "pgd_at"),
+        ("pgd_at_without_harmful", "pgd_at", "removal", "harmful", "pgd_at", "pgd_at"),
+        ("pgd_at_without_benign", "pgd_at", "removal", "benign", "pgd_at", "pgd_at"),
+        ("pgd_at_without_random_benign", "pgd_at", "random", "benign", "pgd_at", "pgd_at"),
     ],
-    columns=["method", "base", "role", "removed"],
+    columns=["method", "base", "role", "removed", "objective", "compared_with"],
 )
+
+
+def methods() -> pd.DataFrame:
+    return RUNS[RUNS["removed"].isna()]
 
 
 def finding_a() -> Figure:
@@ -85,11 +90,28 @@ def finding_b() -> Figure:
     effects = pd.DataFrame({"train_index": [4, 5, 6], "robust_effect": [0.01, -0.03, 0.02]})
     effects = effects.assign(robust_standard_error=0.001, models=9, robust_significant=[True, True, False])
     harmful = pd.DataFrame({"train_index": [4, 5, 6], "harmful": [False, True, False]})
-    return figures.finding_b(found, RUNS, effects, harmful, confidence=0.95)
+    return figures.finding_b(found, RUNS, effects, harmful, threat="L2 1", confidence=0.95)
+
+
+def differences() -> Figure:
+    pairs = [("methods", "bat", "pgd_at"), ("methods", "bat_2", "pgd_at"), ("pairs", "bat_2", "bat")]
+    rows = [
+        (*pair, *cell) for pair, cell in product(pairs, product(["last", "best"], ["typical"], ["clean", "robust"]))
+    ]
+    found = pd.DataFrame(rows, columns=["question", "method", "baseline", "checkpoint", "group", "metric"]).assign(
+        difference=[0.1, -2.0, 0.1, -1.9, 0.05, 0.1, 0.05, 0.1, 0.0, 0.0, 0.0, 0.0],
+        ci_low=[0.0, -2.1, 0.0, -2.0, -0.1, 0.0, -0.1, 0.0, -0.1, -0.1, -0.1, -0.1],
+        ci_high=[0.2, -1.9, 0.2, -1.8, 0.1, 0.2, 0.1, 0.2, 0.1, 0.1, 0.1, 0.1],
+        verdict=["higher", "lower", "no difference shown", "lower"] + 4 * ["no difference shown"] + 4 * [FAILED],
+        samples=70,
+        seeds=3,
+        tier="fast",
+    )
+    return figures.differences(found, RUNS, threat="L2 1", confidence=0.95)
 
 
 def overfitting() -> Figure:
-    return figures.overfitting(summary().query("method != 'bat_2'"), tier="standard", threat="L2 1", failed=["bat"])
+    return figures.overfitting(summary(), methods(), tier="standard", threat="L2 1", confidence=0.9, failed=["bat"])
 
 
 def memorization(models: int) -> Figure:
@@ -100,6 +122,7 @@ def memorization(models: int) -> Figure:
 DRAWN = {
     "tradeoff": tradeoff,
     "tradeoff, one failed": lambda: tradeoff(("pgd_at",)),
+    "differences": differences,
     "overfitting": overfitting,
     "finding_a": finding_a,
     "finding_b": finding_b,
@@ -114,13 +137,6 @@ def test_a_figure_looks_as_written_down(name: str) -> None:
     assert artists.looks(DRAWN[name]()).splitlines() == LOOKS[name].splitlines()
 
 
-def test_64_methods_look_different() -> None:
-    looks = [style.look(number) for number in range(64)]
-    assert len({tuple(each.items()) for each in looks}) == 64
-    assert looks[0] == {"color": "#000000", "marker": "o"}
-    assert looks[9] == {"color": "#0072B2", "marker": "^"}  # the second colour again, its marker one further
-
-
 def test_robust_accuracies_are_said_by_their_attacks() -> None:
     assert [style.attacks(tier) for tier in ("fast", "standard", "pgd, square")] == [
         "AutoAttack fast",
@@ -131,7 +147,7 @@ def test_robust_accuracies_are_said_by_their_attacks() -> None:
 
 def test_failed_trainings_are_named_in_a_line() -> None:
     assert style.about_failures([]) == ""
-    assert style.about_failures(["a", "b"]) == "\nThe training of a, b failed: no comparison."
+    assert style.about_failures(["a", "b"]) == " The training of a, b failed: no comparison."
 
 
 def test_images_are_dark_on_white_where_they_are_grey_and_in_their_colours_else() -> None:

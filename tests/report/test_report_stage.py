@@ -33,6 +33,8 @@ INPUTS = {
     "summary": "summary",
     "comparisons": "comparisons",
     "runs": "runs",
+    "files": "files",
+    "images": "images",
 }
 
 
@@ -61,7 +63,7 @@ def refuses(given: Any) -> Any:
 
 def test_each_input_is_given_as_the_kind_of_its_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, journal = Drawn(monkeypatch, one=lambda given: ("one", given)), Lines()
-    lists = ("histories", "samples")
+    lists = ("histories", "samples", "images")
     given: dict[str, Any] = {name: [Path(name)] if name in lists else Path(name) for name in INPUTS}
     figures(journal, **given, out=[Path("one.svg")])  # type: ignore[arg-type]
     assert drawn.given == {kind: given[name] for name, kind in INPUTS.items()}

@@ -45,8 +45,14 @@ def section(text: str, heading: str) -> dict[str, list[str]]:
 
 
 def answers(text: str) -> dict[str, tuple[str, str]]:
-    rows = [cells(line) for line in text.split("###")[0].splitlines() if line.startswith("|")][2:]
-    return {row[0]: (row[1], row[2]) for row in rows}
+    return {question: (row[1], row[2]) for question, row in section(text, "Answers").items()}
+
+
+def short(text: str) -> dict[str, list[str]]:
+    """The answers above the line that divides the page: answer, and the evidence of the last and of the best epoch."""
+    head = text.partition("\n<!-- all tables -->\n")[0]
+    rows = [cells(line) for line in head.splitlines() if line.startswith("|")][2:]
+    return {row[0]: row[1:] for row in rows}
 
 
 def values(folder: Path, kind: str, **keys: str) -> "pd.Series[Any]":
@@ -152,8 +158,33 @@ def test_facts_are_those_of_the_tables(text: str) -> None:
     assert lines[7].startswith("- 1 jobs of one thread, 2 minutes one after the other; ")
     assert lines[8].startswith("- intervals: 95%, ")
     assert "\n> " not in text  # nothing to be warned of
-    figures = re.findall(r"!\[.*\]\(figures/(\w+)\.svg\)", text)
-    assert figures == ["tradeoff", "overfitting", "finding_a", "finding_b"]
+    figures = [re.findall(r"!\[.*\]\(figures/(\w+)\.svg\)", part) for part in text.split("<!-- all tables -->")]
+    assert figures == [["differences", "finding_a"], ["typical_atypical", "overfitting", "tradeoff", "finding_b"]]
+
+
+def test_in_short_the_last_and_the_best_epoch_are_side_by_side(made: Made, text: str) -> None:
+    found, full = short(text), answers(text)
+    findings = [question for question in full if question.startswith("(")]
+    methods = [question.removeprefix("last epoch: ") for question in full if question.startswith("last epoch: ")]
+    assert list(found) == findings + methods
+    for question in methods:
+        (last, last_numbers), (best, best_numbers) = (full[f"{epoch} epoch: {question}"] for epoch in ("last", "best"))
+        answer = last if last == best else f"last: {last}; best: {best}"
+        assert found[question] == [answer, last_numbers, best_numbers]
+    assert found["`bat` has a better trade-off than `pgd_at`"][0] == (
+        "last: shown (robust); best: not shown: clean and robust lower"
+    )
+    for question in findings:
+        assert found[question][:2] == list(full[question])
+    name, twin = "pgd_at_without_harmful", RANDOM
+    numbers = [
+        f"{metric} {difference(made[0], name, 'pgd_at', 'typical', metric, 'best')} against all, "
+        f"{difference(made[0], name, twin, 'typical', metric, 'best')} against random"
+        for metric in ("clean", "robust")
+    ]
+    assert found[findings[2]][2] == f"`{name}`: {'; '.join(numbers)}"
+    # what goes to RESULTS.md: a few dozen lines
+    assert len(text.partition("<!-- all tables -->")[0].splitlines()) < 45
 
 
 def test_accuracies_are_those_of_the_last_epoch(made: Made, text: str) -> None:
@@ -310,6 +341,17 @@ def test_equal_runs_under_two_names_are_not_compared(tmp_path: Path) -> None:
     by_hand.summarize(tmp_path, names)
     found = answers(by_hand.page(tmp_path, names))
     assert found["last epoch: `bat` has a better trade-off than `pgd_at`"][0] == EQUAL
+    # said once: neither accuracies nor other differences of the second name
+    text = (tmp_path / "results.md").read_text()
+    assert (
+        "- `bat` is right and wrong on the same test samples as `pgd_at`, at the last and the best epoch: it is left"
+        in text
+    )
+    assert not any("`natural`" in question for question in found)
+    rows = section(text, "Accuracy in percent, 95% intervals")
+    assert {row[0] for row in rows.values()} == {"natural", "pgd_at"}
+    assert "Further pairs" in text
+    assert section(text, "Further pairs, last epoch: differences in points") == {}
 
 
 def test_without_atypical_test_samples_the_page_says_what_would_do(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from by_hand import runs_table
 
 from bat.evaluation.comparison import EQUAL, GROUNDLESS, HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
-from bat.report.page import markdown_page
+from bat.report.page import MORE, markdown_page
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table, difference_table, training_table
 from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, points, verdict_a, verdict_b
 
@@ -445,39 +445,29 @@ def test_a_table_of_training_as_a_whole() -> None:
 
 
 def test_a_page_as_a_whole() -> None:
-    verdicts = [Verdict("better?", SHOWN, "+1.0 [0.5, 1.5]"), Verdict("worse?", TOO_SMALL, "")]
+    answers = [("better?", SHOWN, "+1.0 [0.5, 1.5]", "+2.0"), ("worse?", TOO_SMALL, "", "")]
     parts = {"Numbers": "| a |", "More": "text"}
-    assert markdown_page(
-        "digits", ["n is 3", "m is 4"], ["one failed", "two"], verdicts, ["finding_a", "curves"], parts
-    ) == (
-        said(
-            """
-            ## digits
-
-            - n is 3
-            - m is 4
-
-            > one failed
-
-            > two
-
-            | question   | answer            | evidence: differences in points   |
-            |------------|-------------------|-----------------------------------|
-            | better?    | shown             | +1.0 [0.5, 1.5]                   |
-            | worse?     | too small to tell |                                   |
-
-            ![finding a](figures/finding_a.svg)
-
-            ![curves](figures/curves.svg)
-
-            ### Numbers
-
-            | a |
-
-            ### More
-
-            text
-            """
-        )
-        + "\n"
-    )
+    figures = ["finding_a", "curves", "weights"]
+    head = ["question", "answer", "last epoch: differences in points", "best epoch: differences in points"]
+    rows = [head, ["-"] * 4, *map(list, answers)]
+    text = markdown_page("digits", ["n is 3", "m is 4"], ["one failed", "two"], answers, figures, parts)
+    lines = [line for line in text.splitlines() if line]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[5:9]]
+    table[1] = [cell[:1] for cell in table[1]]
+    assert table == rows
+    assert lines[:5] + lines[9:] == [
+        "## digits",
+        "- n is 3",
+        "- m is 4",
+        "> one failed",
+        "> two",
+        "![finding a](figures/finding_a.svg)",
+        "![curves](figures/curves.svg)",
+        MORE,
+        "![weights](figures/weights.svg)",
+        "### Numbers",
+        "| a |",
+        "### More",
+        "text",
+    ]
+    assert text.endswith("text\n")

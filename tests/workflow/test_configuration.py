@@ -168,7 +168,7 @@ def test_a_whole_configuration_may_replace_the_base(folder):
 def test_another_workflow_has_this_one_as_a_module(folder):
     module = f'module bat:\n    snakefile: "{ROOT}/workflow/Snakefile"\n    config: config\n'
     (folder / "Snakefile").write_text(f'configfile: "config/config.yaml"\n{module}use rule * from bat as bat_*\n')
-    done = run(folder, sys.executable, "-m", "snakemake", "--dry-run", "bat_all")
+    done = run(folder, "snakemake", "--dry-run", "bat_all")
     assert done.returncode == 0, done.stderr
     assert "bat_evaluate" in done.stdout
 

@@ -14,10 +14,26 @@ if ROBUST_SHARDS:
     EXPLORED["robust_memorization"] = rules.robust_scores.output.robust_memorization
 
 
+# of the first seed alone: they are large
+PICTURES = (
+    {
+        "images": expand(
+            rules.evaluate.output.images,
+            method=bat.config.pictured(parsed),
+            seed=SEEDS[0],
+        )
+    }
+    if parsed.evaluation.images
+    else {}
+)
+
+
 rule figures:
     input:
         **FINDINGS,
+        **PICTURES,
         data=rules.data.output.data,
+        files=rules.data.output.files,
         memorization=SCORES.memorization,
         train_influence=SCORES.train_influence,
         test_groups=SCORES.test_groups,

@@ -4,84 +4,120 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bat.report.figures.style import STYLE, look, note
+from bat.report.figures.style import STYLE, baseline_of, headed, label_ends, looks, note, ordered
 
 
 @matplotlib.rc_context(STYLE)
-def curves(histories: pd.DataFrame, *, typical: int, atypical: int, attack: str, threat: str) -> Figure:
+def curves(
+    histories: pd.DataFrame, runs: pd.DataFrame, *, typical: int, atypical: int, attack: str, threat: str
+) -> Figure:
     """Draw clean and PGD accuracy over epochs on typical and atypical samples, training and test.
 
-    histories: rows of models/{method}/seed-{s}/history.parquet; typical, atypical: numbers of test samples; attack and
-    threat name the attack of the PGD accuracy.
+    histories: rows of models/{method}/seed-{s}/history.parquet; runs: as in evaluation/runs.parquet; typical, atypical:
+    numbers of test samples; attack and threat name the attack of the PGD accuracy. All panels are from 0 to 100 %.
     """
-    seeds = histories["seed"].nunique()
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
-    grid = figure.subplots(2, 2, sharex=True, sharey=True)
+    look, height = looks(runs), 2.3
+    methods = ordered(list(histories["method"].unique()), look)
+    figure = Figure(figsize=(11, 2 * height + 1.6), layout="constrained")
+    grid = figure.subplots(2, 4, sharex=True, sharey=True)
     counts = {"typical": typical, "atypical": atypical}
-    for axes_row, (metric, name) in zip(
-        grid, (("clean", "clean accuracy"), ("pgd", f"{attack} accuracy")), strict=True
-    ):
-        for axes, group in zip(axes_row, ("typical", "atypical"), strict=True):
-            for number, (method, rows) in enumerate(histories.groupby("method", sort=False)):
-                looks = look(number)
-                for split, line in (("test", "-"), ("train", ":")):
-                    column = f"{split}_{group}_{metric}_accuracy"
-                    # a line breaks at an epoch that was not measured
-                    by_epoch = rows.dropna(subset=column).groupby("epoch")[column]
-                    mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
-                    axes.plot(
-                        mean.index,
-                        mean,
-                        line,
-                        **looks,
-                        markersize=4,
-                        markevery=(number, max(len(mean) // 8, 1)),
-                        label=method if split == "test" else None,
-                    )
-                    if split == "test":
-                        axes.fill_between(mean.index, low, high, color=looks["color"], alpha=0.15, linewidth=0)
-            axes.set_title(f"{group} ({counts[group]} test samples)")
-            if not counts[group]:
-                note(axes, "no such test sample")
-        axes_row[0].set_ylabel(name)
+    title = "Accuracy over epochs"
+    name = next((method for method in methods if method == baseline_of(runs)), methods[-1])
+    last = histories[histories["method"] == name].sort_values("epoch").groupby("seed").tail(1)
+    train, test = (100 * last[f"{split}_atypical_pgd_accuracy"].mean() for split in ("train", "test"))
+    if pd.notna(train) and pd.notna(test):
+        title = f"At the end {name} is right under {attack} on {train:.0f} % of atypical training samples, "
+        title += f"on {test:.0f} % of atypical test samples"
+    columns = [(split, group) for split in ("test", "train") for group in ("typical", "atypical")]
+    for axes_row, (metric, name) in zip(grid, (("clean", "clean"), ("pgd", attack)), strict=True):
+        for axes, (split, group) in zip(axes_row, columns, strict=True):
+            ends = {}
+            for number, method in enumerate(methods):
+                # a line breaks at an epoch that was not measured
+                column = f"{split}_{group}_{metric}_accuracy"
+                rows = histories[histories["method"] == method].dropna(subset=column)
+                by_epoch = (100 * rows.set_index("epoch")[column]).groupby(level=0)
+                mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
+                axes.plot(
+                    mean.index,
+                    mean,
+                    **look[method].curve(),
+                    marker=look[method].marker,
+                    markerfacecolor=look[method].fill,
+                    markersize=4,
+                    markevery=(number % max(len(mean) // 8, 1), max(len(mean) // 8, 1)),
+                    label=method,
+                )
+                axes.fill_between(
+                    mean.index,
+                    low,
+                    high,
+                    color=look[method].color,
+                    alpha=0.2 if look[method].main else 0.08,
+                    linewidth=0,
+                )
+                if len(mean):
+                    ends[method] = (float(mean.index[-1]), float(mean.iloc[-1]))
+            if axes is axes_row[-1]:
+                axes.set_ylim(-3, 103)
+                shown = ends or dict.fromkeys(methods, (0.0, 50.0))
+                label_ends(axes, shown, look, height=height)
+            if split == "test" and not counts[group]:
+                note(axes, "no such\ntest sample")
+        axes_row[0].set_ylabel(f"{name} accuracy, %")
+    for axes, (split, group) in zip(grid[0], columns, strict=True):
+        axes.set_title(f"test, {group} (n = {counts[group]})" if split == "test" else f"training, {group}")
     for axes in grid[1]:
         axes.set_xlabel("epoch")
-    grid[0, 0].set_ylim(-0.03, 1.03)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    figure.suptitle(
-        f"Mean over {seeds} seeds. Lines: test samples, band: range over seeds; dotted: training samples. "
-        f"{threat}, {attack}.",
-        fontsize=9,
+    headed(
+        figure,
+        title,
+        f"Mean over {histories['seed'].nunique()} seeds, band: their range. {threat}, {attack}. At most 8 methods.",
     )
     return figure
 
 
 @matplotlib.rc_context(STYLE)
-def weights(samples: pd.DataFrame) -> Figure:
+def weights(samples: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Draw the weights that methods give to atypical training samples, over epochs.
 
-    samples: rows of models/{method}/seed-{s}/samples.parquet. The mean weight of all atypical samples, and the share of
-    them with a weight under 1, that is, harmful in that epoch.
+    samples: rows of models/{method}/seed-{s}/samples.parquet; runs: as in evaluation/runs.parquet. The mean weight of
+    all atypical samples, and the share of them with a weight under 1, that is, harmful in that epoch.
     """
     seeds, atypical = samples["seed"].nunique(), samples["train_index"].nunique()
-    figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+    look, height = looks(runs), 2.6
+    figure = Figure(figsize=(10, height + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True)
-    lowered = samples.assign(lowered=samples["weight"] < 1)
-    for number, (method, rows) in enumerate(lowered.groupby("method", sort=False)):
-        for axes, column in ((left, "weight"), (right, "lowered")):
+    lowered = samples.assign(lowered=100.0 * (samples["weight"] < 1))
+    methods = ordered(list(samples["method"].unique()), look)
+    title = "Weights of atypical training samples"
+    for axes, column in ((left, "weight"), (right, "lowered")):
+        ends = {}
+        for number, method in enumerate(methods):
+            rows = lowered[lowered["method"] == method]
             by_seed = rows.groupby(["epoch", "seed"])[column].mean().groupby("epoch")
             mean, low, high = by_seed.mean(), by_seed.min(), by_seed.max()
-            every = (number % 4, max(len(mean) // 6, 1))
-            axes.plot(mean.index, mean, **look(number), markersize=4, markevery=every, linewidth=1, label=method)
-            axes.fill_between(mean.index, low, high, color=look(number)["color"], alpha=0.12, linewidth=0)
+            axes.plot(
+                mean.index,
+                mean,
+                **look[method].curve(),
+                marker=look[method].marker,
+                markerfacecolor=look[method].fill,
+                markersize=4,
+                markevery=(number % 4, max(len(mean) // 6, 1)),
+                label=method,
+            )
+            axes.fill_between(
+                mean.index, low, high, color=look[method].color, alpha=0.2 if look[method].main else 0.08, linewidth=0
+            )
+            ends[method] = (float(mean.index[-1]), float(mean.iloc[-1]))
+            if look[method].main and column == "weight":
+                title = f"{method} gives atypical samples a mean weight of {mean.iloc[-1]:.2f} in the last epoch"
+        axes.set_ylim(axes.get_ylim())
+        label_ends(axes, ends, look, height=height)
     left.set(xlabel="epoch", ylabel="mean weight in the loss")
-    right.set(xlabel="epoch", ylabel="share with a weight under 1")
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(max(len(handles), 1), 4))
+    right.set(xlabel="epoch", ylabel="share with a weight under 1, %")
     if samples.empty:
         note(left, "no atypical training sample")
-    figure.suptitle(
-        f"Weights of the {atypical} atypical training samples. Mean over {seeds} seeds, band: their range.", fontsize=9
-    )
+    headed(figure, title, f"{atypical} atypical training samples. Mean over {seeds} seeds, band: their range.")
     return figure
