@@ -109,10 +109,10 @@ def _html(node: SyntaxTreeNode) -> str:
 
 
 def _answer(row: SyntaxTreeNode) -> Answer:
-    cells = [cell.children[0] for cell in row.children]
-    answer = cells[1].content.removeprefix("last: ")
-    kind = next((kind for word, kind in _KINDS.items() if answer.startswith(word)), "nothing")
-    return Answer(*map(_html, cells), kind)
+    question, answer, last, best = (cell.children[0] for cell in row.children)
+    said = answer.content.removeprefix("last: ")
+    kind = next((kind for word, kind in _KINDS.items() if said.startswith(word)), "nothing")
+    return Answer(_html(question), _html(answer), _html(last), _html(best), kind)
 
 
 def _embedded(svg: bytes | None) -> str:
