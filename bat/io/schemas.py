@@ -109,6 +109,20 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "memorization": pa.schema(_MEMORIZATION),
     "robust_memorization": pa.schema(_MEMORIZATION),
+    # likely ones, most likely first
+    "label_errors": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("class_name", pa.string()),
+            ("taken_for", pa.int64()),
+            ("taken_for_name", pa.string()),
+            ("taken_for_share", pa.float64()),
+            ("memorization", pa.float64()),
+            ("soft_memorization", pa.float64()),
+            ("score", pa.float64()),
+        ]
+    ),
     "influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
     "robust_influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
     "train_influence": pa.schema([_PAIR[0], ("influenced_index", pa.int64()), *_PAIR[1:]]),

@@ -255,6 +255,24 @@ def test_soft_memorization_and_what_samples_are_taken_for_equal_loops_over_the_s
             assert got.taken_for_share == max(said.count(0), said.count(1)) / MODELS
 
 
+def test_label_errors_equal_loops_over_the_shards(world: World) -> None:
+    expected = []
+    for i in atypical_rows(world):
+        said, label = world.said["class_train"][~world.mask[:, i], i].tolist(), int(world.labels["train"][i])
+        agree = said.count(1 - label)
+        if agree > len(said) / 2:
+            a, n, b, m = tally(world.mask[:, i], world.right["correct_train"][:, i])
+            expected.append((-(a / n - b / m) * agree / m, int(world.index["train"][i]), label))
+    table = world.read("label_errors")
+    assert 1 < len(table) < len(atypical_rows(world))
+    for (score, index, label), got in zip(sorted(expected), table.itertuples(), strict=True):
+        assert (got.train_index, got.label, got.taken_for) == (index, label, 1 - label)
+        assert (got.class_name, got.taken_for_name) == (str(label), str(1 - label))
+        assert got.score == pytest.approx(-score)
+    log = (world.folder / "scores.log").read_text()
+    assert f"{len(table)} training samples are memorized, and taken for another class by most models" in log
+
+
 def test_soft_influence_equals_welchs_test_over_the_shards(world: World) -> None:
     rows = []
     for i in atypical_rows(world):
@@ -333,7 +351,7 @@ def test_train_influence_equals_loops_over_models_that_left_the_influenced_sampl
 
 
 def test_without_any_atypical_sample_the_log_says_what_to_do(tmp_path: Path) -> None:
-    made = World(tmp_path)
+    made = World(tmp_path, seed=16)
     call("scores", tmp_path, **scores(*made.shards, spec=SPEC | {"threshold": 0.99}, log="log"))
     log = (tmp_path / "log").read_text()
     for split in ("test", "validation"):
@@ -343,8 +361,7 @@ def test_without_any_atypical_sample_the_log_says_what_to_do(tmp_path: Path) -> 
         assert f"{found} sample of the same class to influence it: lower memorization.threshold (0.99)" in log
         assert not made.read(f"{split}_groups")["atypical"].any()
         assert made.read(f"{split}_groups")["max_influence"].isna().all()
-    assert made.read("influence").empty
-    assert made.read("train_influence").empty
+    assert all(made.read(name).empty for name in ("influence", "train_influence", "label_errors"))
     assert "0 of 14 training samples are atypical (hard memorization over 0.99)" in log
 
 

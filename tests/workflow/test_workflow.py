@@ -23,7 +23,7 @@ def copy(finished, tmp_path):
 
 def test_everything_is_there_and_opens(finished):
     results = finished / SMOKE
-    for name in ("memorization", "influence", "train_influence", "test_groups", "validation_groups"):
+    for name in ("memorization", "influence", "train_influence", "test_groups", "validation_groups", "label_errors"):
         assert list(pd.read_parquet(results / "scores" / f"{name}.parquet")) == SCHEMAS[name].names
     assert (results / "evaluation" / "bat" / "seed-1" / "images.safetensors").exists()  # as the config asks
     summary = pd.read_parquet(results / "evaluation" / "summary.parquet")
