@@ -237,6 +237,33 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("compared_with", pa.string()),
         ]
     ),
+    "proxies": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("csl", pa.float64()),
+            ("lt_iqr", pa.float64()),
+            ("forgetting", pa.float64()),
+            ("first_learned", pa.float64()),
+            ("early_loss", pa.float64()),
+            ("early_error", pa.float64()),
+            ("final_loss", pa.float64()),
+        ]
+    ),
+    "proxy_agreement": pa.schema(
+        [
+            ("proxy", pa.string()),
+            ("score", pa.string()),
+            ("metric", pa.string()),
+            ("value", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("samples", pa.int64()),
+            ("atypical", pa.int64()),
+            ("runs", pa.int64()),
+            ("models", pa.int64()),
+        ]
+    ),
     "harmful": pa.schema(
         [
             ("train_index", pa.int64()),
