@@ -43,7 +43,7 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     shards = _write(given)
     spec = '{"score": "hard", "threshold": 0.15, "false_discovery_rate": 0.05, "confidence": 0.95}'
-    names = ("memorization", "influence", "train_influence", "test_groups", "validation_groups")
+    names = ("memorization", "influence", "train_influence", "test_groups", "validation_groups", "label_errors")
     outputs = [
         part for name in names for part in (f"--{name.replace('_', '-')}", str(given.folder / f"{name}.parquet"))
     ]

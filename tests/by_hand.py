@@ -188,6 +188,20 @@ def robust_effects() -> pd.DataFrame:
     )
 
 
+def proxy_agreement() -> pd.DataFrame:
+    """Two proxies against both scores, and the halves of the models: no value is like another."""
+    rows = [
+        {"proxy": proxy, "score": score, "metric": metric}
+        for proxy in ("csl", "lt_iqr", "half of the subset models")
+        for score in ("hard", "soft")
+        for metric in ("spearman", "auc", "precision")
+    ]
+    table = pd.DataFrame(rows)
+    table["value"] = 0.1 + table.index / 25
+    table["atypical"] = np.where(table["score"] == "hard", len(RARE), len(RARE) - 3)
+    return table.assign(ci_low=table["value"] - 0.2, ci_high=table["value"] + 0.11, runs=4, models=200)
+
+
 def make(folder: Path, *, atypical: int = ATYPICAL, runs: Any = tuple(RIGHT)) -> dict[str, list[str]]:
     """Write all tables that the stages read; return the names of those that there is one of a run and seed."""
     shards = {"shards": {"spec.subset_fraction": 0.7}}
@@ -198,6 +212,7 @@ def make(folder: Path, *, atypical: int = ATYPICAL, runs: Any = tuple(RIGHT)) ->
     label = np.concatenate([np.arange(TRAINING) % 3, np.zeros(94, dtype=int)])
     write(folder, "files", pd.DataFrame({"split": split, "label": label, "class_name": "a"}))
     write(folder, "memorization", memorization(), **scored)
+    write(folder, "proxy_agreement", proxy_agreement())
     write(folder, "test_groups", groups(atypical), **scored)
     write(folder, "train_influence", train_influence(), **scored)
     write(folder, "harmful", harmful())
@@ -270,6 +285,7 @@ def page(folder: Path, names: dict[str, list[str]], *, without: Any = (), **chan
         "null_pairs",
         "harmful",
         "robust_effects",
+        "proxy_agreement",
     ]
     inputs: dict[str, Any] = {name: f"{name}.parquet" for name in tables if name not in without}
     inputs |= {"flags": "all_flags.parquet", "benchmarks": "benchmarks", "histories": names["histories"]}

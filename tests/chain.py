@@ -3,7 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from stages import BAT, RECIPE, RESULTS, SCORES, SUBSETS, TRAIN, call, digits, evaluation, grouped, scores, summary
+from stages import (
+    BAT,
+    NATURAL,
+    RECIPE,
+    RESULTS,
+    SCORES,
+    SUBSETS,
+    TRAIN,
+    call,
+    digits,
+    evaluation,
+    grouped,
+    scores,
+    summary,
+)
 from stages import training as training_flags
 
 from bat.io.files import provenance
@@ -25,6 +39,23 @@ NULL_PAIRS: dict[str, Any] = {
 }
 TRAINING = training_flags(spec=PLAN, robust_memorization="robust_memorization.parquet")
 TRAINING_WITHOUT = TRAINING | {"spec": PLAN | {"without": WITHOUT}, "harmful": "harmful.parquet"}
+# natural training, which the proxies are read from
+NATURAL_RUN: dict[str, Any] = {
+    "spec": PLAN | {"method": NATURAL},
+    "data": "data.safetensors",
+    **{name: f"natural_{name}.safetensors" for name in ("best", "last")},
+    "records": "natural_records.parquet",
+}
+PROXIES: dict[str, Any] = {
+    "spec": {"threshold": SCORES["threshold"], "confidence": 0.9, "bootstrap": 100, "seed": 0},
+    "data": "data.safetensors",
+    "memorization": "memorization.parquet",
+    "records": ["natural_records.parquet"],
+    "shards": ["shard.parquet"],
+    "proxies": "proxies.parquet",
+    "proxy_agreement": "proxy_agreement.parquet",
+}
+TRAINING_BY_PROXY = training_flags(spec=PLAN | {"method": BAT | {"score": "csl"}}, proxies="proxies.parquet")
 HARMFUL: dict[str, Any] = {
     "spec": {"threshold": 0.5},
     "memorization": "memorization.parquet",
@@ -40,6 +71,7 @@ PAGE: dict[str, Any] = {
     "flags": "all_flags.parquet",
     "histories": ["history.parquet"],
     "harmful": "harmful.parquet",
+    "proxy_agreement": "proxy_agreement.parquet",
     "benchmarks": "benchmarks",
     "markdown": "summary.md",
     "latex": "summary.tex",
@@ -68,6 +100,8 @@ def make(folder: Path) -> None:
     table, facts = read_table_with_facts(folder / "memorization.parquet", "memorization")
     robust = "robust_memorization"
     write_table(folder / f"{robust}.parquet", robust, table, provenance(robust, **without_kind(facts)))
+    call("train", folder, **NATURAL_RUN)
+    call("proxies", folder, **PROXIES)
     call("train", folder, **TRAINING)
     call("groups", folder, **grouped())
     call("harmful", folder, **HARMFUL)

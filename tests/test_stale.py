@@ -19,8 +19,10 @@ from chain import (
     NULL_PAIRS,
     PAGE,
     PLAN,
+    PROXIES,
     SHARD,
     SHORT,
+    TRAINING_BY_PROXY,
     TRAINING_WITHOUT,
     without_kind,
 )
@@ -56,6 +58,7 @@ STEMS = {
     "attacked_2": "attacked",
     "training_samples_2": "training_samples",
     "records_2": "records",
+    "natural_records": "records",
 }
 
 
@@ -223,6 +226,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         ("train", training(), ("memorization",)),
         ("groups", grouped(), ("memorization", "validation_groups", "test_groups", "records")),
         ("train", TRAINING_WITHOUT, ("harmful", "robust_memorization")),
+        ("train", TRAINING_BY_PROXY, ("memorization", "proxies")),
+        ("proxies", PROXIES, ("memorization", "natural_records", "shard")),
         ("scores", scores("shard.parquet"), ("shard",)),
         ("null-pairs", NULL_PAIRS, ("memorization", "shard")),
         ("summary", summary("attacked.parquet"), ("flags", "test_groups", "files", "history")),
@@ -232,7 +237,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         (
             "results",
             PAGE,
-            ("summary", "comparisons", "runs", "all_flags", "memorization", "test_groups", "history", "harmful"),
+            (
+                *("summary", "comparisons", "runs", "all_flags", "memorization", "test_groups", "history", "harmful"),
+                "proxy_agreement",
+            ),
         ),
     ]
     for table in tables
@@ -261,8 +269,9 @@ def test_score_tables_of_two_specs_are_refused(table: str, folder: Path, capsys:
 
 def test_scores_of_other_subset_models_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("subsets", folder, **SHARD | {"spec": FEW | {"seed": 1}})
-    line = fails(capsys, "null-pairs", folder, **NULL_PAIRS)
-    assert "memorization.parquet: of other subset models than" in line
+    for stage, flags in (("null-pairs", NULL_PAIRS), ("proxies", PROXIES)):
+        line = fails(capsys, stage, folder, **flags)
+        assert "memorization.parquet: of other subset models than" in line
 
 
 def test_evaluations_of_two_specs_are_refused_and_flags_of_another(

@@ -48,10 +48,11 @@ from bat.config.own import own_function, users_code
 from bat.config.reading import as_yaml, check_files, load, parse
 from bat.config.reference import editor_schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
-from bat.config.runs import figures_of, is_weighted, pictured, questions, runs_of, shards_of
+from bat.config.runs import figures_of, is_weighted, natural_of, pictured, questions, runs_of, shards_of
 from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
 from bat.config.training import (
+    PROXIES,
     Bat,
     BatMart,
     BatTrades,
@@ -71,6 +72,7 @@ from bat.config.training import (
 
 __all__ = [
     "NAME",
+    "PROXIES",
     "SOURCES",
     "STRICT",
     "Adversary",
@@ -136,6 +138,7 @@ __all__ = [
     "figures_of",
     "is_weighted",
     "load",
+    "natural_of",
     "own_function",
     "parse",
     "pictured",

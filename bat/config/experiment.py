@@ -35,7 +35,7 @@ from bat.config.ranges import (
 from bat.config.removal import Removal, check_fractions, removal_pairs, removal_runs
 from bat.config.scores import Scores, SubsetScores
 from bat.config.strict import OWN, STRICT
-from bat.config.training import Method, Recipe, check_factor, check_measured
+from bat.config.training import PROXIES, Method, Natural, Recipe, check_factor, check_measured
 from bat.config.words import meant
 
 MOST_JOBS = 10_000
@@ -223,6 +223,7 @@ class Config:
             self._perturbs_sensibly,
             self._crops_leave_something,
             self._has_robust_scores,
+            self._has_proxies,
             self._names_runs,
             self._attacks_once,
             self._compares_methods,
@@ -269,6 +270,16 @@ class Config:
                 raise ValueError(
                     f"method {method.name}: score is robust_memorization, but memorization.robust.subset_models is 0: "
                     "raise it, or choose another score"
+                )
+
+    def _has_proxies(self) -> None:
+        methods = self.training.methods
+        for method in methods:
+            score = getattr(method, "score", None)
+            if score in PROXIES and not any(isinstance(other, Natural) for other in methods):
+                raise ValueError(
+                    f"method {method.name}: score is {score}, which is read from natural training, but no method is "
+                    "natural: add it, or choose another score"
                 )
 
     def _names_runs(self) -> None:

@@ -3,7 +3,7 @@
 from bat.config.experiment import Config, compared
 from bat.config.removal import Role, Run, removal_runs
 from bat.config.scores import FileScores
-from bat.config.training import Method
+from bat.config.training import Method, Natural
 
 
 def runs_of(config: Config) -> tuple[Run, ...]:
@@ -28,6 +28,11 @@ def shards_of(config: Config) -> tuple[int, int]:
     stage = config.memorization
     clean = 0 if isinstance(config.scores, FileScores) else stage.subset_models
     return clean // stage.models_per_shard, stage.robust.subset_models // stage.models_per_shard
+
+
+def natural_of(config: Config) -> str | None:
+    """Return the name of the method whose records give the proxies, the first one that is natural; None for none."""
+    return next((method.name for method in config.training.methods if isinstance(method, Natural)), None)
 
 
 def figures_of(config: Config) -> tuple[str, ...]:

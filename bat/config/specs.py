@@ -160,6 +160,26 @@ class NullPairsSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ProxiesSpec:
+    """What the agreement of proxies depends on, besides the records and the scores."""
+
+    threshold: Threshold
+    confidence: Confidence
+    bootstrap: Bootstrap
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "ProxiesSpec":
+        check_resamples(self.bootstrap, self.confidence, "")
+        return self
+
+    @classmethod
+    def of(cls, config: Config) -> "ProxiesSpec":
+        """Return that of an experiment."""
+        return _filled(cls, config.evaluation, config.memorization)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImportScoresSpec:
     """What imported scores depend on, besides the file and the data."""
 

@@ -1,6 +1,6 @@
 """How weights are optimised, and the methods."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
@@ -116,7 +116,11 @@ class _Adversarial(_Named):
     )
 
 
-Score = Literal["memorization", "shuffled", "consistency", "robust_memorization"]
+Proxy = Literal["csl", "lt_iqr", "forgetting", "first_learned", "early_loss", "early_error", "final_loss"]
+Score = Literal["memorization", "shuffled", "consistency", "robust_memorization", Proxy]
+
+PROXIES: tuple[str, ...] = get_args(Proxy)
+"""Scores that natural training leaves in its records: columns of scores/proxies.parquet."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -127,7 +131,8 @@ class _Benign(_Adversarial):
         default="memorization",
         description="What makes a sample atypical for this method: its memorization; as a control, memorization "
         "shuffled among the samples; 1 - consistency, the share of models without it that get it wrong (C-score); or "
-        "robust_memorization, that of the subset models trained adversarially (memorization.robust).",
+        "robust_memorization, that of the subset models trained adversarially (memorization.robust); or a proxy of one "
+        "training run, such as csl, by which as many samples are atypical as by memorization (docs/scores.md).",
     )
     threshold: Threshold = Field(
         default=0.15, description="A sample is atypical for this method if its score is over this (t of BAT's authors)."

@@ -109,6 +109,20 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "memorization": pa.schema(_MEMORIZATION),
     "robust_memorization": pa.schema(_MEMORIZATION),
+    # likely ones, most likely first
+    "label_errors": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("class_name", pa.string()),
+            ("taken_for", pa.int64()),
+            ("taken_for_name", pa.string()),
+            ("taken_for_share", pa.float64()),
+            ("memorization", pa.float64()),
+            ("soft_memorization", pa.float64()),
+            ("score", pa.float64()),
+        ]
+    ),
     "influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
     "robust_influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
     "train_influence": pa.schema([_PAIR[0], ("influenced_index", pa.int64()), *_PAIR[1:]]),
@@ -221,6 +235,33 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("fraction", pa.float64()),
             ("twin", pa.string()),
             ("compared_with", pa.string()),
+        ]
+    ),
+    "proxies": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("csl", pa.float64()),
+            ("lt_iqr", pa.float64()),
+            ("forgetting", pa.float64()),
+            ("first_learned", pa.float64()),
+            ("early_loss", pa.float64()),
+            ("early_error", pa.float64()),
+            ("final_loss", pa.float64()),
+        ]
+    ),
+    "proxy_agreement": pa.schema(
+        [
+            ("proxy", pa.string()),
+            ("score", pa.string()),
+            ("metric", pa.string()),
+            ("value", pa.float64()),
+            ("ci_low", pa.float64()),
+            ("ci_high", pa.float64()),
+            ("samples", pa.int64()),
+            ("atypical", pa.int64()),
+            ("runs", pa.int64()),
+            ("models", pa.int64()),
         ]
     ),
     "harmful": pa.schema(

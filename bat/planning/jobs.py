@@ -1,6 +1,6 @@
 """Which jobs an experiment has, by rule of the workflow."""
 
-from bat.config import Config, FileScores, Published, runs_of, shards_of
+from bat.config import Config, FileScores, Published, natural_of, runs_of, shards_of
 
 
 def jobs_of(config: Config) -> dict[str, int]:
@@ -17,6 +17,7 @@ def jobs_of(config: Config) -> dict[str, int]:
         "robust_subsets": robust,
         "robust_scores": int(robust > 0),
         "train": models,
+        "proxies": int(natural_of(config) is not None),
         "groups": 1,
         "harmful": int(config.removal.method is not None),
         "evaluate": models,

@@ -108,6 +108,10 @@ def needs(config: Config) -> dict[str, dict[str, int]]:
             train_mb + epochs * samples * 9 / 1e6,
             _minutes(config.model, sizes, trained * epochs * sizes.train + measured),
         ),
+        "proxies": (
+            with_data + 12 * answers / 1e6 + epochs * sizes.train * 40 / 1e6,
+            _START + answers / 1e8 + config.evaluation.bootstrap * sizes.train / 1e7,
+        ),
         "groups": (_PROCESS + epochs * samples * 40 / 1e6, _START + models),
         "harmful": (_PROCESS + len(training.seeds) * epochs * sizes.train * 40 / 1e6, _START),
         "evaluate": (

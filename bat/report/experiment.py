@@ -28,7 +28,16 @@ _TABLES = {
     "runs": "evaluation/runs.parquet",
     "flags": "evaluation/flags.parquet",
 }
-_MORE = ("null_pairs", "harmful", "robust_memorization", "robust_influence", "robust_effects")
+_MORE = (
+    "label_errors",
+    "null_pairs",
+    "proxies",
+    "proxy_agreement",
+    "harmful",
+    "robust_memorization",
+    "robust_influence",
+    "robust_effects",
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,10 @@ class Experiment:
     runs: pd.DataFrame = field(repr=False)
     flags: pd.DataFrame = field(repr=False)
     history: pd.DataFrame = field(repr=False)
+    label_errors: pd.DataFrame | None = field(repr=False)
     null_pairs: pd.DataFrame | None = field(repr=False)
+    proxies: pd.DataFrame | None = field(repr=False)
+    proxy_agreement: pd.DataFrame | None = field(repr=False)
     harmful: pd.DataFrame | None = field(repr=False)
     robust_memorization: pd.DataFrame | None = field(repr=False)
     robust_influence: pd.DataFrame | None = field(repr=False)

@@ -14,7 +14,7 @@ from bat.report.verdicts import NOT_SHOWN, SHOWN, TOO_SMALL
 _STORY = {
     # heading: figures, and how the headings of its tables begin
     "The trade-off": (("differences", "tradeoff", "typical_atypical"), ("Accuracy", "Answers", "Methods", "Further")),
-    "What is memorized": (("memorization", "gallery", "finding_a"), ()),
+    "What is memorized": (("memorization", "gallery", "finding_a"), ("Proxies",)),
     "How training went": (("curves", "overfitting", "weights"), ("Training,",)),
     "What robustness depends on": (
         ("influence", "finding_b", "harmful", "controls", "adversarial"),

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from bat.config.specs import ResultsSpec
 from bat.evaluation.comparison import EQUAL, HIGHER, LOWER
-from bat.report.tables import MARKDOWN, accuracy_table, difference_table, training_table
+from bat.report.tables import MARKDOWN, accuracy_table, agreement_table, difference_table, training_table
 from bat.report.verdicts import Verdict, better, verdict_a, verdict_b
 from bat.scores.precision import none_atypical
 
@@ -46,6 +46,7 @@ class Tables(NamedTuple):
     null_pairs: pd.DataFrame | None
     harmful: pd.DataFrame | None
     robust_effects: pd.DataFrame | None
+    proxy_agreement: pd.DataFrame | None
 
 
 def methods_of(runs: pd.DataFrame) -> list[str]:
@@ -166,6 +167,8 @@ def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], ben
             parts[heading] = difference_table(compared, question, checkpoint)
     trained = tables.histories[~tables.histories["method"].isin(equal)]
     parts["Training, accuracies in percent, robust under the attack of training"] = training_table(trained)
+    if tables.proxy_agreement is not None:
+        parts["Proxies of memorization"] = _proxies(tables.proxy_agreement, percent)
     removal = bool(tables.runs["removed"].notna().any())
     figures = ["differences", "finding_a" if removal else "tradeoff"]
     figures += ["typical_atypical", "overfitting"] + ["tradeoff", "finding_b"] * removal
@@ -256,6 +259,19 @@ def _harm(divided: pd.DataFrame | None, effects: pd.DataFrame | None) -> list[st
             f"{counts[HIGHER]} raise the robust accuracy of typical test samples significantly"
         )
     return lines
+
+
+def _proxies(agreement: pd.DataFrame, percent: str) -> str:
+    """Say how the proxies agree with memorization, and what they are no measure of."""
+    atypical = agreement.drop_duplicates("score").set_index("score")["atypical"]
+    numbers = " and ".join(f"{count} ({kind} score)" for kind, count in atypical.items())
+    table = agreement_table(agreement)
+    return (
+        f"From natural training alone, means over {agreement['runs'].max()} runs; {percent} bootstrap intervals over "
+        f"training samples. AUC and precision are for atypical training samples, n: {numbers}. Half of the subset "
+        "models against the other half says how far the scores agree with themselves. Proxies do not follow how "
+        f"memorization changes with the size of a network (Lukasik et al., arXiv 2310.05337).\n\n{table}"
+    )
 
 
 def _raised(table: pd.DataFrame) -> str:

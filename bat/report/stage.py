@@ -101,6 +101,7 @@ def results(
     null_pairs: Path | None = None,
     harmful: Path | None = None,
     robust_effects: Path | None = None,
+    proxy_agreement: Path | None = None,
     benchmarks: Path,
     markdown: Markdown,
     latex: Latex,
@@ -116,7 +117,7 @@ def results(
     """
     means, about = read_table_with_facts(summary, "summary")
     scores, scored = read_table_with_facts(memorization, "memorization")
-    others = (runs, flags, memorization, test_groups, *histories, null_pairs, harmful, robust_effects)
+    others = (runs, flags, memorization, test_groups, *histories, null_pairs, harmful, robust_effects, proxy_agreement)
     check_one_data_set(summary, comparisons, *others)
     check_one_run(summary, comparisons, runs, flags)
     check_one_run(memorization, test_groups)
@@ -134,6 +135,7 @@ def results(
             read_table(null_pairs, "null_pairs") if null_pairs else None,
             read_table(harmful, "harmful") if harmful else None,
             read_table(robust_effects, "robust_effects") if robust_effects else None,
+            read_table(proxy_agreement, "proxy_agreement") if proxy_agreement else None,
         )
         warnings, methods = warnings_of(tables), methods_of(tables.runs)
         texts = {

@@ -12,6 +12,8 @@ from bat.report.verdicts import points
 
 MARKDOWN, LATEX = "github", "latex_booktabs"
 
+_METRICS = {"spearman": "Spearman", "auc": "AUC", "precision": "precision at n"}
+
 
 def accuracy_table(summary: pd.DataFrame, runs: Sequence[str], *, form: str) -> str:
     """Return accuracies in percent with intervals, after the last epoch: one row per run and group of test samples.
@@ -54,6 +56,21 @@ def difference_table(comparisons: pd.DataFrame, question: str, checkpoint: str) 
         rows.append(row)
     headers = ["compared", *(f"{group}, {metric}" for group, metric in columns)]
     return tabulate(rows, headers, tablefmt=MARKDOWN)
+
+
+def agreement_table(agreement: pd.DataFrame) -> str:
+    """Return how proxies agree with memorization, with intervals, as Markdown: one row per proxy.
+
+    agreement: as in scores/proxy_agreement.parquet.
+    """
+    columns = agreement[["score", "metric"]].drop_duplicates()
+    rows = []
+    for proxy, cells in agreement.groupby("proxy", sort=False):
+        by_column = cells.set_index(["score", "metric"])[["value", "ci_low", "ci_high"]]
+        found = [by_column.loc[column].to_numpy() for column in columns.itertuples(index=False, name=None)]
+        rows.append([proxy, *("{:z.2f} [{:z.2f}, {:z.2f}]".format(*cell) for cell in found)])
+    headers = ["proxy", *(f"{score}, {_METRICS[metric]}" for score, metric in columns.itertuples(index=False))]
+    return tabulate(rows, headers, tablefmt=MARKDOWN, disable_numparse=True)
 
 
 def training_table(histories: pd.DataFrame) -> str:

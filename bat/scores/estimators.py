@@ -212,8 +212,13 @@ def memorization_table(mask: Bools, correct: Bools, probability: NDArray[Any], *
 
 def over_threshold(table: pd.DataFrame, score: str, threshold: float) -> Bools:
     """Return which rows of ``memorization_table`` have a memorization over the threshold, by the hard or soft score."""
-    over: Bools = (table["soft_memorization" if score == "soft" else "memorization"] > threshold).to_numpy()
+    over: Bools = (table[score_column(score)] > threshold).to_numpy()
     return over
+
+
+def score_column(score: str) -> str:
+    """Return the name of the column of ``memorization_table`` that holds a score, hard or soft."""
+    return "soft_memorization" if score == "soft" else "memorization"
 
 
 def mean_table(correct: Bools, probability: NDArray[Any]) -> pd.DataFrame:

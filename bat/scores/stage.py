@@ -31,6 +31,7 @@ from bat.scores.estimators import (
     shuffled,
     taken_for,
 )
+from bat.scores.label_errors import label_errors_table
 from bat.scores.precision import none_atypical
 from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.scores.subsets import ANSWERS_FORMAT, recorded, subset_masks
@@ -107,14 +108,16 @@ def scores(
     train_influence: Parquet,
     test_groups: Parquet,
     validation_groups: Parquet,
+    label_errors: Parquet,
 ) -> None:
-    """Join the shards and write memorization, influence and the groups of test and validation samples.
+    """Join the shards and write memorization, influence, label errors and the groups of test and validation samples.
 
     memorization: one row per training sample
     influence: one row per pair of an atypical training and a test sample over the threshold
     train_influence: the same of a training and an atypical training sample
     test_groups: one row per test sample: typical or atypical, and by which training sample
     validation_groups: one row per validation sample
+    label_errors: one row per training sample whose label is likely wrong
     """
     samples, digest = load_data(data, "cpu")
     models = open_shards(shards, data, samples, digest)
@@ -163,6 +166,11 @@ def scores(
     if problem:
         journal.line(problem)
     write_table(memorization, "memorization", scores, provenance("memorization", **about))
+    errors = label_errors_table(scores, samples.class_names, score=spec.score, threshold=spec.threshold)
+    journal.line(
+        f"{len(errors)} training samples are memorized, and taken for another class by most models without them"
+    )
+    write_table(label_errors, "label_errors", errors, provenance("label_errors", **about))
     for name, path in (("test", test_groups), ("validation", validation_groups)):
         part, kind = samples.parts()[name], f"{name}_groups"
         groups = group_table(

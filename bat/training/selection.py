@@ -6,7 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
-from bat.config import Bat, BatMart, BatTrades, Method, OwnMethod, Without
+from bat.config import PROXIES, Bat, BatMart, BatTrades, Method, OwnMethod, Without
 from bat.errors import BatError
 from bat.seeds import derive_seed
 from bat.statistics import Bools
@@ -38,13 +38,20 @@ def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None
 
 
 def atypical_for(
-    scores: pd.DataFrame | None, robust: pd.DataFrame | None, method: Method, *, seed: int
+    scores: pd.DataFrame | None,
+    robust: pd.DataFrame | None,
+    method: Method,
+    *,
+    seed: int,
+    proxies: pd.DataFrame | None = None,
 ) -> Bools | None:
     """Return which training samples a method takes for atypical, (n,) bool; None for a method that reads no score.
 
     By memorization; shuffled among all samples, a control, by ``seed``; by 1 - consistency, the share of the models
-    without a sample that get it wrong (Jiang et al. 2021 estimate it over several subset fractions); or by memorization
-    under attack, in ``robust``, a table like ``scores``. A sample without a score is typical.
+    without a sample that get it wrong (Jiang et al. 2021 estimate it over several subset fractions); by memorization
+    under attack, in ``robust``, a table like ``scores``. A sample without a score is typical. Or by a proxy, a column
+    of ``proxies``: those with the highest values, as many as memorization has over the threshold, since a proxy has a
+    scale of its own; of equal ones the first.
 
     Raises:
         BatError: the table of the method's score is None, or it is consistency and no sample has one, as where the
@@ -67,6 +74,11 @@ def atypical_for(
         consistent: Bools = table["p_out"].to_numpy() < float(1 - Decimal(str(method.threshold)))
         return consistent
     value = table["memorization"].to_numpy()
+    if method.score in PROXIES:
+        if proxies is None:
+            raise BatError(f"method {method.name}: its score needs --proxies, of stage proxies")
+        top = (-proxies[method.score].to_numpy()).argsort(kind="stable")[: (value > method.threshold).sum()]
+        return np.isin(np.arange(len(value)), top)
     if method.score == "shuffled":
         value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)
     chosen: Bools = value > method.threshold

@@ -39,6 +39,7 @@ def train(
     memorization: Path | None = None,
     harmful: Path | None = None,
     robust_memorization: Path | None = None,
+    proxies: Path | None = None,
     best: Safetensors,
     last: Safetensors,
     records: Parquet,
@@ -54,16 +55,18 @@ def train(
     memorization: memorization.parquet, for methods that read a score, and runs without some samples
     harmful: harmful.parquet, for runs without harmful or benign samples
     robust_memorization: robust_memorization.parquet, for methods that score by it
+    proxies: proxies.parquet, for methods that score by one of them
     best: weights of the best epoch
     last: weights of the last epoch
     records: one row per epoch, with packed values of each sample
     checkpoint_minutes: minutes after which an epoch's end is kept, for a killed run to resume there
     """
     dataset, digest = load_data(data, device)
-    check_one_data_set(memorization, harmful, robust_memorization, data=(data, digest))
+    check_one_data_set(memorization, harmful, robust_memorization, proxies, data=(data, digest))
     scores = _scores(memorization, "memorization", dataset.train)
     robust = _scores(robust_memorization, "robust_memorization", dataset.train)
-    chosen = atypical_for(scores, robust, spec.method, seed=spec.seed)
+    cheap = _scores(proxies, "proxies", dataset.train)
+    chosen = atypical_for(scores, robust, spec.method, seed=spec.seed, proxies=cheap)
     left_out = np.zeros(len(dataset.train), dtype=bool)
     if spec.without:
         if scores is None:

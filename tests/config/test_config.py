@@ -964,6 +964,9 @@ SAID = [
      "small for subsets of 420 of 600: some sample would never be left out, or never in; take at least 4"),
     ({"training__methods__2__score": "robust_memorization"}, "method bat: score is robust_memorization, but "
      "memorization.robust.subset_models is 0: raise it, or choose another score"),
+    ({"training__methods__0": {"objective": "trades", "name": "natural"}, "training__methods__2__score": "csl"},
+     "method bat: score is csl, which is read from natural training, but no method is natural: add it, or choose "
+     "another score"),
     ({"training__methods__1__name": "bat", "evaluation__baseline": "bat"}, "two runs have one name, those of removal "
      "included: bat; rename a method"),
     ({"evaluation__pairs": [["bat", "bat"]]}, "evaluation.pairs has [bat, bat], a method with itself or two that are "

@@ -16,6 +16,7 @@ SPECS = {
     specs.SubsetsSpec: SUBSETS | {"first_model": 0, "adversary": ADVERSARY},
     specs.ScoresSpec: SCORES,
     specs.NullPairsSpec: {"threshold": 0.15, "false_discovery_rate": 0.05, "shuffles": 20, "seed": 0},
+    specs.ProxiesSpec: {"threshold": 0.15, "confidence": 0.95, "bootstrap": 100, "seed": 0},
     specs.ImportScoresSpec: {"format": "npz", "threshold": 0.15},
     specs.TrainSpec: TRAIN | {"without": {"what": "top", "fraction": 0.1, "random": False}},
     specs.EvaluateSpec: EVALUATE,

@@ -337,7 +337,7 @@ def planned(capsys, *arguments):
 
 def test_plan_prints_jobs_and_precision(folder, capsys):
     text = planned(capsys, "--standard-error", "0.05")
-    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:18]}
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:19]}
     assert jobs == {
         "data": 1,
         "subsets": 2,
@@ -346,6 +346,7 @@ def test_plan_prints_jobs_and_precision(folder, capsys):
         "train natural": 2,
         "train pgd_at": 2,
         "train bat": 2,
+        "proxies": 1,
         "groups": 1,
         "evaluate": 6,
         "summary": 1,
@@ -394,7 +395,7 @@ def test_plan_of_a_trial_and_of_scores_from_a_file(folder, capsys):
 def test_plan_of_retraining_and_of_robust_subset_models(folder, capsys):
     removal = "removal={method: pgd_at, fractions: [0.1]}"
     text = planned(capsys, "--config", removal, "memorization={robust: {subset_models: 20}}")
-    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:22]}
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:23]}
     assert jobs["robust_subsets"] == jobs["robust_scores"] == jobs["scores"] == jobs["harmful"] == 1
     # without atypical, the top 10 %, harmful, benign ones; each with a random twin; two seeds
     assert jobs["pgd_at_without_..."] == 2 * 8

@@ -189,6 +189,7 @@ def test_the_tables_and_the_page_are_written(given: dict[str, Any], asked: list[
     assert tables.histories["seed"].tolist() == [1, 2]
     assert tables.histories.index.tolist() == [0, 1]
     assert (tables.null_pairs, tables.harmful, tables.robust_effects) == (None, None, None)
+    assert tables.proxy_agreement is None
     for name, form in (("markdown", MARKDOWN), ("latex", LATEX)):
         assert given[name].read_text() == accuracy_table(means, ["pgd_at"], form=form) + "\n"
     assert given["page"].read_bytes() == "the page: é\n".encode()
@@ -197,18 +198,22 @@ def test_the_tables_and_the_page_are_written(given: dict[str, Any], asked: list[
 def test_further_tables_are_read_where_they_are_given(given: dict[str, Any], asked: list[Any], tmp_path: Path) -> None:
     null_pairs = written(tmp_path / "null_pairs", "null_pairs", FACTS, shuffle=[5])
     more = {name: written(tmp_path / name, name, FACTS, label=[6]) for name in ("harmful", "robust_effects")}
-    made(given, null_pairs=null_pairs, **more)
+    agreement = written(tmp_path / "proxy_agreement", "proxy_agreement", FACTS, proxy=["csl"])
+    made(given, null_pairs=null_pairs, proxy_agreement=agreement, **more)
     tables = asked[0][0]
     assert tables.null_pairs["shuffle"].tolist() == [5]
     assert tables.harmful["label"].tolist() == tables.robust_effects["label"].tolist() == [6]
     assert "wrong_share" in tables.harmful
     assert "n_out" in tables.robust_effects
+    assert tables.proxy_agreement["proxy"].tolist() == ["csl"]
 
 
-@pytest.mark.parametrize("kind", [*RUN[1:], *SCORED, "histories", "null_pairs", "harmful", "robust_effects"])
+@pytest.mark.parametrize(
+    "kind", [*RUN[1:], *SCORED, "histories", "null_pairs", "harmful", "robust_effects", "proxy_agreement"]
+)
 def test_tables_of_other_data_are_refused(kind: str, given: dict[str, Any], asked: list[Any], tmp_path: Path) -> None:
     name = {"histories": "history"}.get(kind, kind)
-    columns = {"null_pairs": "pairs", "runs": "method", "comparisons": "method"}
+    columns = {"null_pairs": "pairs", "proxy_agreement": "proxy", "runs": "method", "comparisons": "method"}
     one: dict[str, list[Any]] = {columns.get(kind, "seed" if kind in ("flags", "histories") else "label"): [None]}
     path = written(tmp_path / "other", name, FACTS | {"data": "e"}, **one)
     assert refusal(lambda: made(given, **{kind: [path] if kind == "histories" else path})) == (

@@ -380,6 +380,20 @@ def test_with_atypical_test_samples_alone_finding_b_has_nothing_to_test(tmp_path
     )
 
 
+def test_the_page_has_each_agreement_in_its_place_and_what_proxies_are_no_measure_of(text: str) -> None:
+    rows = section(text, "Proxies of memorization")
+    table = by_hand.proxy_agreement()
+    assert [*rows] == table["proxy"].unique().tolist()
+    heads = [f"{score}, {metric}" for score in ("hard", "soft") for metric in ("Spearman", "AUC", "precision at n")]
+    assert f"| proxy | {' | '.join(heads)} |" in re.sub(" +", " ", text)
+    for proxy, row in rows.items():
+        values = table[table["proxy"] == proxy]["value"]
+        assert row[1:] == [f"{value:z.2f} [{value - 0.2:z.2f}, {value + 0.11:z.2f}]" for value in values]
+    assert "From natural training alone, means over 4 runs; 95% bootstrap" in text
+    assert "n: 12 (hard score) and 9 (soft score)." in text
+    assert "Proxies do not follow how memorization changes with the size of a network (Lukasik et al." in text
+
+
 def test_with_the_least_there_can_be_a_page_is_written(tmp_path: Path) -> None:
     runs = ["pgd_at", "bat"]
     names = make(tmp_path, runs=runs)
@@ -388,10 +402,11 @@ def test_with_the_least_there_can_be_a_page_is_written(tmp_path: Path) -> None:
     write(tmp_path, "memorization", by_hand.memorization().assign(memorization=float("nan"), atypical=False), **scored)
     write(tmp_path, "test_groups", by_hand.groups(0), **scored)
     write(tmp_path, "null_pairs", pd.DataFrame({"shuffle": [0], "found": [3]}))
-    nothing = ("harmful", "robust_effects")
+    nothing = ("harmful", "robust_effects", "proxy_agreement")
     text = by_hand.page(tmp_path, names, without=nothing)
     assert "nan" not in text
     assert "0 jobs of one thread" in text
+    assert "Proxies" not in text
     assert "(scores from a file)" in text
     assert "> No test sample is atypical" in text
     assert len(answers(text)) == 2

@@ -20,13 +20,12 @@ from hypothesis import strategies as st
 from influences import whole
 from scipy.stats import ttest_ind
 from stages import RECIPE, SUBSETS, call, scores
+from worlds import MODELS, SIZES, World, tally
 
 from bat.config import Natural, Recipe, SizedModel, parse
-from bat.data.dataset import DataSet, Part
-from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
-from bat.io.tables import pack, read_table_with_facts, unpack, write_table
+from bat.io.tables import read_table_with_facts, unpack, write_table
 from bat.models import build
 from bat.scores.subsets import subset_masks
 from bat.seeds import derive_seed
@@ -35,62 +34,8 @@ from bat.training.losses import objective
 
 torch.set_num_threads(1)
 
-MODELS = 60
-SIZES = {"train": 14, "validation": 6, "test": 9}
 SPEC = {"score": "hard", "threshold": 0.2, "false_discovery_rate": 0.1, "confidence": 0.8}
 NULL = {"threshold": 0.2, "false_discovery_rate": 0.3, "shuffles": 3, "seed": 11}
-
-
-class World:
-    """A data set of two classes in a folder, and what 60 models say of it, in two shards."""
-
-    def __init__(self, folder: Path, seed: int = 0) -> None:
-        random, other = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-        self.folder = folder
-        self.labels = {name: random.integers(2, size=n) for name, n in SIZES.items()}
-        # sorted, as each split of a data set is, but apart
-        self.index = {name: np.sort(random.permutation(300)[:n]) for name, n in SIZES.items()}
-        pixels = {name: random.integers(256, size=(n, 1, 4, 4), dtype=np.uint8) for name, n in SIZES.items()}
-        parts = [
-            Part(*(torch.tensor(values[name]) for values in (pixels, self.labels, self.index)), pixel_max=255)
-            for name in SIZES
-        ]
-        self.data = DataSet(*parts, classes=2)
-        write_data(folder / "data.safetensors", self.data, provenance("data"))
-        self.mask = subset_masks(SIZES["train"], 9, design="balanced", seed=seed, first=0, count=MODELS)
-        self.right: dict[str, Any] = {}
-        self.said: dict[str, Any] = {}
-        for kind in ("correct", "robust"):
-            # some training samples help themselves and others of their class
-            source = random.integers(SIZES["train"], size=4)
-            for name, n in SIZES.items():
-                chance = 0.25 + 0.45 * self.mask[:, source[random.integers(4, size=n)]]
-                if name == "train":
-                    chance += np.where(random.random(n) < 0.7, 0.3 * self.mask, 0)
-                self.right[f"{kind}_{name}"] = right = random.random((MODELS, n)) < chance
-                prefix = "robust_" * (kind == "robust")
-                noise = other.random((MODELS, n))
-                self.said[f"{prefix}p_{name}"] = (0.5 * right + 0.5 * noise).astype("<f2")
-                wrong = 1 - self.labels[name] + (noise < 0.1)  # now and then no class, which is class 2
-                self.said[f"{prefix}class_{name}"] = np.where(right, self.labels[name], wrong).astype("u1")
-        for first, last in ((0, 35), (35, MODELS)):
-            rows = slice(first, last)
-            table = pd.DataFrame({"model": np.arange(first, last), "seed": 0, "in_subset": pack(self.mask[rows])})
-            said = {name: [row.tobytes() for row in values[rows]] for name, values in self.said.items()}
-            table = table.assign(**{name: pack(bits[rows]) for name, bits in self.right.items()}, **said)
-            spec = {"seed": 0, "subset_fraction": 9 / 14, "first_model": first, "models": last - first}
-            about = provenance("subsets", spec=spec, data=self.data.digest())
-            write_table(folder / f"shard-{first}.parquet", "subsets", table, about)
-        # the later one first: the order of shards is nobody's business
-        self.shards = ["shard-35.parquet", "shard-0.parquet"]
-
-    def read(self, name: str) -> pd.DataFrame:
-        table, facts = read_table_with_facts(self.folder / f"{name}.parquet", name)
-        assert facts["data"] == self.data.digest()
-        assert facts["models"] == MODELS
-        assert facts["spec"]["shards"] == {"spec.seed": 0, "spec.subset_fraction": 9 / 14, "data": self.data.digest()}
-        self.spec = {key: value for key, value in facts["spec"].items() if key != "shards"}
-        return table
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +56,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 # -- the loops
-
-
-def tally(mask: Any, right: Any, models: Any = None) -> tuple[int, int, int, int]:
-    """Right with the sample, models with it, right without it, models without it. mask, right: (models,)."""
-    counts = [0, 0, 0, 0]
-    for k in range(len(mask)):
-        if models is None or models[k]:
-            counts[0 if mask[k] else 2] += int(right[k])
-            counts[1 if mask[k] else 3] += 1
-    return tuple(counts)  # type: ignore[return-value]
 
 
 def plain(a: int, n: int, b: int, m: int) -> dict[str, float]:
@@ -255,6 +190,24 @@ def test_soft_memorization_and_what_samples_are_taken_for_equal_loops_over_the_s
             assert got.taken_for_share == max(said.count(0), said.count(1)) / MODELS
 
 
+def test_label_errors_equal_loops_over_the_shards(world: World) -> None:
+    expected = []
+    for i in atypical_rows(world):
+        said, label = world.said["class_train"][~world.mask[:, i], i].tolist(), int(world.labels["train"][i])
+        agree = said.count(1 - label)
+        if agree > len(said) / 2:
+            a, n, b, m = tally(world.mask[:, i], world.right["correct_train"][:, i])
+            expected.append((-(a / n - b / m) * agree / m, int(world.index["train"][i]), label))
+    table = world.read("label_errors")
+    assert 1 < len(table) < len(atypical_rows(world))
+    for (score, index, label), got in zip(sorted(expected), table.itertuples(), strict=True):
+        assert (got.train_index, got.label, got.taken_for) == (index, label, 1 - label)
+        assert (got.class_name, got.taken_for_name) == (str(label), str(1 - label))
+        assert got.score == pytest.approx(-score)
+    log = (world.folder / "scores.log").read_text()
+    assert f"{len(table)} training samples are memorized, and taken for another class by most models" in log
+
+
 def test_soft_influence_equals_welchs_test_over_the_shards(world: World) -> None:
     rows = []
     for i in atypical_rows(world):
@@ -333,7 +286,7 @@ def test_train_influence_equals_loops_over_models_that_left_the_influenced_sampl
 
 
 def test_without_any_atypical_sample_the_log_says_what_to_do(tmp_path: Path) -> None:
-    made = World(tmp_path)
+    made = World(tmp_path, seed=16)
     call("scores", tmp_path, **scores(*made.shards, spec=SPEC | {"threshold": 0.99}, log="log"))
     log = (tmp_path / "log").read_text()
     for split in ("test", "validation"):
@@ -343,8 +296,7 @@ def test_without_any_atypical_sample_the_log_says_what_to_do(tmp_path: Path) -> 
         assert f"{found} sample of the same class to influence it: lower memorization.threshold (0.99)" in log
         assert not made.read(f"{split}_groups")["atypical"].any()
         assert made.read(f"{split}_groups")["max_influence"].isna().all()
-    assert made.read("influence").empty
-    assert made.read("train_influence").empty
+    assert all(made.read(name).empty for name in ("influence", "train_influence", "label_errors"))
     assert "0 of 14 training samples are atypical (hard memorization over 0.99)" in log
 
 

@@ -12,7 +12,7 @@ from refusals import refusal
 from scipy.stats import ttest_ind
 
 import bat.training.selection
-from bat.config import Removal, Without, removal_pairs, removal_runs
+from bat.config import PROXIES, Removal, Without, removal_pairs, removal_runs
 from bat.scores.estimators import effect_table
 from bat.training.selection import atypical_for, harmful_table, removed
 
@@ -140,6 +140,25 @@ def test_scores_of_a_method():
     under_attack = but(BAT, threshold=0.3, score="robust_memorization")
     assert np.array_equal(atypical_for(None, robust, under_attack, seed=0), robust["memorization"] > 0.3)
     assert "needs --robust-memorization" in refusal(lambda: atypical_for(table, None, under_attack, seed=0))
+
+
+@pytest.mark.parametrize("score", PROXIES)
+@given(seed=st.integers(0, 200), levels=st.sampled_from([3, 1000]))
+@settings(deadline=None, max_examples=10)
+def test_by_a_proxy_as_many_are_atypical_as_by_memorization_those_with_the_highest_values(score, seed, levels):
+    table, random = scores(seed=seed), np.random.default_rng(seed)
+    cheap = pd.DataFrame({name: random.integers(levels, size=len(table)) / 7 for name in PROXIES})
+    found = atypical_for(table, None, but(BAT, threshold=0.3, score=score), seed=0, proxies=cheap)
+    number = sum(value > 0.3 for value in table["memorization"])
+    best = sorted(range(len(table)), key=lambda row: (-cheap[score][row], row))
+    assert sorted(np.flatnonzero(found)) == sorted(best[:number])
+
+
+def test_a_proxy_needs_both_tables():
+    method = but(BAT, score="csl")
+    assert "needs --proxies, of stage proxies" in refusal(lambda: atypical_for(scores(), None, method, seed=0))
+    cheap = pd.DataFrame({"csl": np.arange(60)})
+    assert "needs --memorization" in refusal(lambda: atypical_for(None, None, method, seed=0, proxies=cheap))
 
 
 @given(st.integers(0, 200), st.sampled_from([BAT, BAT_TRADES, BAT_MART]), st.floats(0, 0.95))

@@ -76,6 +76,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scored(tmp_path / "memorization", "memorization", **scores)
     robust = SAMPLES | {"memorization": MEMORIZED[::-1]}
     scored(tmp_path / "robust_memorization", "robust_memorization", **robust)
+    scored(tmp_path / "proxies", "proxies", **SAMPLES | {"csl": [1.0, 3.0, 4.0, 2.0, 0.0, 2.5]})
     scored(tmp_path / "harmful", "harmful", train_index=[10, 13], harmful=[True, False])
     return tmp_path
 
@@ -151,19 +152,20 @@ def test_chance_is_that_of_the_samples_that_are_trained_on(folder: Path, monkeyp
     [
         (BAT, "memorization", [True, False, False, True, False, False]),
         (but(BAT, score="robust_memorization"), "robust_memorization", [False, False, True, False, False, True]),
+        # as many as by memorization
+        (but(BAT, score="csl"), "proxies", [False, True, True, False, False, False]),
     ],
 )
 def test_a_method_is_told_its_atypical_samples_by_its_own_score(
     method: Any, table: str, chosen: list[bool], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = Training()
-    run(folder, replace(PLAIN, method=method), training, monkeypatch, "memorization", "robust_memorization")
+    run(folder, replace(PLAIN, method=method), training, monkeypatch, "memorization", "robust_memorization", "proxies")
     assert training.given["chosen"].tolist() == chosen
-    flag = {"memorization": "--memorization, of stage scores"}.get(
-        table, "--robust-memorization, of stage robust-scores"
-    )
-    other = ({"memorization", "robust_memorization"} - {table}).pop()
-    assert refusal(lambda: run(folder, replace(PLAIN, method=method), training, monkeypatch, other)) == (
+    flags = {"memorization": "--memorization, of stage scores", "proxies": "--proxies, of stage proxies"}
+    flag = flags.get(table, "--robust-memorization, of stage robust-scores")
+    others = {"memorization", "robust_memorization", "proxies"} - {table}
+    assert refusal(lambda: run(folder, replace(PLAIN, method=method), training, monkeypatch, *others)) == (
         f"method bat: its score needs {flag}"
     )
 
@@ -236,7 +238,7 @@ def test_tables_that_a_run_needs_are_asked_for(folder: Path, monkeypatch: pytest
     )
 
 
-@pytest.mark.parametrize("kind", ["memorization", "robust_memorization", "harmful"])
+@pytest.mark.parametrize("kind", ["memorization", "robust_memorization", "proxies", "harmful"])
 def test_tables_of_other_data_are_refused(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scored(folder / kind, kind, data="other", **SAMPLES)
     assert refusal(lambda: run(folder, PLAIN, Training(), monkeypatch, kind)) == (
@@ -245,7 +247,7 @@ def test_tables_of_other_data_are_refused(kind: str, folder: Path, monkeypatch: 
     )
 
 
-@pytest.mark.parametrize("kind", ["memorization", "robust_memorization"])
+@pytest.mark.parametrize("kind", ["memorization", "robust_memorization", "proxies"])
 @pytest.mark.parametrize("column", ["train_index", "label"])
 def test_scores_of_other_samples_are_refused(
     column: str, kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch

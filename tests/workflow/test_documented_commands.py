@@ -42,6 +42,8 @@ COSTLY = {
     "--attacks apgd_ce apgd_t --seeds 20": "an hour, and needs the authors' code",
     "python benchmarks/cpu_types.py": "18 minutes",
     "python benchmarks/recipes.py cache": "minutes, and needs downloads",
+    "python benchmarks/label_errors.py": "minutes",
+    "python benchmarks/label_errors.py --data mnist --cache cache": "minutes, and needs downloads",
     "python benchmarks/scores_at_scale.py --folder /tmp/scale": "minutes, and writes gigabytes",
 }
 FOR_CLUSTERS = re.compile(r"snakemake --executor (kubernetes|googlebatch|aws-batch) ")

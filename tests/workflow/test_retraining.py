@@ -18,6 +18,7 @@ EVERYTHING = {
     "harmful": 1,
     # three methods and ten runs without some samples
     "train": 13,
+    "proxies": 1,
     "groups": 1,
     "evaluate": 13,
     "summary": 1,
@@ -118,25 +119,26 @@ def test_other_scores_train_what_reads_them_and_what_follows_from_it(asked, chan
     jobs, trained = changed(asked, change)
     assert trained == {"bat", *RUNS}
     stages = {"scores": 1, "null_pairs": 1, "robust_scores": 1, "harmful": 1, "train": 11, "evaluate": 11}
-    assert jobs == more | stages | {"groups": 1, "summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
+    report = {"groups": 1, "summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
+    assert jobs == more | stages | report | {"proxies": 1}
 
 
 def test_only_methods_with_a_score_read_scores(tmp_path):
     folder = new_experiment(tmp_path)
-    read = {"memorization": "memorization", "shuffled": "memorization", "consistency": "memorization"}
-    read |= {"robust_memorization": "robust_memorization"}
+    read = {score: ["memorization"] for score in ("memorization", "shuffled", "consistency")}
+    read |= {"robust_memorization": ["robust_memorization"], "csl": ["memorization", "proxies"]}
     methods = [NATURAL, PGD_AT, *(BAT | {"name": f"bat_{score}", "score": score} for score in read)]
     edit(folder, lambda config: config["memorization"].update(robust={"subset_models": 20}))
     edit(folder, lambda config: config["training"].update(methods=methods, seeds=[0]))
     done = snakemake(folder, "--dry-run", "--printshellcmds")
     commands = re.findall(r"python -m bat train .*", done.stdout + done.stderr)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         name = re.search(rf"--best {SMOKE}/models/(\w+)/seed", command)[1]
-        expected = [read[name.removeprefix("bat_")]] if name.startswith("bat_") else []
+        expected = read[name.removeprefix("bat_")] if name.startswith("bat_") else []
         assert re.findall(rf"{SMOKE}/scores/(\w+).parquet", command) == expected
     commands = re.findall(r"python -m bat evaluate .*", done.stdout + done.stderr)
-    assert len(commands) == 6
+    assert len(commands) == 7
     assert not any("/scores/" in command for command in commands)
 
 

@@ -25,7 +25,15 @@ def copy(finished, tmp_path):
 
 def test_everything_is_there_and_opens(finished):
     results = finished / SMOKE
-    for name in ("memorization", "influence", "train_influence", "test_groups", "validation_groups"):
+    for name in (
+        "memorization",
+        "influence",
+        "train_influence",
+        "test_groups",
+        "validation_groups",
+        "label_errors",
+        "proxies",
+    ):
         assert list(pd.read_parquet(results / "scores" / f"{name}.parquet")) == SCHEMAS[name].names
     assert (results / "evaluation" / "bat" / "seed-1" / "images.safetensors").exists()  # as the config asks
     summary = pd.read_parquet(results / "evaluation" / "summary.parquet")
@@ -37,6 +45,9 @@ def test_everything_is_there_and_opens(finished):
         ("bat", "pgd_at"),
     }
     assert len(pd.read_parquet(results / "scores" / "null_pairs.parquet")) == 1 + 20
+    agreement = pd.read_parquet(results / "scores" / "proxy_agreement.parquet")
+    # seven proxies and the halves of the models, by two scores and three metrics
+    assert (len(agreement), agreement["runs"].unique().tolist()) == (8 * 2 * 3, [2])
     assert set(pd.read_parquet(results / "evaluation" / "per_sample.parquet")["method"]) == {"natural", "pgd_at", "bat"}
     assert "`bat` has a better trade-off than `pgd_at`" in (results / "results.md").read_text()
     for figure in ("memorization", "gallery", "curves", "weights", "tradeoff", "overfitting", "influence"):
@@ -74,6 +85,7 @@ def test_scores_from_a_file_skip_the_subset_models(finished, tmp_path):
     assert "scores" not in everything
     assert "null_pairs" not in everything
     assert (everything["import_scores"], everything["train"], everything["evaluate"]) == (1, 6, 6)
+    assert everything["proxies"] == 1
     target = f"{SMOKE}/scores/memorization.parquet"
     done = snakemake(folder, target)
     assert done.returncode == 0, done.stderr
@@ -102,7 +114,7 @@ def test_editing_one_method_reruns_that_method_and_what_follows(copy):
 
 def test_another_threshold_trains_and_attacks_bat_alone(copy):
     edit(copy, lambda config: config["memorization"].update(threshold=0.25))
-    again = {"scores": 1, "null_pairs": 1, "train": 2, "evaluate": 2, "groups": 1, "summary": 1}
+    again = {"scores": 1, "null_pairs": 1, "proxies": 1, "train": 2, "evaluate": 2, "groups": 1, "summary": 1}
     assert planned(copy) == again | {"figures": 1, "results": 1, "page": 1, "explorer": 1}
     models, evaluations = copy / SMOKE / "models", copy / SMOKE / "evaluation"
     kept = {path: path.stat().st_mtime_ns for path in [*models.glob("*/*/*"), *evaluations.glob("*/*/*")]}

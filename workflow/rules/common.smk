@@ -53,6 +53,7 @@ PACKAGE = Path(str(workflow.current_basedir)).parents[1] / "bat"
 RESULTS = f"results/{parsed.experiment}"
 RUNS = {run.name: run for run in bat.config.runs_of(parsed)}
 SEEDS = parsed.training.seeds
+NATURAL = bat.config.natural_of(parsed)
 FIGURES = bat.config.figures_of(parsed)
 PUBLISHED = isinstance(parsed.data, bat.config.Published)
 IMPORTED = isinstance(parsed.scores, bat.config.FileScores)
@@ -142,6 +143,8 @@ def named_samples(wildcards):
     # which samples are harmful is known when the method has been trained with all
     if run.without and run.without.what in ("harmful", "benign"):
         tables["harmful"] = rules.harmful.output.harmful
+    if score in bat.config.PROXIES:
+        tables["proxies"] = rules.proxies.output.proxies
     if score == "robust_memorization":
         tables["robust_memorization"] = rules.robust_scores.output.robust_memorization
     return tables

@@ -4,6 +4,7 @@
 FINDINGS = {"harmful": rules.harmful.output.harmful} if parsed.removal.method else {}
 if ROBUST_SHARDS:
     FINDINGS["robust_effects"] = rules.robust_scores.output.robust_effects
+AGREEMENT = {"proxy_agreement": rules.proxies.output.proxy_agreement} if NATURAL else {}
 NULL_PAIRS = (
     {"null_pairs": rules.null_pairs.output.null_pairs}
     if parsed.memorization.shuffles and not IMPORTED
@@ -76,6 +77,7 @@ rule results:
     input:
         **FINDINGS,
         **NULL_PAIRS,
+        **AGREEMENT,
         summary=rules.summary.output.summary,
         comparisons=rules.summary.output.comparisons,
         runs=rules.summary.output.runs,

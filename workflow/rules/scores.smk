@@ -1,5 +1,10 @@
 """Memorization and influence: models on random subsets and what is estimated from them, or scores from a file."""
 
+# a file of scores does not say what models take a sample for
+LABEL_ERRORS = (
+    {} if IMPORTED else {"label_errors": f"{RESULTS}/scores/label_errors.parquet"}
+)
+
 
 rule subsets:
     input:
@@ -29,6 +34,7 @@ rule scores:
         data=rules.data.output.data,
         shards=expand(rules.subsets.output.shard, shard=SHARDS),
     output:
+        **LABEL_ERRORS,
         memorization=f"{RESULTS}/scores/memorization.parquet",
         influence=f"{RESULTS}/scores/influence.parquet",
         train_influence=f"{RESULTS}/scores/train_influence.parquet",

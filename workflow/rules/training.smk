@@ -55,6 +55,36 @@ rule groups:
         stage("groups", spec="")
 
 
+# a file of scores has no halves to compare
+HALVES = {} if IMPORTED else {"shards": rules.scores.input.shards}
+
+
+rule proxies:
+    input:
+        **HALVES,
+        data=rules.data.output.data,
+        memorization=SCORES.memorization,
+        records=of_all(rules.train.output.records, [NATURAL] if NATURAL else []),
+    output:
+        proxies=f"{RESULTS}/scores/proxies.parquet",
+        proxy_agreement=f"{RESULTS}/scores/proxy_agreement.parquet",
+    log:
+        f"{RESULTS}/logs/proxies.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/proxies.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=needs("proxies", "mem_mb"),
+        runtime=needs("proxies", "runtime"),
+    params:
+        spec=spec("ProxiesSpec"),
+        flags=flags(),
+    shell:
+        stage("proxies")
+
+
 rule harmful:
     input:
         memorization=SCORES.memorization,

@@ -1,0 +1,209 @@
+"""Proxies of memorization: each value of their tables against loops over the epochs of each sample, by hand."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+from stages import BAT, NATURAL, SCORES, TRAIN, call, fails, scores
+from worlds import MODELS, SIZES, World, tally
+
+from bat.config import PROXIES
+from bat.io.files import provenance
+from bat.io.schemas import SCHEMAS
+from bat.io.tables import read_table_with_facts, write_table
+from bat.scores.proxies import HALF, agreement_rows, proxies_of_run
+from bat.training.records import packed
+
+SPEC = {"threshold": 0.2, "confidence": 0.8, "bootstrap": 100, "seed": 4}
+
+
+def quartile(values: list[float], share: float) -> float:
+    """Return a quantile by straight lines between the sorted values."""
+    place = share * (len(values) - 1)
+    low, ordered = math.floor(place), sorted(values)
+    return ordered[low] + (place - low) * (ordered[min(low + 1, len(values) - 1)] - ordered[low])
+
+
+def by_hand(losses: list[float], right: list[bool], epochs: list[int]) -> dict[str, float]:
+    """Return the proxies of one sample of one run."""
+    forgotten = sum(was and not now for was, now in pairwise(right))
+    learned = [epoch for epoch, now in zip(epochs, right, strict=True) if now]
+    early = next(loss for loss, epoch in zip(losses, epochs, strict=True) if epoch / epochs[-1] >= 0.1)
+    return {
+        "csl": math.fsum(losses),
+        "lt_iqr": quartile(losses, 0.75) - quartile(losses, 0.25),
+        "forgetting": forgotten if learned else len(epochs),
+        "first_learned": learned[0] if learned else epochs[-1] + 1,
+        "early_loss": early,
+        "early_error": 1 - math.exp(-early),
+        "final_loss": losses[-1],
+    }
+
+
+@given(seed=st.integers(0, 10_000), every=st.integers(1, 4), measured=st.integers(1, 12), n=st.integers(1, 9))
+@settings(deadline=None, max_examples=50, derandomize=True)
+def test_proxies_of_a_run_equal_a_loop_over_its_samples(seed: int, every: int, measured: int, n: int) -> None:
+    random = np.random.default_rng(seed)
+    epochs = every * np.arange(1, measured + 1)
+    loss, right = random.exponential(1, (measured, n)).astype("<f2"), random.random((measured, n)) < 0.4
+    table = proxies_of_run(loss, right, epochs)
+    assert tuple(table) == PROXIES
+    for i, got in table.iterrows():
+        expected = by_hand(loss[:, i].astype(float).tolist(), right[:, i].tolist(), epochs.tolist())
+        assert got.to_dict() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_each_proxy_is_higher_for_a_sample_that_is_learned_late() -> None:
+    epoch = np.arange(1, 21)
+    late, soon = 3 / (1 + np.exp(epoch - 10.0)), 3 / (1 + np.exp(epoch - 2.0)) + 0.01 / epoch
+    right = np.stack([epoch > 9, epoch > 1], axis=1)
+    right[12] = False, True  # forgotten once
+    table = proxies_of_run(np.stack([late + 0.05, soon], axis=1), right, epoch)
+    assert (table.iloc[0] > table.iloc[1]).all()
+
+
+@given(p=st.lists(st.floats(1e-6, 1), min_size=3, max_size=6), seed=st.integers(0, 99))
+def test_the_early_error_is_el2n_within_a_factor_of_the_root_of_two(p: list[float], seed: int) -> None:
+    probability = np.array(p) / sum(p)
+    error = probability.copy()
+    error[0] -= 1
+    el2n = float(np.linalg.norm(error))
+    found = float(
+        proxies_of_run(-np.log(probability[:1])[None], np.ones((1, 1), bool), np.array([1]))["early_error"][0]
+    )
+    assert found <= el2n * (1 + 1e-9) + 1e-9
+    assert el2n <= math.sqrt(2) * found * (1 + 1e-9) + 1e-9
+
+
+# -- the stage
+
+
+class Runs(World):
+    """The world of subset models, and two runs of natural training on its data, of which each second epoch counts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, seed=16)
+        random = np.random.default_rng(5)
+        n = SIZES["train"]
+        self.losses = [random.exponential(1, (3, n)).astype("<f2") for _ in range(2)]
+        self.rights = [random.random((3, n)) < 0.5 for _ in range(2)]
+        for seed in range(2):
+            self.record(f"natural-{seed}.parquet", seed, TRAIN | {"method": NATURAL, "seed": seed})
+
+    def record(self, name: str, seed: int, spec: dict[str, Any]) -> None:
+        rows = []
+        for epoch in range(1, 7):
+            row: dict[str, Any] = {"method": "natural", "seed": seed, "epoch": epoch}
+            if epoch % 2 == 0:
+                values = self.losses[seed][epoch // 2 - 1], self.rights[seed][epoch // 2 - 1]
+                row |= packed(dict(zip(("train_clean_loss", "train_clean_correct"), values, strict=True)))
+            rows.append(row)
+        table = pd.DataFrame(rows, columns=SCHEMAS["records"].names).convert_dtypes()
+        write_table(self.folder / name, "records", table, provenance("records", spec=spec, data=self.data.digest()))
+
+
+def flags(made: World, **changed: Any) -> dict[str, Any]:
+    inputs = {"data": "data.safetensors", "memorization": "memorization.parquet", "shards": made.shards}
+    outputs = {name: f"{name}.parquet" for name in ("proxies", "proxy_agreement")}
+    return (
+        {"spec": SPEC, "records": ["natural-0.parquet", "natural-1.parquet"], "log": "log"} | inputs | outputs | changed
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    world = Runs(tmp_path_factory.mktemp("proxies"))
+    call("scores", world.folder, **scores(*world.shards, spec=SCORES | {"threshold": 0.2}))
+    call("proxies", world.folder, **flags(world))
+    return world
+
+
+def read(made: World, name: str) -> pd.DataFrame:
+    table, facts = read_table_with_facts(made.folder / f"{name}.parquet", name)
+    assert (facts["data"], facts["spec"], facts["models"]) == (made.data.digest(), SPEC, MODELS)
+    return table
+
+
+def test_proxies_are_means_over_the_runs(made: Runs) -> None:
+    table = read(made, "proxies")
+    assert table["train_index"].tolist() == made.index["train"].tolist()
+    assert table["label"].tolist() == made.labels["train"].tolist()
+    for i, got in table.iterrows():
+        each = [
+            by_hand(loss[:, i].astype(float).tolist(), right[:, i].tolist(), [2, 4, 6])
+            for loss, right in zip(made.losses, made.rights, strict=True)
+        ]
+        for name in PROXIES:
+            assert got[name] == pytest.approx(sum(one[name] for one in each) / 2)
+
+
+def memorized(made: World, models: range, kind: str) -> list[float]:
+    """Return the memorization of each training sample from some of the models."""
+    values = []
+    for i in range(SIZES["train"]):
+        mask = made.mask[models, i]
+        if kind == "hard":
+            a, n, b, m = tally(mask, made.right["correct_train"][models, i])
+            values.append(a / n - b / m)
+        else:
+            p = made.said["p_train"][models, i].astype(float)
+            values.append(p[mask].mean() - p[~mask].mean())
+    return values
+
+
+@pytest.mark.parametrize("kind", ["hard", "soft"])
+def test_agreement_is_that_of_each_proxy_and_of_the_halves_of_the_models(made: Runs, kind: str) -> None:
+    table, found = read(made, "proxies"), read(made, "proxy_agreement").set_index(["score", "proxy", "metric"])
+    every = memorized(made, range(MODELS), kind)
+    pairs = {name: (table[name].tolist(), every) for name in PROXIES}
+    pairs[HALF] = memorized(made, range(MODELS // 2), kind), memorized(made, range(MODELS // 2, MODELS), kind)
+    assert found.index.get_level_values("proxy").unique().tolist() == [*PROXIES, HALF]
+    for name, (value, reference) in pairs.items():
+        atypical = [one > 0.2 + 1e-12 for one in reference]
+        expected = {"spearman": spearmanr(value, reference).statistic, "auc": roc_auc_score(atypical, value)}
+        for metric, one in expected.items():
+            got = found.loc[kind, name, metric]
+            assert got["value"] == pytest.approx(one, abs=1e-9)
+            assert got["ci_low"] <= got["value"] <= got["ci_high"]
+            assert (got["samples"], got["atypical"]) == (SIZES["train"], sum(atypical))
+            assert (got["runs"], got["models"]) == (2, MODELS)
+
+
+def test_samples_without_a_score_do_not_count_and_a_score_without_samples_has_no_row() -> None:
+    value, reference = np.array([1.0, 2, 3, 4]), np.array([0.0, np.nan, 0.5, 0.1])
+    options = {"threshold": 0.2, "confidence": 0.8, "bootstrap": 30, "seed": 0}
+    rows = agreement_rows("csl", {"hard": (value, reference), "soft": (value, reference * np.nan)}, **options)
+    found = {(row["score"], row["metric"]): row for row in rows}
+    assert [*found] == [("hard", "spearman"), ("hard", "auc"), ("hard", "precision")]
+    assert found["hard", "auc"]["value"] == 0.5
+    assert found["hard", "precision"]["value"] == 0
+    assert all((row["samples"], row["atypical"]) == (3, 1) for row in rows)
+
+
+def test_without_shards_there_is_no_half_to_compare(made: Runs) -> None:
+    without = {name: value for name, value in flags(made, proxies="p.parquet").items() if name != "shards"}
+    call("proxies", made.folder, **without | {"proxy_agreement": "a.parquet"})
+    table = read_table_with_facts(made.folder / "a.parquet", "proxy_agreement")[0]
+    whole = read(made, "proxy_agreement")
+    assert table.equals(whole[whole["proxy"] != HALF].reset_index(drop=True))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"method": BAT}, {"without": {"what": "atypical", "fraction": None, "random": False}}]
+)
+def test_records_of_other_training_are_refused(made: Runs, capsys: Any, changed: dict[str, Any]) -> None:
+    spec = json.loads(json.dumps(TRAIN | {"method": NATURAL} | changed))
+    made.record("other.parquet", 1, spec)
+    asked = {name: value for name, value in flags(made).items() if name != "log"}
+    line = fails(capsys, "proxies", made.folder, **asked | {"records": ["natural-0.parquet", "other.parquet"]})
+    assert "other.parquet: of method" in line
+    assert "give records of natural training on all samples" in line
