@@ -10,17 +10,18 @@ copyright = "the authors of bat"
 extensions = ["myst_parser"]
 # the source folder is that of the repository
 root_doc = "README"
-include_patterns = ["*.md", "docs/**.md", "config/README.md", "tests/*/README.md"]
+include_patterns = ["*.md", "docs/**.md", "config/README.md", "results/README.md", "tests/*/README.md"]
 exclude_patterns = ["docs/results.md"]  # the head of RESULTS.md
 html_theme = "furo"
 html_title = "bat"
 myst_heading_anchors = 4  # links to headings as on GitHub
+suppress_warnings = ["myst.header"]  # docs/results/*.md begin as parts of RESULTS.md do
 
 CONTENTS = {
     "Guide": ["docs/running", "docs/data", "docs/scores", "docs/training", "docs/evaluation", "docs/report"],
     "Reference": ["docs/tables", "config/README", "docs/config", "docs/own_parts", "docs/clusters", "docs/benchmarks"],
-    "Results": ["RESULTS"],
-    "Project": ["docs/README", "CONTRIBUTING", "CHANGELOG", "tests/*/README"],
+    "Results": ["RESULTS", "docs/results/*"],
+    "Project": ["docs/README", "results/README", "CONTRIBUTING", "CHANGELOG", "tests/*/README"],
 }
 
 

@@ -530,10 +530,10 @@ def with_all(**changes):
     """Return the default configuration with several places changed: a__b for a.b."""
     config = read("config")
     for path, value in changes.items():
-        *parents, last = path.split("__")
+        *parents, last = [int(part) if part.isdigit() else part for part in path.split("__")]
         place = config
         for part in parents:
-            place = place[int(part) if part.isdigit() else part]
+            place = place[part]
         place[last] = value
     return config
 
