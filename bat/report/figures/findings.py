@@ -17,7 +17,7 @@ from bat.report.figures.style import (
     ORANGE,
     PALE,
     STYLE,
-    Look,
+    RunLook,
     about_failures,
     attacks,
     error_bars,
@@ -69,7 +69,7 @@ def finding_a(
                     continue
                 rows = rows.loc[names]
                 label = f"{group}, without {'random' if random else 'memorized'}"
-                look[label] = Look(
+                look[label] = RunLook(
                     "", colour, "o" if group == "typical" else "s", "white" if random else colour, "-", False
                 )
                 x = share[names] + (0.12 if random else -0.12) * (share[names] > 0)
@@ -136,7 +136,7 @@ def _over_epochs(
             rows = histories[histories["method"] == run].dropna(subset=column)
             mean = 100 * rows.groupby("epoch")[column].mean()
             label = f"{'training' if split == 'train' else 'test'}, {said}"
-            look[label] = Look("", colour, marker, fill, line, False)
+            look[label] = RunLook("", colour, marker, fill, line, False)
             marks: dict[str, Any] = {"marker": marker, "markerfacecolor": fill, "markersize": 3.5}
             axes.plot(mean.index, mean, **look[label].curve(), **marks, label=label)
             if len(mean):
