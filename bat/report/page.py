@@ -127,7 +127,7 @@ def once(comparisons: pd.DataFrame) -> pd.DataFrame:
     """Return comparisons without those of runs that equal another, but for the one that says so."""
     equal = equal_runs(comparisons)
     said = [equal.get(method, other) == other for method, other in comparisons[["method", "baseline"]].to_numpy()]
-    return comparisons[said]
+    return comparisons[pd.Series(said, comparisons.index, dtype=bool)]
 
 
 def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], benchmarks: Path) -> str:
