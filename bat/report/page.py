@@ -128,7 +128,7 @@ def once(comparisons: pd.DataFrame) -> pd.DataFrame:
     """Return comparisons without those of runs that equal another, but for the one that says so."""
     equal = equal_runs(comparisons)
     said = [equal.get(method, other) == other for method, other in comparisons[["method", "baseline"]].to_numpy()]
-    return comparisons[said]
+    return comparisons[pd.Series(said, comparisons.index, dtype=bool)]
 
 
 def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], benchmarks: Path) -> str:
@@ -139,7 +139,7 @@ def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], ben
     facts = [
         f"{len(tables.memorization)} training and {len(groups)} test samples of {spec.data}; {spec.model.name}"
         + (f", width {spec.model.width}" if hasattr(spec.model, "width") else "")
-        + f"; {spec.recipe.epochs} epochs; {means['seeds'].max()} seeds a method, paired",
+        + f"; {spec.recipe.epochs} epochs; {means['seeds'].max()} seeds per method, paired",
         f"threat: {threat['norm']} {threat['eps']:g}; robust accuracy (tier): {about['tier']}",
         f"{tables.memorization['atypical'].sum()} training and {groups['atypical'].sum()} test samples are atypical ("
         + (f"{models} subset models" if models else "scores from a file")

@@ -22,7 +22,7 @@ EVERYTHING = {
     "groups": 1,
     "evaluate": 13,
     "summary": 1,
-    # memorization, gallery, curves, weights, tradeoff, overfitting, influence, finding_a, finding_b, harmful
+    # all figures at once
     "figures": 1,
     "results": 1,
     "page": 1,
@@ -103,7 +103,6 @@ def test_another_fraction_trains_its_runs_alone(asked):
 def test_fewer_runs_train_nothing(asked):
     jobs, trained = changed(asked, lambda config: config["removal"].update(method=None))
     assert not trained
-    # curves, weights, tradeoff, overfitting, influence
     assert jobs == {"groups": 1, "summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
 
 

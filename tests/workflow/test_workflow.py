@@ -50,7 +50,8 @@ def test_everything_is_there_and_opens(finished):
     assert (len(agreement), agreement["runs"].unique().tolist()) == (8 * 2 * 3, [2])
     assert set(pd.read_parquet(results / "evaluation" / "per_sample.parquet")["method"]) == {"natural", "pgd_at", "bat"}
     assert "`bat` has a better trade-off than `pgd_at`" in (results / "results.md").read_text()
-    for figure in ("memorization", "gallery", "curves", "weights", "tradeoff", "overfitting", "influence"):
+    drawn = ("differences", "tradeoff", "typical_atypical", "memorization", "gallery", "influence", "curves")
+    for figure in (*drawn, "overfitting", "weights", "adversarial"):
         assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
         svg = (results / "figures" / f"{figure}.svg").read_bytes()
         assert b"<svg" in svg

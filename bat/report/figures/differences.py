@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bat.evaluation.comparison import GROUNDLESS, HIGHER, LOWER
-from bat.report.figures.style import PALE, STYLE, Style, attacks, error_bars, headed, looks, note, signed
+from bat.report.figures.style import PALE, STYLE, RunLook, attacks, error_bars, headed, looks, note, signed
 
 _PANELS = tuple((group, metric) for group in ("typical", "atypical") for metric in ("clean", "robust"))
 _FAR = 4
@@ -86,7 +86,7 @@ def difference_panel(
     rows: pd.DataFrame,
     pairs: Sequence[tuple[str, str]],
     *,
-    looks: Mapping[str, Style],
+    looks: Mapping[str, RunLook],
     limit: float,
     checkpoints: Sequence[str] = ("last", "best"),
 ) -> None:
@@ -155,7 +155,7 @@ def label_pairs(axes: Axes, rows: pd.DataFrame, names: Mapping[tuple[str, str], 
 def _figure(
     rows: pd.DataFrame,
     names: Mapping[tuple[str, str], str],
-    looks: Mapping[str, Style],
+    looks: Mapping[str, RunLook],
     title: str,
     *,
     threat: str,

@@ -17,7 +17,7 @@ from bat.report.figures.style import (
     ORANGE,
     PALE,
     STYLE,
-    Style,
+    RunLook,
     about_failures,
     attacks,
     error_bars,
@@ -45,7 +45,7 @@ def finding_a(
     """Draw what leaving out memorized samples does to test samples, beside leaving out as many random ones.
 
     summary, runs: as in evaluation/summary.parquet and runs.parquet; histories: rows of
-    models/{run}/seed-{s}/history.parquet. Style are the run with all samples, and those without atypical, without the
+    models/{run}/seed-{s}/history.parquet. Drawn are the run with all samples, and those without atypical, without the
     most memorized, and without as many random samples. Left: after the last epoch, over the share left out; right: over
     epochs, without atypical samples. All panels are from 0 to 100 %. failed: runs whose training failed.
     """
@@ -69,7 +69,7 @@ def finding_a(
                     continue
                 rows = rows.loc[names]
                 label = f"{group}, without {'random' if random else 'memorized'}"
-                look[label] = Style(
+                look[label] = RunLook(
                     "", colour, "o" if group == "typical" else "s", "white" if random else colour, "-", False
                 )
                 x = share[names] + (0.12 if random else -0.12) * (share[names] > 0)
@@ -136,7 +136,7 @@ def _over_epochs(
             rows = histories[histories["method"] == run].dropna(subset=column)
             mean = 100 * rows.groupby("epoch")[column].mean()
             label = f"{'training' if split == 'train' else 'test'}, {said}"
-            look[label] = Style("", colour, marker, fill, line, False)
+            look[label] = RunLook("", colour, marker, fill, line, False)
             marks: dict[str, Any] = {"marker": marker, "markerfacecolor": fill, "markersize": 3.5}
             axes.plot(mean.index, mean, **look[label].curve(), **marks, label=label)
             if len(mean):

@@ -124,7 +124,7 @@ def gallery(
         + " and file" * bool(files)
         + ", and what models that left the sample out take it for, with their share. Beside: samples of its class that "
         "influence it most (± standard error; * significant); where none does, italics: the nearest of its class by "
-        f"pixels. {_behind(models).capitalize()}.",
+        f"pixels.\n{_behind(models).capitalize()}.",
     )
     return figure
 

@@ -84,7 +84,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-class Style(NamedTuple):
+class RunLook(NamedTuple):
     """How a run is drawn. main: whether it is drawn last and larger, as the baseline and BAT are."""
 
     family: str
@@ -116,7 +116,7 @@ class Style(NamedTuple):
         }
 
 
-def looks(runs: pd.DataFrame) -> dict[str, Style]:
+def looks(runs: pd.DataFrame) -> dict[str, RunLook]:
     """Return how each run looks. runs: as in evaluation/runs.parquet.
 
     Families: natural training and the baseline; BAT and what is made of it; all other methods; and, in grey, controls
@@ -139,7 +139,7 @@ def looks(runs: pd.DataFrame) -> dict[str, Style]:
         marker = "s" if name == baseline else "o" if main else _MARKERS[others % 12]
         hollow = not main and others // 12 % 2 == 1
         others += not main
-        found[name] = Style(family, color, marker, "white" if hollow else color, _LINES[number % 4], main)
+        found[name] = RunLook(family, color, marker, "white" if hollow else color, _LINES[number % 4], main)
     return found
 
 
@@ -150,7 +150,7 @@ def baseline_of(runs: pd.DataFrame) -> str | None:
     return str(first.iloc[0]) if len(first) else None
 
 
-def ordered(names: Collection[str], looks: Mapping[str, Style]) -> list[str]:
+def ordered(names: Collection[str], looks: Mapping[str, RunLook]) -> list[str]:
     """Return names of runs in the order in which they are drawn: those that are drawn larger last."""
     return sorted(names, key=lambda name: looks[name].main)
 
@@ -253,7 +253,7 @@ def error_bars(
 def label_ends(
     axes: Axes,
     ends: Mapping[str, tuple[float, float]],
-    looks: Mapping[str, Style],
+    looks: Mapping[str, RunLook],
     *,
     height: float,
 ) -> None:
