@@ -141,7 +141,7 @@ RANDOM = "pgd_at_without_random_harmful"
 def test_facts_are_those_of_the_tables(text: str) -> None:
     lines = text.split("\n\n")[1].splitlines()
     assert (
-        lines[0] == "- 100 training and 90 test samples of digits; mlp, width 16; 12 epochs; 3 seeds a method, paired"
+        lines[0] == "- 100 training and 90 test samples of digits; mlp, width 16; 12 epochs; 3 seeds per method, paired"
     )
     assert lines[1] == "- threat: l2 0.3; robust accuracy (tier): fast"
     assert lines[2] == "- 12 training and 30 test samples are atypical (200 subset models)"
