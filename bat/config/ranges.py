@@ -107,6 +107,10 @@ EpochsOrNone = Annotated[int, Field(ge=0, le=100_000)]
 Eps = Annotated[float, Field(ge=SMALLEST_EPS, le=LARGEST_L2), NUMBER]
 Awp = Annotated[float, Field(ge=0, le=1), NUMBER]
 Offset = Annotated[float, Field(ge=-100, le=100), NUMBER]
+# a margin is at least -1 and at most 1: further away all samples weigh alike
+Bias = Annotated[float, Field(ge=-10, le=10), NUMBER]
+# below 0 easy samples would weigh more; over 1000 a weight is 0 or the largest
+Slope = Annotated[float, Field(ge=0, le=1000), NUMBER]
 BurnIn = Annotated[float, Field(ge=0, le=1), NUMBER]
 Overshoot = Annotated[float, Field(ge=1, le=10), NUMBER]
 StepCount = Annotated[int, Field(ge=1, le=100_000)]

@@ -10,6 +10,7 @@ from bat.config.own import Own
 from bat.config.ranges import (
     LARGEST_SIDE,
     Awp,
+    Bias,
     BurnIn,
     EmaDecay,
     Epochs,
@@ -21,6 +22,7 @@ from bat.config.ranges import (
     Momentum,
     Offset,
     RunName,
+    Slope,
     Temperature,
     Threshold,
     Warmup,
@@ -192,6 +194,44 @@ class Gairat(_Adversarial):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class _Margins(_Adversarial):
+    """What MAIL has on each of its bases."""
+
+    factor: Factor | Literal["mean_1"] = Field(
+        default="mean_1",
+        description="What the weights are multiplied by: 3 in the code of MAIL's authors; mean_1: what makes their "
+        "mean 1 in each batch, so that a step is as long as that of equal weights.",
+    )
+    burn_in: BurnIn = Field(
+        default=0.63,
+        description="Fraction of training with equal weights, at its start: 75 of 120 epochs in the authors' code.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Mail(_Margins):
+    """Margin-aware instance reweighting (Wang et al. 2021) of PGD adversarial training."""
+
+    objective: Literal["mail"] = Field(
+        default="mail", description="Adversarial cross-entropy, weighted by how wrong a sample is under attack."
+    )
+    slope: Slope = Field(default=10.0, description="Slope of the weights' sigmoid: 0 for equal weights.")
+    bias: Bias = Field(default=-0.5, description="What is added to the margin inside the weights' sigmoid.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MailTrades(_Margins):
+    """Margin-aware instance reweighting (Wang et al. 2021) of TRADES."""
+
+    objective: Literal["mail_trades"] = Field(
+        default="mail_trades", description="TRADES with its divergence weighted by how wrong a sample is under attack."
+    )
+    trades_beta: Factor = Field(default=6.0, description="Factor of the divergence (beta of TRADES).")
+    slope: Slope = Field(default=2.0, description="Slope of the weights' sigmoid: 0 for equal weights.")
+    bias: Bias = Field(default=0.0, description="What is added to the margin inside the weights' sigmoid.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Bat(_Benign):
     """Benign adversarial training (Xu et al. 2021)."""
 
@@ -251,7 +291,7 @@ class OwnMethod(_Named, Own):
     )
 
 
-KnownMethod = Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart
+KnownMethod = Natural | PgdAt | Trades | Mart | Gairat | Mail | MailTrades | Bat | BatTrades | BatMart
 Method = Annotated[
     Annotated[Annotated[KnownMethod, Field(discriminator="objective")], Tag("known")]
     | Annotated[OwnMethod, Tag("own")],

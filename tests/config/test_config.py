@@ -518,11 +518,24 @@ def test_both_sides_of_each_bound_of_attacks(attack, key, least, most):
 GAIRAT = {"name": "a", "objective": "gairat", "eps_factor": 1.0, "awp": 0.0, "offset": 0.0, "burn_in": 0.5}
 
 
-@pytest.mark.parametrize(("key", "least", "most"), [("offset", -100, 100), ("burn_in", 0, 1)])
-def test_both_sides_of_each_bound_of_gairat(key, least, most):
+MAIL = {"name": "a", "objective": "mail"}
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "least", "most"),
+    [
+        (GAIRAT, "offset", -100, 100),
+        (GAIRAT, "burn_in", 0, 1),
+        (MAIL, "slope", 0, 1000),
+        (MAIL, "bias", -10, 10),
+        (MAIL, "burn_in", 0, 1),
+        ({"name": "a", "objective": "mail_trades"}, "trades_beta", 0, 10_000),
+    ],
+)
+def test_both_sides_of_each_bound_of_weighted_methods(method, key, least, most):
     for edge, way in ((least, -1), (most, 1)):
-        parse(Config, edited("training.methods.0", GAIRAT | {key: edge}), "here")
-        wrong = edited("training.methods.0", GAIRAT | {key: edge + way})
+        parse(Config, edited("training.methods.0", method | {key: edge}), "here")
+        wrong = edited("training.methods.0", method | {key: edge + way})
         assert OUTSIDE.fullmatch(refusal(parse, Config, wrong, "here")).group(1) == f"training.methods.0.{key}"
 
 
@@ -863,7 +876,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_and_allows_no_other():
     found = list(objects(editor_schema()))
-    assert len(found) == 41  # as many records as the configuration is made of, and an entry of methods
+    assert len(found) == 43  # as many records as the configuration is made of, and an entry of methods
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) <= set(part["properties"])
