@@ -94,6 +94,8 @@ Momentum = Annotated[float, Field(ge=0, le=0.999), NUMBER]
 EmaDecay = Annotated[float, Field(ge=0, le=0.99999), NUMBER]
 WeightDecay = Annotated[float, Field(ge=0, le=1), NUMBER]
 Warmup = Annotated[float, Field(ge=0, le=0.9), NUMBER]
+# at 1 nothing of the label would be left
+DifficultSmoothing = Annotated[float, Field(ge=0, lt=1), NUMBER]
 LabelSmoothing = Annotated[float, Field(ge=0, le=0.9), NUMBER]
 Factor = Annotated[float, Field(ge=0, le=10_000), NUMBER]
 EpsFactor = Annotated[float, Field(ge=0.001, le=1000), NUMBER]

@@ -62,7 +62,7 @@ class Run:
     """A method, trained with all samples or without some.
 
     base: the method that it is a variant of, or whose samples are removed; its own name for neither.
-    role: method (of training.methods), variant (an entry that is like another), control (BAT with a score that is no
+    role: method (of training.methods), variant (an entry that is like another), control (reads a score that is no
     memorization), removal, or random (without as many random samples as its twin).
     """
 

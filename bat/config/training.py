@@ -12,6 +12,7 @@ from bat.config.ranges import (
     Awp,
     Bias,
     BurnIn,
+    DifficultSmoothing,
     EmaDecay,
     Epochs,
     EpsFactor,
@@ -232,6 +233,25 @@ class MailTrades(_Margins):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Dpls(_Adversarial):
+    """Difficulty-proportional label smoothing, after Lee et al. 2025, of PGD adversarial training."""
+
+    objective: Literal["dpls"] = Field(
+        default="dpls",
+        description="Adversarial cross-entropy, each label smoothed in proportion to its sample's difficulty.",
+    )
+    score: Score = Field(
+        default="memorization",
+        description="What difficulty is, clipped to [0, 1]: as BAT's score. A sample without a score has none.",
+    )
+    smoothing: DifficultSmoothing = Field(
+        default=0.5,
+        description="Share of the target that is spread over all classes at a difficulty of 1 (s_max); recipe's "
+        "label_smoothing comes on top. At 0.5 every label keeps more than half.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Bat(_Benign):
     """Benign adversarial training (Xu et al. 2021)."""
 
@@ -291,7 +311,7 @@ class OwnMethod(_Named, Own):
     )
 
 
-KnownMethod = Natural | PgdAt | Trades | Mart | Gairat | Mail | MailTrades | Bat | BatTrades | BatMart
+KnownMethod = Natural | PgdAt | Trades | Mart | Gairat | Mail | MailTrades | Dpls | Bat | BatTrades | BatMart
 Method = Annotated[
     Annotated[Annotated[KnownMethod, Field(discriminator="objective")], Tag("known")]
     | Annotated[OwnMethod, Tag("own")],

@@ -17,6 +17,7 @@ from bat.config import (
     Bat,
     BatMart,
     BatTrades,
+    Dpls,
     Gairat,
     Mail,
     MailTrades,
@@ -37,14 +38,16 @@ class Batch:
     """What a loss sees of n samples.
 
     clean, x: (n, c, h, w) in [0, 1], the images and what is trained on, adversarial where the objective has an inner
-    loss. labels: (n,); atypical: (n,) bool. right: (n,), the share of the attack's steps that started at a point that
-    is still classified correctly; empty without an attack. progress: the fraction of training that is done.
+    loss. labels: (n,); atypical: (n,) bool; difficulty: (n,) in [0, 1], 0 for methods that read none. right: (n,), the
+    share of the attack's steps that started at a point that is still classified correctly; empty without an attack.
+    progress: the fraction of training that is done.
     """
 
     clean: Tensor
     x: Tensor
     labels: Tensor
     atypical: Tensor
+    difficulty: Tensor
     right: Tensor
     progress: float
     label_smoothing: float
@@ -156,6 +159,8 @@ def _method_losses(method: Method) -> MethodLosses:
             return _mail(method)
         case MailTrades():
             return _mail_trades(method)
+        case Dpls():
+            return _dpls(method)
         case Trades():
             return partial(_unweighted, sample_losses=_trades(method.beta))
         case Mart():
@@ -183,6 +188,22 @@ def boosted_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: fl
     others = logits.scatter(1, rival, -torch.inf).logsumexp(1)
     smoothed = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
     return smoothed + logits.logsumexp(1) - others
+
+
+def difficulty_smoothed_cross_entropy(
+    logits: Tensor, labels: Tensor, difficulty: Tensor, *, smoothing: float, label_smoothing: float
+) -> Tensor:
+    """Return the cross-entropy of each sample (n,), its label smoothed by s = smoothing * difficulty.
+
+    (1 - s) CE + s mean over classes k of -log p_k, after Lee et al. 2025; CE is already smoothed by label_smoothing.
+    That s is proportional to a score in [0, 1] that does not change in training is the project's reading.
+
+    logits: (n, classes) of adversarial examples; labels: (n,); difficulty: (n,) in [0, 1].
+    """
+    share = smoothing * difficulty
+    spread = -F.log_softmax(logits, dim=1).mean(1)
+    plain = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    return (1 - share) * plain + share * spread
 
 
 def gairat_weights(right: Tensor, *, offset: float) -> Tensor:
@@ -351,6 +372,21 @@ def _mail_trades(method: MailTrades) -> MethodLosses:
             return _unweighted(model, batch, sample_losses=equal)
         losses, _, logits = weighted(model, batch)
         return Losses(losses.mean(), logits, weigh(logits, batch.labels))
+
+    return outer
+
+
+def _dpls(method: Dpls) -> MethodLosses:
+    def outer(model: Network, batch: Batch) -> Losses:
+        logits = model(batch.x)
+        losses = difficulty_smoothed_cross_entropy(
+            logits,
+            batch.labels,
+            batch.difficulty,
+            smoothing=method.smoothing,
+            label_smoothing=batch.label_smoothing,
+        )
+        return Losses(losses, logits)
 
     return outer
 

@@ -6,10 +6,10 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
-from bat.config import Bat, BatMart, BatTrades, Method, OwnMethod, Without
+from bat.config import Bat, BatMart, BatTrades, Dpls, Method, OwnMethod, Without
 from bat.errors import BatError
 from bat.seeds import derive_seed
-from bat.statistics import Bools
+from bat.statistics import Bools, Floats
 
 
 def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None, *, seed: int) -> Bools:
@@ -52,25 +52,27 @@ def atypical_for(
     """
     if not isinstance(method, Bat | BatTrades | BatMart | OwnMethod) or method.score is None:
         return None
-    table, source = scores, "--memorization, of stage scores"
-    if method.score == "robust_memorization":
-        table, source = robust, "--robust-memorization, of stage robust-scores"
-    if table is None:
-        raise BatError(f"method {method.name}: its score needs {source}")
-    if method.score == "consistency" and table["p_out"].isna().all():
-        raise BatError(
-            f"method {method.name}: score is consistency, but the scores have no p_out: take memorization, or estimate "
-            "the scores (scores.source: subsets)"
-        )
+    table = _scored(scores, robust, method)
     if method.score == "consistency":
         # 1 - p_out is rounded: 1 - 17/20 is a little more than 0.15
         consistent: Bools = table["p_out"].to_numpy() < float(1 - Decimal(str(method.threshold)))
         return consistent
-    value = table["memorization"].to_numpy()
-    if method.score == "shuffled":
-        value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)
-    chosen: Bools = value > method.threshold
+    chosen: Bools = _values(table, method, seed) > method.threshold
     return chosen
+
+
+def difficulty_for(
+    scores: pd.DataFrame | None, robust: pd.DataFrame | None, method: Method, *, seed: int
+) -> Floats | None:
+    """Return each training sample's difficulty for a method, (n,) in [0, 1]; None for a method that reads none.
+
+    It is the method's score, as in ``atypical_for``, clipped; 0 without a score. That Lee et al. 2025 may be followed
+    with memorization as difficulty is the project's reading. Raises as ``atypical_for``.
+    """
+    if not isinstance(method, Dpls):
+        return None
+    difficulty: Floats = np.nan_to_num(_values(_scored(scores, robust, method), method, seed).clip(0, 1))
+    return difficulty
 
 
 def harmful_table(samples: Sequence[pd.DataFrame], *, threshold: float) -> pd.DataFrame:
@@ -86,6 +88,37 @@ def harmful_table(samples: Sequence[pd.DataFrame], *, threshold: float) -> pd.Da
     keys = ["train_index", "label", "memorization"]
     table: pd.DataFrame = rows.groupby(keys, as_index=False)[["wrong_probability", "wrong_share"]].mean()
     return table.assign(harmful=table["wrong_probability"] > threshold)
+
+
+def _scored(
+    scores: pd.DataFrame | None, robust: pd.DataFrame | None, method: Bat | BatTrades | BatMart | Dpls | OwnMethod
+) -> pd.DataFrame:
+    """Return the table that has a method's score.
+
+    Raises:
+        BatError: it is None, or has nothing of the score.
+    """
+    table, source = scores, "--memorization, of stage scores"
+    if method.score == "robust_memorization":
+        table, source = robust, "--robust-memorization, of stage robust-scores"
+    if table is None:
+        raise BatError(f"method {method.name}: its score needs {source}")
+    if method.score == "consistency" and table["p_out"].isna().all():
+        raise BatError(
+            f"method {method.name}: score is consistency, but the scores have no p_out: take memorization, or estimate "
+            "the scores (scores.source: subsets)"
+        )
+    return table
+
+
+def _values(table: pd.DataFrame, method: Bat | BatTrades | BatMart | Dpls | OwnMethod, seed: int) -> Floats:
+    """Return each sample's score, (n,), NaN without one."""
+    if method.score == "consistency":
+        return 1 - table["p_out"].to_numpy(float)
+    value = table["memorization"].to_numpy(float)
+    if method.score == "shuffled":
+        value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)
+    return value
 
 
 def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None) -> Bools:

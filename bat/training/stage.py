@@ -27,7 +27,7 @@ from bat.io.tensors import write_tensors
 from bat.training import run as training
 from bat.training.checkpoints import Checkpoint
 from bat.training.records import samples_table, unpacked
-from bat.training.selection import atypical_for, harmful_table, removed
+from bat.training.selection import atypical_for, difficulty_for, harmful_table, removed
 from bat.training.untrained import failure
 
 
@@ -64,6 +64,7 @@ def train(
     scores = _scores(memorization, "memorization", dataset.train)
     robust = _scores(robust_memorization, "robust_memorization", dataset.train)
     chosen = atypical_for(scores, robust, spec.method, seed=spec.seed)
+    difficulty = difficulty_for(scores, robust, spec.method, seed=spec.seed)
     left_out = np.zeros(len(dataset.train), dtype=bool)
     if spec.without:
         if scores is None:
@@ -85,6 +86,8 @@ def train(
             )
     facts: dict[str, Any] = {"spec": asdict(spec), "data": digest}
     marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out) if each is not None))
+    if difficulty is not None:
+        marks.update(difficulty.tobytes())
     checkpoint = Checkpoint(Path(f"{last}.checkpoint"), facts | {"samples": marks.hexdigest()})
     with journal.work(), checkpoint.guarding():
         progress = checkpoint.read(dataset.train.labels.device, journal.line)
@@ -96,6 +99,7 @@ def train(
             dataset,
             lambda each: journal.bar(each, epochs, "epochs"),
             chosen=None if chosen is None else tensor(chosen, dataset),
+            difficulty=None if difficulty is None else tensor(difficulty.astype(np.float32), dataset),
             removed=tensor(left_out, dataset),
             progress=progress,
             keep=lambda done: checkpoint.keep(done, checkpoint_minutes),

@@ -530,6 +530,7 @@ MAIL = {"name": "a", "objective": "mail"}
         (MAIL, "bias", -10, 10),
         (MAIL, "burn_in", 0, 1),
         ({"name": "a", "objective": "mail_trades"}, "trades_beta", 0, 10_000),
+        ({"name": "a", "objective": "dpls"}, "smoothing", 0, math.nextafter(1, 0)),
     ],
 )
 def test_both_sides_of_each_bound_of_weighted_methods(method, key, least, most):
@@ -876,7 +877,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_and_allows_no_other():
     found = list(objects(editor_schema()))
-    assert len(found) == 43  # as many records as the configuration is made of, and an entry of methods
+    assert len(found) == 44  # as many records as the configuration is made of, and an entry of methods
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) <= set(part["properties"])

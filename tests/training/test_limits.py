@@ -11,6 +11,7 @@ from methods import (
     BAT,
     BAT_MART,
     BAT_TRADES,
+    DPLS,
     GAIRAT,
     MAIL,
     MAIL_TRADES,
@@ -43,11 +44,13 @@ LONGER = replace(
     crop_padding=1,
     flip=True,
 )
+HARD = torch.linspace(0, 1, 60)
 OFF = {"reweighting": False, "discrimination": False}
 
 
 def trained(method: Method, atypical: Tensor = ALL, name: str = "mlp") -> dict[str, Tensor]:
-    return weights(run(PART, method, recipe=LONGER, seed=2, name=name, atypical=atypical)[0])
+    hard = HARD * atypical
+    return weights(run(PART, method, recipe=LONGER, seed=2, name=name, atypical=atypical, difficulty=hard)[0])
 
 
 # -- limits in training
@@ -66,6 +69,8 @@ def trained(method: Method, atypical: Tensor = ALL, name: str = "mlp") -> dict[s
         (but(BAT_MART, **OFF), ALL, MART),
         (but(BAT_MART, beta=0.0), NONE, MART),
         (but(GAIRAT, burn_in=1.0), ALL, PGD_AT),
+        (but(DPLS, smoothing=0.0), ALL, PGD_AT),
+        (DPLS, NONE, PGD_AT),
         (but(MAIL, burn_in=1.0), ALL, PGD_AT),
         (but(MAIL, burn_in=0.0, slope=0.0), ALL, PGD_AT),
         (but(MAIL, burn_in=0.0, slope=0.0, factor=2.0), ALL, PGD_AT),
@@ -91,6 +96,10 @@ def test_a_method_whose_parts_are_off_trains_the_weights_of_its_limit(
 )
 def test_each_part_of_bat_alone_changes_the_weights(method: Any) -> None:
     assert not same(trained(method), trained(but(method, **OFF)))
+
+
+def test_difficulty_changes_the_weights() -> None:
+    assert not same(trained(DPLS), trained(PGD_AT))
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,14 @@ from methods import (
     BAT,
     BAT_MART,
     BAT_TRADES,
+    DPLS,
     GAIRAT,
     MAIL,
     MAIL_TRADES,
     MART,
     METHODS,
     NATURAL,
+    PGD_AT,
     TRADES,
     but,
 )
@@ -26,10 +28,11 @@ from runs import batch_of
 from torch import Tensor
 
 from bat.attacks.gradient import cross_entropy
-from bat.config import Bat, BatMart, BatTrades, Gairat, Mail, MailTrades, Mart, Method, Trades
+from bat.config import Bat, BatMart, BatTrades, Dpls, Gairat, Mail, MailTrades, Mart, Method, Trades
 from bat.training.losses import (
     Batch,
     bat_weights,
+    difficulty_smoothed_cross_entropy,
     discrimination_loss,
     gairat_weights,
     kl_divergence,
@@ -162,6 +165,40 @@ def test_mail_weighs_hard_samples_more_and_finds_a_mean_of_tiny_weights() -> Non
     assert torch.equal(mail_weights(logits, labels, slope=0.0, bias=7.0, factor="mean_1"), torch.ones(5))
 
 
+# -- smoothing by difficulty
+
+
+@given(batch=batches(), smoothing=st.floats(0, 0.999), plain=st.sampled_from([0.0, 0.1]), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=100)
+def test_smoothing_by_difficulty_is_cross_entropy_with_targets_of_their_own(
+    batch: tuple[Tensor, ...], smoothing: float, plain: float, seed: int
+) -> None:
+    logits, _, labels, _ = batch
+    difficulty = np.random.default_rng(seed).choice([0.0, 0.3, 1.0], len(labels))
+    found = difficulty_smoothed_cross_entropy(
+        logits, labels, torch.tensor(difficulty), smoothing=smoothing, label_smoothing=plain
+    )
+    for row, label, hard, value in zip(logits.tolist(), labels.tolist(), difficulty, found.tolist(), strict=True):
+        classes = len(row)
+        target = np.full(classes, plain / classes) + (1 - plain) * np.eye(classes)[label]
+        target = target + smoothing * hard * (1 / classes - target)
+        assert target.sum() == pytest.approx(1)
+        assert value == pytest.approx(-float(target @ np.log(softmax(row))), rel=1e-9, abs=1e-12)
+
+
+@given(batch=batches(), smoothing=st.floats(0, 0.9))
+@settings(deadline=None, max_examples=30)
+def test_samples_all_of_difficulty_1_have_the_label_smoothing_of_the_recipe(
+    batch: tuple[Tensor, ...], smoothing: float
+) -> None:
+    logits, features, labels, _ = batch
+    model = Logits(logits.shape[1], features.shape[1])
+    hard = batch_of(features, labels, difficulty=torch.ones(len(labels), dtype=torch.float64))
+    plain = batch_of(features, labels, label_smoothing=smoothing)
+    found = objective(but(DPLS, smoothing=smoothing)).outer(model, hard).loss
+    torch.testing.assert_close(found, objective(PGD_AT).outer(model, plain).loss, rtol=1e-9, atol=1e-10)
+
+
 # -- discrimination loss
 
 
@@ -266,13 +303,15 @@ def brute_force_cross_entropy(p: list[float], label: int, smoothing: float) -> f
 
 
 def brute_force_losses(
-    method: Any, clean: Tensor, logits: Tensor, labels: Tensor, smoothing: float, weights: list[float]
+    method: Any, clean: Tensor, logits: Tensor, labels: Tensor, smoothings: list[float], weights: list[float]
 ) -> list[float]:
-    """Each sample's loss; weights: of the divergences."""
+    """Each sample's loss; smoothings: of the labels; weights: of the divergences."""
     beta = vars(method).get("trades_beta", vars(method).get("beta"))
     factor = vars(method).get("mart_factor", vars(method).get("factor"))
     losses = []
-    for row, adversarial, label in zip(clean.tolist(), logits.tolist(), labels.tolist(), strict=True):
+    for row, adversarial, label, smoothing in zip(
+        clean.tolist(), logits.tolist(), labels.tolist(), smoothings, strict=True
+    ):
         p, q = softmax(row), softmax(adversarial)
         if "trades" in method.objective:
             divergence = beta * brute_force_kl(p, q)
@@ -290,12 +329,17 @@ def brute_force_outer(
     method: Any, clean: Tensor, logits: Tensor, features: Tensor, batch: Batch
 ) -> tuple[list[float], list[float]]:
     """The four scalars (loss, discrimination loss, harmful samples and their weight) and the samples' weights."""
-    labels, atypical = batch.labels, batch.atypical
+    labels, atypical, difficulty = batch.labels, batch.atypical, batch.difficulty.tolist()
     weights = [1.0] * len(labels)
     if isinstance(method, Mail | MailTrades) and batch.progress >= method.burn_in:
         weights = numpy_mail_weights(logits, labels, method).tolist()
     divergences = weights if isinstance(method, MailTrades) else [1.0] * len(labels)
-    losses = brute_force_losses(method, clean, logits, labels, batch.label_smoothing, divergences)
+    smoothings = [batch.label_smoothing] * len(labels)
+    if isinstance(method, Dpls):  # shares of what is left of the label
+        smoothings = [
+            1 - (1 - s) * (1 - method.smoothing * hard) for s, hard in zip(smoothings, difficulty, strict=True)
+        ]
+    losses = brute_force_losses(method, clean, logits, labels, smoothings, divergences)
     if isinstance(method, MailTrades):
         return [sum(losses) / len(losses), 0, 0, 0], weights
     if isinstance(method, Gairat) and batch.progress >= method.burn_in:
@@ -330,6 +374,8 @@ VARIANTS = [
     but(MART, factor=0.0),
     but(GAIRAT, offset=2.0, burn_in=0.0),
     but(GAIRAT, burn_in=1.0),
+    but(DPLS, smoothing=0.9),
+    but(DPLS, smoothing=0.0),
     but(MAIL, factor=3.0),
     but(MAIL, slope=2.0, bias=0.0, burn_in=0.0),
     but(MAIL_TRADES, factor=3.0, trades_beta=1.0),
@@ -350,7 +396,17 @@ def test_terms_of_each_method_equal_their_formulas(
     random = torch.Generator().manual_seed(seed)
     clean = torch.randn(features.shape, generator=random, dtype=torch.float64)
     right = torch.randint(6, labels.shape, generator=random) / torch.tensor(5.0, dtype=torch.float64)
-    seen = batch_of(features, labels, atypical, clean=clean, right=right, progress=progress, label_smoothing=smoothing)
+    difficulty = torch.rand(labels.shape, generator=random, dtype=torch.float64)
+    seen = batch_of(
+        features,
+        labels,
+        atypical,
+        difficulty=difficulty,
+        clean=clean,
+        right=right,
+        progress=progress,
+        label_smoothing=smoothing,
+    )
     terms = objective(method).outer(model, seen)
     with torch.no_grad():
         scalars, weights = brute_force_outer(method, model(clean), model(features), features, seen)
@@ -362,7 +418,7 @@ def test_terms_of_each_method_equal_their_formulas(
 
 
 def sample_losses(method: Any, clean: Tensor, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Each sample's loss, written as it stands in the papers; weights: of the divergences of MAIL on TRADES."""
+    """Each sample's loss, written as it stands in the papers; weights: of MAIL's divergences, or difficulties."""
     p, q, at = clean.softmax(1), logits.softmax(1), torch.arange(len(labels))
     kl = (p * (p / q).log()).sum(1)
     if "trades" in method.objective:
@@ -372,6 +428,9 @@ def sample_losses(method: Any, clean: Tensor, logits: Tensor, labels: Tensor, we
         factor = method.factor if isinstance(method, Mart) else method.mart_factor
         rival = q.scatter(1, labels[:, None], 0).amax(1)
         return -q[at, labels].log() - (1 - rival).log() + factor * kl * (1 - p[at, labels])
+    if isinstance(method, Dpls):
+        share = method.smoothing * weights
+        return -(1 - share) * q[at, labels].log() - share * q.log().mean(1)
     return -q[at, labels].log()
 
 
@@ -393,12 +452,14 @@ def test_gradients_of_outer_losses_are_those_of_constant_weights(method: Any) ->
             weights = (1 + torch.tanh(method.offset + 5 * (1 - 2 * right))) / 2
         if isinstance(method, Mail | MailTrades):
             weights = torch.tensor(numpy_mail_weights(logits, labels, method))
+        if isinstance(method, Dpls):
+            weights = right
     assert 0 < harmful.sum() < 8
 
     def reference(x: Tensor, clean: Tensor, matrix: Tensor) -> Tensor:
         """The loss with weights and harmful samples held constant."""
         losses = sample_losses(method, clean @ matrix, x @ matrix, labels, weights)
-        value = losses.mean() if isinstance(method, MailTrades) else (weights * losses).sum() / weights.sum()
+        value = losses.mean() if isinstance(method, MailTrades | Dpls) else (weights * losses).sum() / weights.sum()
         if getattr(method, "discrimination", False):
             value = value + method.beta * discrimination_loss(x, labels, harmful, temperature=method.temperature)
         return value
@@ -407,13 +468,14 @@ def test_gradients_of_outer_losses_are_those_of_constant_weights(method: Any) ->
     assert torch.autograd.gradcheck(reference, inputs, atol=1e-7)
     expected = torch.autograd.grad(reference(*inputs), inputs, materialize_grads=True)
     x, natural = (tensor.clone().requires_grad_(True) for tensor in (features, clean))
-    loss = objective(method).outer(model, batch_of(x, labels, atypical, clean=natural, right=right)).loss
+    batch = batch_of(x, labels, atypical, difficulty=right, clean=natural, right=right)
+    loss = objective(method).outer(model, batch).loss
     found = torch.autograd.grad(loss, (x, natural, model.matrix), materialize_grads=True)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    "method", [TRADES, MART, GAIRAT, MAIL, MAIL_TRADES, BAT_TRADES, BAT_MART], ids=lambda method: method.name
+    "method", [TRADES, MART, GAIRAT, MAIL, MAIL_TRADES, DPLS, BAT_TRADES, BAT_MART], ids=lambda method: method.name
 )
 def test_outer_losses_pass_gradcheck(method: Any) -> None:
     random = torch.Generator().manual_seed(1)

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods import BAT, BAT_MART, BAT_TRADES, PGD_AT, but
+from methods import BAT, BAT_MART, BAT_TRADES, DPLS, PGD_AT, but
 from refusals import refusal
 from scipy.stats import ttest_ind
 
 import bat.training.selection
 from bat.config import Removal, Without, removal_pairs, removal_runs
 from bat.scores.estimators import effect_table
-from bat.training.selection import atypical_for, harmful_table, removed
+from bat.training.selection import atypical_for, difficulty_for, harmful_table, removed
 
 
 def scores(n=60, seed=0):
@@ -165,6 +165,36 @@ def test_a_samples_own_score_decides_whatever_the_order_of_samples(score, seed):
     rows = zip(table["memorization"], table["p_out"], strict=True)
     expected = [(1 - p if score == "consistency" else value) > 0.3 for value, p in rows]  # no NaN is over anything
     assert found.tolist() == expected
+
+
+@given(seed=st.integers(0, 200))
+@settings(deadline=None, max_examples=30)
+def test_difficulty_is_the_score_clipped_and_0_without_one(seed):
+    table, robust = scores(seed=seed), scores(seed=seed + 1)
+    for score, values in (
+        ("memorization", table["memorization"]),
+        ("consistency", [1 - p for p in table["p_out"]]),
+        ("robust_memorization", robust["memorization"]),
+    ):
+        found = difficulty_for(table, robust, but(DPLS, score=score), seed=0)
+        expected = [min(max(value, 0.0), 1.0) if value == value else 0.0 for value in values]
+        assert found.tolist() == expected
+        assert (found[1:] == 0).any() or score == "consistency"
+    shuffled = difficulty_for(table, None, but(DPLS, score="shuffled"), seed=seed)
+    plain = difficulty_for(table, None, DPLS, seed=seed)
+    assert sorted(shuffled) == sorted(plain)
+    assert not np.array_equal(shuffled, plain)
+    # the same control as that of BAT: a sample over a threshold is so for both
+    over = atypical_for(table, None, but(BAT, threshold=0.3, score="shuffled"), seed=seed)
+    assert np.array_equal(shuffled > 0.3, over)
+
+
+def test_methods_without_difficulty_have_none_and_scores_that_are_not_there_are_refused():
+    assert difficulty_for(scores(), scores(), BAT, seed=0) is None
+    assert atypical_for(scores(), scores(), DPLS, seed=0) is None
+    assert refusal(lambda: difficulty_for(None, None, DPLS, seed=0)).startswith("method dpls: its score needs --memor")
+    imported = scores().assign(p_out=np.nan)
+    assert "no p_out" in refusal(lambda: difficulty_for(imported, None, but(DPLS, score="consistency"), seed=0))
 
 
 def test_controls_are_drawn_by_streams_of_their_own(monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from methods import BAT, NATURAL, but
+from methods import BAT, DPLS, NATURAL, but
 from refusals import refusal
 from runs import RECIPE, SPEC
 from stubs import Lines, written
@@ -108,6 +108,7 @@ def test_a_plain_run_is_given_all_samples_and_writes_its_files(folder: Path, mon
         "digest": DATA.digest(),
         "watched": [1, 2],
         "chosen": None,
+        "difficulty": None,
         "progress": None,
     }
     for name, epoch, weight in (("best", 2, 1.0), ("last", 3, 2.0)):
@@ -166,6 +167,19 @@ def test_a_method_is_told_its_atypical_samples_by_its_own_score(
     assert refusal(lambda: run(folder, replace(PLAIN, method=method), training, monkeypatch, other)) == (
         f"method bat: its score needs {flag}"
     )
+
+
+def test_a_method_is_told_the_difficulty_of_samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, path = Training(), folder / "last.checkpoint"
+    monkeypatch.setattr(Checkpoint, "remove", lambda self: None)
+    spec = replace(PLAIN, method=DPLS)
+    run(folder, spec, training, monkeypatch, "memorization", checkpoint_minutes=0)
+    assert training.given["chosen"] is None
+    assert torch.equal(training.given["difficulty"], torch.tensor(MEMORIZED))
+    # what is kept of an unfinished run is of these scores
+    marks = np.packbits([False] * 6).tobytes() + np.array(MEMORIZED).tobytes()
+    assert read_tensors(path, "checkpoint")[1]["about"]["samples"] == hashlib.sha256(marks).hexdigest()
+    assert refusal(lambda: run(folder, spec, training, monkeypatch)).startswith("method dpls: its score needs --memor")
 
 
 def test_shuffled_scores_depend_on_the_seed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
