@@ -19,6 +19,7 @@ def jobs_of(config: Config) -> dict[str, int]:
         "train": models,
         "groups": 1,
         "harmful": int(config.removal.method is not None),
+        "hardest": int(config.removal.method is not None and bool(config.removal.hardest)),
         "evaluate": models,
         "summary": 1,
         "figures": 1,

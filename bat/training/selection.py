@@ -12,18 +12,26 @@ from bat.seeds import derive_seed
 from bat.statistics import Bools, Floats
 
 
-def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None, *, seed: int) -> Bools:
+def removed(
+    scores: pd.DataFrame,
+    without: Without,
+    harmful: pd.DataFrame | None,
+    hardest: pd.DataFrame | None = None,
+    *,
+    seed: int,
+) -> Bools:
     """Return which training samples a run is trained without: (n,) bool, in the order of ``scores``.
 
-    Of samples that are memorized alike the first ones of ``scores`` count as the most memorized.
-    scores: of ``memorization_table``; harmful: of ``harmful_table``, needed for harmful and benign samples. Random
+    Of samples that are memorized alike the first ones of ``scores`` count as the most memorized, and of those with one
+    loss as the hardest. scores: of ``memorization_table``; harmful: of ``harmful_table``, needed for harmful and benign
+    samples; hardest: of ``hardest_table``, needed for the hardest. Random
     samples are drawn by ``seed`` among those that are not named, class by class as many as are named; where a class
     has too few others, the rest comes from all classes, and where all have too few, the others are all that is drawn.
 
     Raises:
-        BatError: ``harmful`` is needed and None.
+        BatError: ``harmful`` or ``hardest`` is needed and None.
     """
-    named = _named(scores, without, harmful)
+    named = _named(scores, without, harmful, hardest)
     if not without.random:
         return named
     random = np.random.default_rng(derive_seed(seed, "without", without.name))
@@ -90,6 +98,16 @@ def harmful_table(samples: Sequence[pd.DataFrame], *, threshold: float) -> pd.Da
     return table.assign(harmful=table["wrong_probability"] > threshold)
 
 
+def hardest_table(scores: pd.DataFrame, losses: Sequence[Floats]) -> pd.DataFrame:
+    """Return one row per training sample: its loss under attack, the mean over seeds and the last half of epochs.
+
+    scores: one row per training sample, with train_index and label; losses: of each seed, (epochs, n), of
+    ``records.late_losses``. Liu et al. 2024 (arXiv 2112.07324) call samples hard by their loss in training; the mean
+    over seeds and late epochs is the project's reading.
+    """
+    return scores[["train_index", "label"]].assign(adversarial_loss=np.concatenate(losses).mean(axis=0))
+
+
 def _scored(
     scores: pd.DataFrame | None, robust: pd.DataFrame | None, method: Bat | BatTrades | BatMart | Dpls | OwnMethod
 ) -> pd.DataFrame:
@@ -121,19 +139,28 @@ def _values(table: pd.DataFrame, method: Bat | BatTrades | BatMart | Dpls | OwnM
     return value
 
 
-def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None) -> Bools:
+def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None, hardest: pd.DataFrame | None) -> Bools:
     if without.what == "atypical":
         return scores["atypical"].to_numpy(bool)
     if without.what == "top":
-        if without.fraction is None:
-            raise ValueError("the most memorized samples need a fraction")
-        # of the decimal as written: 0.575 * 100 is a little less than 57.5
-        count = round(Decimal(str(without.fraction)) * len(scores))
-        order = (-scores["memorization"].to_numpy()).argsort(kind="stable")
-        named = np.zeros(len(scores), dtype=bool)
-        named[order[:count]] = True
-        return named & scores["memorization"].notna().to_numpy()
+        return _highest(scores["memorization"], without)
+    if without.what == "hardest":
+        if hardest is None:
+            raise BatError("hardest samples need the table of losses: give --hardest, from stage hardest")
+        losses = hardest.set_index("train_index")["adversarial_loss"]
+        return _highest(losses.reindex(scores["train_index"]), without)
     if harmful is None:
         raise BatError(f"{without.what} samples need the table of harmful samples: give --harmful, from stage harmful")
     chosen = harmful["harmful"] == (without.what == "harmful")
     return np.isin(scores["train_index"], harmful.loc[chosen, "train_index"])
+
+
+def _highest(values: "pd.Series[float]", without: Without) -> Bools:
+    """Return which samples have the highest values, as many as the fraction says; none without a value."""
+    if without.fraction is None:
+        raise ValueError(f"{without.name} samples need a fraction")
+    # of the decimal as written: 0.575 * 100 is a little less than 57.5
+    count = round(Decimal(str(without.fraction)) * len(values))
+    named = np.zeros(len(values), dtype=bool)
+    named[(-values.to_numpy()).argsort(kind="stable")[:count]] = True
+    return named & values.notna().to_numpy()

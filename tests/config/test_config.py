@@ -228,7 +228,7 @@ def test_a_share_is_a_part_of_at_least_2(samples, subsample):
     assert abs(subsampled(samples, subsample) - samples * subsample) <= 2
 
 
-REMOVAL = {"method": "pgd_at", "fractions": [0.05, 0.1], "harmful_threshold": 0.5}
+REMOVAL = {"method": "pgd_at", "fractions": [0.05, 0.1], "hardest": [0.1], "harmful_threshold": 0.5}
 
 
 def test_a_method_with_the_name_of_a_run_is_refused():
@@ -348,6 +348,8 @@ WRONG = [
     ("removal.method", "PGD at", "removal.method: ", True),
     ("removal.fractions", [0.1, 1.0], "removal.fractions.1: ", True),
     ("removal.fractions", [0], "removal.fractions.0: ", True),
+    ("removal.hardest", [0.1, 1.0], "removal.hardest.1: ", True),
+    ("removal", REMOVAL | {"hardest": [0.1, 0.1]}, "removal.hardest: 0.1 stands there twice", False),
     ("removal.harmful_threshold", 1, "removal.harmful_threshold: ", True),
     ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "removal.fractions: 0.1 stands there twice", False),
     ("training.measure_every", 0, "training.measure_every: ", True),
@@ -624,6 +626,11 @@ CASES = [
         {"removal": REMOVAL | {"fractions": [0.001, 0.996]}},  # 600: 0.6 is 1; 2 are left
         {"removal": REMOVAL | {"fractions": [0.0008]}},  # 0.48 is 0
         "removal.fractions: 0.0008 of 600 training samples are 0",
+    ),
+    (
+        {"removal": REMOVAL | {"hardest": [0.001, 0.996]}},
+        {"removal": REMOVAL | {"hardest": [0.0008]}},
+        "removal.hardest: 0.0008 of 600 training samples are 0",
     ),
     (
         {"removal": REMOVAL | {"fractions": [0.996]}},

@@ -14,7 +14,7 @@ from scipy.stats import ttest_ind
 import bat.training.selection
 from bat.config import Removal, Without, removal_pairs, removal_runs
 from bat.scores.estimators import effect_table
-from bat.training.selection import atypical_for, difficulty_for, harmful_table, removed
+from bat.training.selection import atypical_for, difficulty_for, hardest_table, harmful_table, removed
 
 
 def scores(n=60, seed=0):
@@ -96,6 +96,30 @@ def test_a_twin_depends_on_its_seed_and_case_alone():
     top = without("top", table["atypical"].mean(), random=True)
     assert removed(table, top, None, seed=1).sum() == table["atypical"].sum()
     assert not np.array_equal(removed(table, case, None, seed=1), removed(table, top, None, seed=1))
+
+
+@given(st.integers(0, 500), st.integers(2, 40), st.floats(0.01, 0.99))
+@settings(deadline=None, max_examples=60)
+def test_the_hardest_equal_those_of_a_sorted_list_whatever_the_order_of_rows(seed, n, fraction):
+    table, random = scores(n, seed), np.random.default_rng(seed)
+    runs = [random.choice([0.0, 0.5, 1.0, 9.0], (epochs, n)) for epochs in (1, 3)]
+    hardest = hardest_table(table, runs)
+    means = [(runs[0][0, i] + sum(runs[1][:, i])) / 4 for i in range(n)]
+    assert hardest["adversarial_loss"].tolist() == pytest.approx(means)
+    assert hardest["train_index"].tolist() == table["train_index"].tolist()
+    first = [i for _, i in sorted((-value, i) for i, value in enumerate(hardest["adversarial_loss"]))]
+    expected = first[: round(Decimal(str(fraction)) * n)]
+    for rows in (hardest, hardest.sample(frac=1, random_state=seed)):
+        named = removed(table, without("hardest", fraction), None, rows, seed=seed)
+        assert set(np.flatnonzero(named)) == set(expected)
+    twin = removed(table, without("hardest", fraction, random=True), None, hardest, seed=seed)
+    assert not (twin & named).any()
+    assert twin.sum() == min(named.sum(), (~named).sum())
+
+
+def test_the_hardest_need_a_table():
+    line = refusal(lambda: removed(scores(), without("hardest", 0.1), None, seed=0))
+    assert line == "hardest samples need the table of losses: give --hardest, from stage hardest"
 
 
 def test_harmful_and_benign_samples_are_those_of_the_table():
@@ -206,7 +230,7 @@ def test_controls_are_drawn_by_streams_of_their_own(monkeypatch):
 
 
 def test_the_most_memorized_need_a_fraction():
-    with pytest.raises(ValueError, match=r"^the most memorized samples need a fraction$"):
+    with pytest.raises(ValueError, match=r"^top samples need a fraction$"):
         removed(scores(), without("top"), None, seed=0)
 
 
@@ -221,17 +245,18 @@ def test_consistency_that_is_not_there_is_refused():
 
 
 def test_runs_of_removal_are_named_and_paired():
-    removal = Removal(method="pgd_at", fractions=(0.05,), harmful_threshold=0.5)
+    removal = Removal(method="pgd_at", fractions=(0.05,), hardest=(0.1,), harmful_threshold=0.5)
     names = [run.name.removeprefix("pgd_at_without_") for run in removal_runs([PGD_AT], removal)]
-    cases = ["atypical", "top_0_05", "harmful", "benign"]
+    cases = ["atypical", "top_0_05", "harmful", "benign", "hardest_0_1"]
     assert names == cases + [f"random_{case}" for case in cases]
     pairs = removal_pairs(removal)
     assert ("pgd_at_without_harmful", "pgd_at_without_random_harmful") in pairs
-    assert sum(baseline == "pgd_at" for _, baseline in pairs) == 8
+    assert ("pgd_at_without_hardest_0_1", "pgd_at_without_random_hardest_0_1") in pairs
+    assert sum(baseline == "pgd_at" for _, baseline in pairs) == 10
     # a run differs from its method in nothing but its name
     assert {but(run.method, name="pgd_at") for run in removal_runs([BAT, PGD_AT], removal)} == {PGD_AT}
     assert {name for pair in pairs for name in pair} == {"pgd_at", *(f"pgd_at_without_{name}" for name in names)}
-    assert len(pairs) == 8 + 4
+    assert len(pairs) == 10 + 5
     with pytest.raises(ValueError, match=r"removal\.method is pgd_at, which is no method: take one of bat, or null"):
         removal_runs([BAT], removal)
     assert removal_runs([BAT], Removal(method=None, fractions=(), harmful_threshold=0.5)) == ()

@@ -6,7 +6,7 @@ import pytest
 from experiments import SMOKE, counted, edit, new_experiment, planned, snakemake
 from stages import BAT, NATURAL, PGD_AT
 
-CASES = ["atypical", "top_0_05", "top_0_1", "harmful", "benign"]
+CASES = ["atypical", "top_0_05", "top_0_1", "harmful", "benign", "hardest_0_1"]
 RUNS = [f"pgd_at_without_{random}{case}" for random in ("", "random_") for case in CASES]
 EVERYTHING = {
     "data": 1,
@@ -16,10 +16,11 @@ EVERYTHING = {
     "robust_subsets": 1,
     "robust_scores": 1,
     "harmful": 1,
-    # three methods and ten runs without some samples
-    "train": 13,
+    "hardest": 1,
+    # three methods and twelve runs without some samples
+    "train": 15,
     "groups": 1,
-    "evaluate": 13,
+    "evaluate": 15,
     "summary": 1,
     # memorization, gallery, curves, weights, tradeoff, overfitting, influence, finding_a, finding_b, harmful
     "figures": 1,
@@ -29,7 +30,7 @@ EFFECTS = f"{SMOKE}/scores/robust_effects.parquet"
 
 
 def ask(config, robust=20):
-    config["removal"] = {"method": "pgd_at"}
+    config["removal"] = {"method": "pgd_at", "hardest": [0.1]}
     config["training"]["seeds"] = [0]
     config["memorization"]["robust"] = {"subset_models": robust}
 
@@ -96,7 +97,8 @@ def test_fewer_runs_train_nothing(asked):
 def test_other_scores_train_what_reads_them_and_what_follows_from_it(asked, change, more):
     jobs, trained = changed(asked, change)
     assert trained == {"bat", *RUNS}
-    stages = {"scores": 1, "null_pairs": 1, "robust_scores": 1, "harmful": 1, "train": 11, "evaluate": 11}
+    stages = {"scores": 1, "null_pairs": 1, "robust_scores": 1, "harmful": 1, "train": 13, "evaluate": 13}
+    stages["hardest"] = 1
     assert jobs == more | stages | {"groups": 1, "summary": 1, "figures": 1, "results": 1}
 
 
@@ -149,14 +151,15 @@ def test_robust_subset_models_may_be_more_than_those_on_clean_images(asked):
     assert jobs == {"robust_subsets": 3, "robust_scores": 1, "figures": 1, "results": 1}
 
 
-def test_the_table_of_harmful_samples_goes_to_the_runs_that_need_it(asked):
+def test_the_tables_of_harmful_and_hardest_samples_go_to_the_runs_that_need_it(asked):
     done = snakemake(asked, "--dry-run", "--forceall", "--printshellcmds")
     commands = re.findall(r"python -m bat train .*", done.stdout + done.stderr)
-    assert len(commands) == 13
+    assert len(commands) == 15
     for command in commands:
         run = re.search(rf"--best {SMOKE}/models/(\w+)/seed", command)[1]
         given = f" --harmful {SMOKE}/scores/harmful.parquet " in command
         assert given == run.endswith(("harmful", "benign"))
+        assert (f" --hardest {SMOKE}/scores/hardest.parquet " in command) == run.endswith("hardest_0_1")
         assert ('"without": null' in command) == (run not in RUNS)
 
 
@@ -177,7 +180,7 @@ def test_a_method_by_robust_memorization_waits_for_the_robust_subset_models(tmp_
 def test_by_default_nothing_of_it_is_planned(tmp_path):
     jobs = planned(new_experiment(tmp_path))
     assert (jobs["train"], jobs["evaluate"]) == (6, 6)
-    assert jobs.keys() == EVERYTHING.keys() - {"harmful", "robust_subsets", "robust_scores"}
+    assert jobs.keys() == EVERYTHING.keys() - {"harmful", "hardest", "robust_subsets", "robust_scores"}
 
 
 def test_robust_scores_of_scores_from_a_file_need_no_clean_subset_model(tmp_path):
