@@ -131,7 +131,7 @@ def test_another_attack_on_subset_models_trains_these_alone(asked):
 
 def test_another_network_of_stage_1_trains_the_subset_models_again(asked):
     jobs, _ = changed(asked, lambda config: config["memorization"].update(model={"name": "small_cnn", "width": 4}))
-    assert (jobs["subsets"], jobs["robust_subsets"], jobs["scores"], jobs["train"]) == (2, 1, 1, 11)
+    assert (jobs["subsets"], jobs["robust_subsets"], jobs["scores"], jobs["train"]) == (2, 1, 1, 13)
 
 
 def test_another_network_of_stage_2_leaves_subset_models_that_have_their_own(asked):
@@ -142,7 +142,7 @@ def test_another_network_of_stage_2_leaves_subset_models_that_have_their_own(ask
 
     jobs, _ = changed(asked, change)
     assert not jobs.keys() & {"subsets", "robust_subsets", "scores", "null_pairs"}
-    assert (jobs["train"], jobs["evaluate"]) == (13, 13)
+    assert (jobs["train"], jobs["evaluate"]) == (15, 15)
 
 
 def test_robust_subset_models_may_be_more_than_those_on_clean_images(asked):
