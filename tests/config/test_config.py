@@ -66,7 +66,10 @@ def read(*names):
 DEFAULT = ("config",)
 SMOKE = ("config", "smoke")
 LARGE = ["mnist", "cifar10", "cifar100", "tiny_imagenet"]
-SHIPPED = [DEFAULT, *(("config", name) for name in ("smoke", "digits_full", "mnist5k", "my_images", *LARGE))]
+SHIPPED = [
+    DEFAULT,
+    *(("config", name) for name in ("smoke", "digits_full", "mnist5k", "my_images", "cifar100_gpu", *LARGE)),
+]
 
 
 def edited(path, value):
