@@ -62,6 +62,9 @@ HARMFUL: dict[str, Any] = {
     "records": ["records.parquet"],
     "harmful": "harmful.parquet",
 }
+WITHOUT_HARDEST = {"what": "hardest", "fraction": 0.1, "random": True}
+TRAINING_WITHOUT_HARDEST = TRAINING | {"spec": PLAN | {"without": WITHOUT_HARDEST}, "hardest": "hardest.parquet"}
+HARDEST = {name: HARMFUL[name] for name in ("memorization", "records")} | {"hardest": "hardest.parquet"}
 EVALUATION = evaluation(images="images.safetensors")
 VERIFY = {name: f"{name}.safetensors" for name in ("best", "last", "images", "data")} | {"attacked": "attacked.parquet"}
 PAGE: dict[str, Any] = {
@@ -105,5 +108,6 @@ def make(folder: Path) -> None:
     call("train", folder, **TRAINING)
     call("groups", folder, **grouped())
     call("harmful", folder, **HARMFUL)
+    call("hardest", folder, **HARDEST)
     call("evaluate", folder, **EVALUATION)
     call("summary", folder, **summary("attacked.parquet"))

@@ -85,12 +85,21 @@ def run(
     attack: Pgd = ATTACK,
     attack_bn: str = "eval",
     atypical: Tensor | None = None,
+    difficulty: Tensor | None = None,
 ) -> tuple[Network, list[Epoch]]:
     model = network(part, name) if model is None else model
     goal = method if isinstance(method, Objective) else objective(method)
     adversary = Adversary(threat=THREAT, attack=attack, attack_bn=attack_bn)
     epochs = fit(
-        model, part, objective=goal, recipe=recipe, seed=seed, what="a run", atypical=atypical, adversary=adversary
+        model,
+        part,
+        objective=goal,
+        recipe=recipe,
+        seed=seed,
+        what="a run",
+        atypical=atypical,
+        difficulty=difficulty,
+        adversary=adversary,
     )
     return model, list(epochs)
 
@@ -119,7 +128,13 @@ def recorded(trained: Trained, part: Part, atypical: Tensor) -> pd.DataFrame:
 
 def batch_of(x: Tensor, labels: Tensor, atypical: Tensor | None = None, **changes: Any) -> Batch:
     """A batch whose adversarial examples are ``x``, by default those of the same images."""
-    values: dict[str, Any] = {"clean": x, "right": x.new_zeros(len(x)), "progress": 1.0, "label_smoothing": 0.0}
+    values: dict[str, Any] = {
+        "clean": x,
+        "right": x.new_zeros(len(x)),
+        "difficulty": x.new_zeros(len(x)),
+        "progress": 1.0,
+        "label_smoothing": 0.0,
+    }
     rare = torch.zeros(len(labels), dtype=torch.bool) if atypical is None else atypical
     return Batch(**values | {"x": x, "labels": labels, "atypical": rare} | changes)
 

@@ -15,6 +15,7 @@ import torch
 from chain import (
     FEW,
     GALLERY,
+    HARDEST,
     HARMFUL,
     NULL_PAIRS,
     PAGE,
@@ -24,6 +25,7 @@ from chain import (
     SHORT,
     TRAINING_BY_PROXY,
     TRAINING_WITHOUT,
+    TRAINING_WITHOUT_HARDEST,
     without_kind,
 )
 from stages import BAT, EVALUATE, NATURAL, SUMMARY, THREAT, call, evaluation, fails, grouped, scores, summary, training
@@ -232,6 +234,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         ("null-pairs", NULL_PAIRS, ("memorization", "shard")),
         ("summary", summary("attacked.parquet"), ("flags", "test_groups", "files", "history")),
         ("summary", summary("attacked.parquet", "attacked_2.parquet"), ("attacked_2",)),
+        ("train", TRAINING_WITHOUT_HARDEST, ("hardest",)),
+        ("hardest", HARDEST | {"records": ["records.parquet", "records_2.parquet"]}, ("memorization", "records_2")),
         ("harmful", HARMFUL | {"records": ["records.parquet", "records_2.parquet"]}, ("memorization", "records_2")),
         ("figures", FIGURES, (*DRAWN, "harmful", "per_sample", "runs", "history", "training_samples_2")),
         (

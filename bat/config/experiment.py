@@ -255,7 +255,8 @@ class Config:
         if samples is not None:  # else stages check it, when the data has been read
             check_models(plan.subset_models, samples, plan.subset_fraction)
             if self.removal.method is not None:
-                check_fractions(self.removal.fractions, samples)
+                check_fractions(self.removal.fractions, samples, "removal.fractions")
+                check_fractions(self.removal.hardest, samples, "removal.hardest")
 
     def _measures(self) -> None:
         stage = self.training

@@ -28,6 +28,12 @@ class Removal:
         max_length=100,
         description="Shares of the training samples that are removed, most memorized first, beside all atypical ones.",
     )
+    hardest: Annotated[tuple[Fraction, ...], AfterValidator(distinct)] = Field(
+        default=(),
+        max_length=100,
+        description="Shares of the training samples that are removed, hardest under attack first: by the loss under "
+        "training.attack, the mean over seeds and the measured epochs of the last half (Liu et al. 2024).",
+    )
     harmful_threshold: Threshold = Field(
         default=0.5,
         description="An atypical sample is harmful if its wrong probability under attack, the mean over seeds and the "
@@ -39,11 +45,11 @@ class Removal:
 class Without:
     """One case of removal.
 
-    what: atypical samples, the most memorized ``fraction``, harmful or benign atypical samples. random: instead of
-    these as many others of the same classes.
+    what: atypical samples, the most memorized ``fraction``, harmful or benign atypical samples, or the hardest
+    ``fraction`` under attack. random: instead of these as many others of the same classes.
     """
 
-    what: Literal["atypical", "top", "harmful", "benign"]
+    what: Literal["atypical", "top", "harmful", "benign", "hardest"]
     fraction: Fraction | None
     random: bool
 
@@ -62,7 +68,7 @@ class Run:
     """A method, trained with all samples or without some.
 
     base: the method that it is a variant of, or whose samples are removed; its own name for neither.
-    role: method (of training.methods), variant (an entry that is like another), control (BAT with a score that is no
+    role: method (of training.methods), variant (an entry that is like another), control (reads a score that is no
     memorization), removal, or random (without as many random samples as its twin).
     """
 
@@ -104,8 +110,10 @@ def removal_runs(methods: Sequence[Method], removal: Removal) -> tuple[Run, ...]
     )
 
 
-def check_fractions(fractions: Sequence[float], samples: int) -> None:
+def check_fractions(fractions: Sequence[float], samples: int, where: str) -> None:
     """Check that each fraction of so many training samples is at least one of them, and leaves at least two.
+
+    where: the key in errors.
 
     Raises:
         ValueError: one is not; names it.
@@ -115,7 +123,7 @@ def check_fractions(fractions: Sequence[float], samples: int) -> None:
         count = round(Decimal(str(fraction)) * samples)
         if not 1 <= count <= samples - 2:
             raise ValueError(
-                f"removal.fractions: {fraction} of {samples} training samples are {count}, and at least 1 must be "
+                f"{where}: {fraction} of {samples} training samples are {count}, and at least 1 must be "
                 "removed and 2 be left: change it"
             )
 
@@ -140,3 +148,5 @@ def _cases(removal: Removal) -> Iterator[Without]:
             yield Without(what="top", fraction=fraction, random=random)
         yield Without(what="harmful", fraction=None, random=random)
         yield Without(what="benign", fraction=None, random=random)
+        for fraction in removal.hardest:
+            yield Without(what="hardest", fraction=fraction, random=random)

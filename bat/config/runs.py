@@ -73,7 +73,7 @@ def pictured(config: Config) -> tuple[str, ...]:
 
 def is_weighted(method: Method) -> bool:
     """Return whether a method tells atypical samples from others, as BAT does to weigh them."""
-    return getattr(method, "score", None) is not None
+    return getattr(method, "score", None) is not None and hasattr(method, "threshold")
 
 
 def _role(method: Method, bases: dict[str, str]) -> Role:

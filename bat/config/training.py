@@ -10,7 +10,9 @@ from bat.config.own import Own
 from bat.config.ranges import (
     LARGEST_SIDE,
     Awp,
+    Bias,
     BurnIn,
+    DifficultSmoothing,
     EmaDecay,
     Epochs,
     EpsFactor,
@@ -21,6 +23,7 @@ from bat.config.ranges import (
     Momentum,
     Offset,
     RunName,
+    Slope,
     Temperature,
     Threshold,
     Warmup,
@@ -117,7 +120,8 @@ class _Adversarial(_Named):
 
 
 Proxy = Literal["csl", "lt_iqr", "forgetting", "first_learned", "early_loss", "early_error", "final_loss"]
-Score = Literal["memorization", "shuffled", "consistency", "robust_memorization", Proxy]
+_Estimated = Literal["memorization", "shuffled", "consistency", "robust_memorization"]
+Score = Literal[_Estimated, Proxy]
 
 PROXIES: tuple[str, ...] = get_args(Proxy)
 """Scores that natural training leaves in its records: columns of scores/proxies.parquet."""
@@ -197,6 +201,63 @@ class Gairat(_Adversarial):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class _Margins(_Adversarial):
+    """What MAIL has on each of its bases."""
+
+    factor: Factor | Literal["mean_1"] = Field(
+        default="mean_1",
+        description="What the weights are multiplied by: 3 in the code of MAIL's authors; mean_1: what makes their "
+        "mean 1 in each batch, so that a step is as long as that of equal weights.",
+    )
+    burn_in: BurnIn = Field(
+        default=0.63,
+        description="Fraction of training with equal weights, at its start: 75 of 120 epochs in the authors' code.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Mail(_Margins):
+    """Margin-aware instance reweighting (Wang et al. 2021) of PGD adversarial training."""
+
+    objective: Literal["mail"] = Field(
+        default="mail", description="Adversarial cross-entropy, weighted by how wrong a sample is under attack."
+    )
+    slope: Slope = Field(default=10.0, description="Slope of the weights' sigmoid: 0 for equal weights.")
+    bias: Bias = Field(default=-0.5, description="What is added to the margin inside the weights' sigmoid.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MailTrades(_Margins):
+    """Margin-aware instance reweighting (Wang et al. 2021) of TRADES."""
+
+    objective: Literal["mail_trades"] = Field(
+        default="mail_trades", description="TRADES with its divergence weighted by how wrong a sample is under attack."
+    )
+    trades_beta: Factor = Field(default=6.0, description="Factor of the divergence (beta of TRADES).")
+    slope: Slope = Field(default=2.0, description="Slope of the weights' sigmoid: 0 for equal weights.")
+    bias: Bias = Field(default=0.0, description="What is added to the margin inside the weights' sigmoid.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Dpls(_Adversarial):
+    """Difficulty-proportional label smoothing, after Lee et al. 2025, of PGD adversarial training."""
+
+    objective: Literal["dpls"] = Field(
+        default="dpls",
+        description="Adversarial cross-entropy, each label smoothed in proportion to its sample's difficulty.",
+    )
+    score: _Estimated = Field(
+        default="memorization",
+        description="What difficulty is, clipped to [0, 1]: as BAT's score. A sample without a score has none.",
+    )
+    smoothing: DifficultSmoothing = Field(
+        default=0.5,
+        description="Share of the target that is spread over all classes at a difficulty of 1 (s_max); recipe's "
+        "label_smoothing comes on top. At 0.5 every label keeps more than half.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Bat(_Benign):
     """Benign adversarial training (Xu et al. 2021)."""
 
@@ -256,7 +317,7 @@ class OwnMethod(_Named, Own):
     )
 
 
-KnownMethod = Natural | PgdAt | Trades | Mart | Gairat | Bat | BatTrades | BatMart
+KnownMethod = Natural | PgdAt | Trades | Mart | Gairat | Mail | MailTrades | Dpls | Bat | BatTrades | BatMart
 Method = Annotated[
     Annotated[Annotated[KnownMethod, Field(discriminator="objective")], Tag("known")]
     | Annotated[OwnMethod, Tag("own")],

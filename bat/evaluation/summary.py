@@ -90,9 +90,10 @@ def summary_table(samples: pd.DataFrame, *, confidence: float, bootstrap: int, s
 def run_table(runs: Sequence[Run], questions: Mapping[str, Sequence[tuple[str, str]]]) -> pd.DataFrame:
     """Return one row per run: what it is for, and what it is compared with.
 
-    role: see ``Run``. removed: atypical, top (the most memorized), harmful or benign samples, or as many random ones
-    (role random); fraction: the share of training samples that top is. twin: of a run without some samples the one
-    without as many random ones, and the other way round. compared_with: names of runs, with commas between them.
+    role: see ``Run``. removed: atypical, top (the most memorized), harmful, benign or hardest samples, or as many
+    random ones (role random); fraction: the share of training samples that top or hardest is. twin: of a run without
+    some samples the one without as many random ones, and the other way round. compared_with: names of runs, with commas
+    between them.
     """
     rows = []
     for run in runs:

@@ -274,6 +274,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("harmful", pa.bool_()),
         ]
     ),
+    "hardest": pa.schema([("train_index", pa.int64()), ("label", pa.int64()), ("adversarial_loss", pa.float64())]),
     "robust_effects": pa.schema(
         [
             ("train_index", pa.int64()),

@@ -20,6 +20,7 @@ def jobs_of(config: Config) -> dict[str, int]:
         "proxies": int(natural_of(config) is not None),
         "groups": 1,
         "harmful": int(config.removal.method is not None),
+        "hardest": int(config.removal.method is not None and bool(config.removal.hardest)),
         "evaluate": models,
         "summary": 1,
         "figures": 1,

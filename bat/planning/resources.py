@@ -114,6 +114,7 @@ def needs(config: Config) -> dict[str, dict[str, int]]:
         ),
         "groups": (_PROCESS + epochs * samples * 40 / 1e6, _START + models),
         "harmful": (_PROCESS + len(training.seeds) * epochs * sizes.train * 40 / 1e6, _START),
+        "hardest": (_PROCESS + len(training.seeds) * epochs * sizes.train * 40 / 1e6, _START),
         "evaluate": (
             evaluate_mb + 8 * sizes.test * math.prod(sizes.shape) / 1e6,
             # both checkpoints; standard AutoAttack: 100 steps, twice 9 targets of 100, and 5,000 queries

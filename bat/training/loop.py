@@ -61,6 +61,7 @@ def fit(
     seed: int,
     what: str,
     atypical: Tensor | None = None,
+    difficulty: Tensor | None = None,
     adversary: Adversary | None = None,
     compute: Compute | None = None,
     first: int = 1,
@@ -69,9 +70,10 @@ def fit(
     """Train ``model`` in place and yield after each epoch.
 
     All randomness of epoch e (order, augmentation, random starts) depends on (seed, e) alone, and is the same for
-    every objective. ``what`` names the run in errors. atypical: (n,) bool, none by default. ``adversary`` is needed
-    where the objective has an inner loss. compute: float32 and whole batches by default. To go on with an unfinished
-    run, give its next epoch as ``first`` and ``state`` as ``Epoch.state`` gave it: the rest is the same to the bit.
+    every objective. ``what`` names the run in errors. atypical: (n,) bool, none by default; difficulty: (n,) in
+    [0, 1], 0 by default. ``adversary`` is needed where the objective has an inner loss. compute: float32 and whole
+    batches by default. To go on with an unfinished run, give its next epoch as ``first`` and ``state`` as
+    ``Epoch.state`` gave it: the rest is the same to the bit.
 
     Raises:
         BatError: the loss was not finite; names ``what``, epoch and batch. Or the weights are not after an epoch, as
@@ -83,6 +85,8 @@ def fit(
     device = train.labels.device
     if atypical is None:
         atypical = torch.zeros(len(train), dtype=torch.bool, device=device)
+    if difficulty is None:
+        difficulty = torch.zeros(len(train), device=device)
     learner = Learner(model, recipe, compute)
     if state:
         learner.load(state)
@@ -117,6 +121,7 @@ def fit(
                         x=images,
                         labels=train.labels[some],
                         atypical=atypical[some],
+                        difficulty=difficulty[some],
                         right=x.new_empty(0),
                         progress=(done + number) / total,
                         label_smoothing=recipe.label_smoothing,

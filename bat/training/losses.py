@@ -6,14 +6,29 @@ A loss sees one batch and returns tensors: it never crafts an attack, changes th
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from bat.attacks.gradient import InnerLoss, cross_entropy
-from bat.config import Bat, BatMart, BatTrades, Gairat, Mart, Method, Natural, OwnMethod, PgdAt, Trades, is_weighted
+from bat.config import (
+    Bat,
+    BatMart,
+    BatTrades,
+    Dpls,
+    Gairat,
+    Mail,
+    MailTrades,
+    Mart,
+    Method,
+    Natural,
+    OwnMethod,
+    PgdAt,
+    Trades,
+    is_weighted,
+)
 from bat.models import Network
 from bat.training.own import own_inner, own_losses
 
@@ -23,14 +38,16 @@ class Batch:
     """What a loss sees of n samples.
 
     clean, x: (n, c, h, w) in [0, 1], the images and what is trained on, adversarial where the objective has an inner
-    loss. labels: (n,); atypical: (n,) bool. right: (n,), the share of the attack's steps that started at a point that
-    is still classified correctly; empty without an attack. progress: the fraction of training that is done.
+    loss. labels: (n,); atypical: (n,) bool; difficulty: (n,) in [0, 1], 0 for methods that read none. right: (n,), the
+    share of the attack's steps that started at a point that is still classified correctly; empty without an attack.
+    progress: the fraction of training that is done.
     """
 
     clean: Tensor
     x: Tensor
     labels: Tensor
     atypical: Tensor
+    difficulty: Tensor
     right: Tensor
     progress: float
     label_smoothing: float
@@ -100,7 +117,7 @@ def objective(method: Method) -> Objective:
     outer = partial(terms, method_losses=_method_losses(method), reads_score=is_weighted(method))
     if isinstance(method, Natural):
         return Objective(None, outer)
-    inner: InnerLoss | None = kl_divergence if isinstance(method, Trades | BatTrades) else cross_entropy
+    inner: InnerLoss | None = kl_divergence if isinstance(method, Trades | MailTrades | BatTrades) else cross_entropy
     if isinstance(method, OwnMethod):
         known = {None: None, "cross_entropy": cross_entropy, "kl": kl_divergence}
         inner = known[method.inner] if method.inner in known else own_inner(method, str(method.inner))
@@ -138,6 +155,12 @@ def _method_losses(method: Method) -> MethodLosses:
             return lambda model, batch: Losses(*function(model, batch))
         case Gairat():
             return _gairat(method)
+        case Mail():
+            return _mail(method)
+        case MailTrades():
+            return _mail_trades(method)
+        case Dpls():
+            return _dpls(method)
         case Trades():
             return partial(_unweighted, sample_losses=_trades(method.beta))
         case Mart():
@@ -167,6 +190,22 @@ def boosted_cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: fl
     return smoothed + logits.logsumexp(1) - others
 
 
+def difficulty_smoothed_cross_entropy(
+    logits: Tensor, labels: Tensor, difficulty: Tensor, *, smoothing: float, label_smoothing: float
+) -> Tensor:
+    """Return the cross-entropy of each sample (n,), its label smoothed by s = smoothing * difficulty.
+
+    (1 - s) CE + s mean over classes k of -log p_k, after Lee et al. 2025; CE is already smoothed by label_smoothing.
+    That s is proportional to a score in [0, 1] that does not change in training is the project's reading.
+
+    logits: (n, classes) of adversarial examples; labels: (n,); difficulty: (n,) in [0, 1].
+    """
+    share = smoothing * difficulty
+    spread = -F.log_softmax(logits, dim=1).mean(1)
+    plain = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    return (1 - share) * plain + share * spread
+
+
 def gairat_weights(right: Tensor, *, offset: float) -> Tensor:
     """Return GAIRAT's weights, of mean 1 over the batch: (n,) proportional to (1 + tanh(offset + 5 (1 - 2 right))) / 2.
 
@@ -174,6 +213,29 @@ def gairat_weights(right: Tensor, *, offset: float) -> Tensor:
     """
     # (1 + tanh z) / 2 is sigmoid(2 z); through logarithms, so that all of a batch may be tiny
     return len(right) * F.logsigmoid(2 * (offset + 5 * (1 - 2 * right))).softmax(0)
+
+
+def mail_weights(
+    logits: Tensor, labels: Tensor, *, slope: float, bias: float, factor: float | Literal["mean_1"]
+) -> Tensor:
+    """Return MAIL's weights: (n,) proportional to sigmoid(slope (PM + bias)), detached.
+
+    PM, the probabilistic margin, is the highest probability of a wrong class minus that of the label. Slope, bias and
+    factor are of the code of Wang et al. 2021, which multiplies the sigmoid by 3. That the mean over the batch is 1 by
+    default, as of GAIRAT's weights, is the project's reading: three sigmoids are far under 1 where most samples are
+    right, and steps would shrink with them.
+
+    logits: (n, classes) of adversarial examples; labels: (n,).
+    """
+    p = F.softmax(logits.detach(), dim=1)
+    of_label = p.gather(1, labels[:, None])
+    margin = p.scatter(1, labels[:, None], -1).amax(1) - of_label[:, 0]
+    # through logarithms, so that all of a batch may be tiny
+    logarithms = F.logsigmoid(slope * (margin + bias))
+    if factor != "mean_1":
+        return factor * logarithms.exp()
+    relative = (logarithms - logarithms.max()).exp()
+    return relative / relative.mean()
 
 
 def wrong_probability(logits: Tensor, labels: Tensor) -> Tensor:
@@ -236,15 +298,18 @@ def _cross_entropies(model: Network, batch: Batch) -> Passed:
     return Passed(losses, features, logits)
 
 
-def _trades(beta: float) -> SampleLosses:
-    """CE(f(x), y) + beta KL(p(x) || p(x')) (Zhang et al. 2019)."""
+def _trades(
+    beta: float, weigh: Callable[[Tensor, Tensor], Tensor | float] = lambda logits, labels: 1.0
+) -> SampleLosses:
+    """CE(f(x), y) + beta w KL(p(x) || p(x')) (Zhang et al. 2019), w of ``weigh(f(x'), y)``."""
 
     def losses(model: Network, batch: Batch) -> Passed:
         clean = model(batch.clean)
         features = model.features(batch.x)
         logits = model.head(features)
         smoothed = F.cross_entropy(clean, batch.labels, reduction="none", label_smoothing=batch.label_smoothing)
-        return Passed(smoothed + beta * kl_divergence(logits, F.log_softmax(clean, dim=1)), features, logits)
+        divergence = beta * kl_divergence(logits, F.log_softmax(clean, dim=1))
+        return Passed(smoothed + weigh(logits, batch.labels) * divergence, features, logits)
 
     return losses
 
@@ -282,6 +347,52 @@ def _gairat(method: Gairat) -> MethodLosses:
         return Losses((weights * losses).mean(), logits, weights)
 
     return outer
+
+
+def _mail(method: Mail) -> MethodLosses:
+    weigh = _margin_weights(method)
+
+    def outer(model: Network, batch: Batch) -> Losses:
+        if batch.progress < method.burn_in:
+            return _mean_cross_entropy(model, batch)
+        losses, _, logits = _cross_entropies(model, batch)
+        weights = weigh(logits, batch.labels)
+        return Losses((weights * losses).mean(), logits, weights)
+
+    return outer
+
+
+def _mail_trades(method: MailTrades) -> MethodLosses:
+    """MAIL on TRADES; clean cross-entropy keeps equal weights, as in the authors' code."""
+    weigh = _margin_weights(method)
+    equal, weighted = _trades(method.trades_beta), _trades(method.trades_beta, weigh)
+
+    def outer(model: Network, batch: Batch) -> Losses:
+        if batch.progress < method.burn_in:
+            return _unweighted(model, batch, sample_losses=equal)
+        losses, _, logits = weighted(model, batch)
+        return Losses(losses.mean(), logits, weigh(logits, batch.labels))
+
+    return outer
+
+
+def _dpls(method: Dpls) -> MethodLosses:
+    def outer(model: Network, batch: Batch) -> Losses:
+        logits = model(batch.x)
+        losses = difficulty_smoothed_cross_entropy(
+            logits,
+            batch.labels,
+            batch.difficulty,
+            smoothing=method.smoothing,
+            label_smoothing=batch.label_smoothing,
+        )
+        return Losses(losses, logits)
+
+    return outer
+
+
+def _margin_weights(method: Mail | MailTrades) -> Callable[[Tensor, Tensor], Tensor]:
+    return partial(mail_weights, slope=method.slope, bias=method.bias, factor=method.factor)
 
 
 def _bat(method: Bat | BatTrades | BatMart, sample_losses: SampleLosses) -> MethodLosses:

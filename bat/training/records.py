@@ -76,6 +76,12 @@ def samples_table(records: pd.DataFrame, scores: pd.DataFrame, where: str | Path
     return chosen.join(epochs).assign(**{name: each.astype(np.float64) for name, each in values.items()})
 
 
+def late_losses(records: pd.DataFrame, samples: int, where: str | Path) -> NDArray[np.float64]:
+    """Return each training sample's loss under attack in the measured epochs of the last half: (epochs, samples)."""
+    late = records[records["epoch"] > records["epoch"].max() / 2]
+    return unpacked(late, "train_pgd_loss", samples, where).astype(np.float64)
+
+
 def _kind(name: str) -> "np.dtype[Any] | None":
     """Return the type of a column's values, None for bits."""
     return _FLOATS.get(name.rpartition("_")[2])

@@ -54,6 +54,7 @@ def train_run(
     watch: Callable[[Iterable[Epoch]], Iterable[Epoch]] = iter,
     *,
     chosen: Tensor | None = None,
+    difficulty: Tensor | None = None,
     removed: Tensor | None = None,
     progress: Progress | None = None,
     keep: Callable[[Progress], None] = lambda progress: None,
@@ -65,8 +66,9 @@ def train_run(
     samples choose nothing. Training stops after ``spec.early_stop`` epochs without a better one, 0 for never.
 
     ``watch`` wraps the epochs, for a progress bar. chosen: (n,) bool, the training samples that the method takes for
-    atypical, none by default; removed: (n,) bool, samples that are not trained on, but measured as all others. ``keep``
-    is given what is done after each epoch, and ``progress`` is that of an earlier run, which this one goes on with.
+    atypical, none by default; difficulty: (n,) in [0, 1], 0 by default; removed: (n,) bool, samples that are not
+    trained on, but measured as all others. ``keep`` is given what is done after each epoch, and ``progress`` is that of
+    an earlier run, which this one goes on with.
     """
     goal = objective(spec.method)
     own = f" ({spec.method.objective})" if isinstance(spec.method, OwnMethod) else ""
@@ -84,6 +86,7 @@ def train_run(
         seed=spec.seed,
         what=f"method {spec.method.name}{own}, seed {spec.seed}",
         atypical=None if chosen is None else chosen[left],
+        difficulty=None if difficulty is None else difficulty[left],
         adversary=Adversary(threat=spec.threat, attack=spec.attack, attack_bn=spec.attack_bn),
         compute=spec.compute,
         first=progress.epoch + 1 if progress else 1,

@@ -6,24 +6,32 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 
-from bat.config import PROXIES, Bat, BatMart, BatTrades, Method, OwnMethod, Without
+from bat.config import PROXIES, Bat, BatMart, BatTrades, Dpls, Method, OwnMethod, Without
 from bat.errors import BatError
 from bat.seeds import derive_seed
-from bat.statistics import Bools
+from bat.statistics import Bools, Floats
 
 
-def removed(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None, *, seed: int) -> Bools:
+def removed(
+    scores: pd.DataFrame,
+    without: Without,
+    harmful: pd.DataFrame | None,
+    hardest: pd.DataFrame | None = None,
+    *,
+    seed: int,
+) -> Bools:
     """Return which training samples a run is trained without: (n,) bool, in the order of ``scores``.
 
-    Of samples that are memorized alike the first ones of ``scores`` count as the most memorized.
-    scores: of ``memorization_table``; harmful: of ``harmful_table``, needed for harmful and benign samples. Random
+    Of samples that are memorized alike the first ones of ``scores`` count as the most memorized, and of those with one
+    loss as the hardest. scores: of ``memorization_table``; harmful: of ``harmful_table``, needed for harmful and benign
+    samples; hardest: of ``hardest_table``, needed for the hardest. Random
     samples are drawn by ``seed`` among those that are not named, class by class as many as are named; where a class
     has too few others, the rest comes from all classes, and where all have too few, the others are all that is drawn.
 
     Raises:
-        BatError: ``harmful`` is needed and None.
+        BatError: ``harmful`` or ``hardest`` is needed and None.
     """
-    named = _named(scores, without, harmful)
+    named = _named(scores, without, harmful, hardest)
     if not without.random:
         return named
     random = np.random.default_rng(derive_seed(seed, "without", without.name))
@@ -59,30 +67,33 @@ def atypical_for(
     """
     if not isinstance(method, Bat | BatTrades | BatMart | OwnMethod) or method.score is None:
         return None
-    table, source = scores, "--memorization, of stage scores"
-    if method.score == "robust_memorization":
-        table, source = robust, "--robust-memorization, of stage robust-scores"
-    if table is None:
-        raise BatError(f"method {method.name}: its score needs {source}")
-    if method.score == "consistency" and table["p_out"].isna().all():
-        raise BatError(
-            f"method {method.name}: score is consistency, but the scores have no p_out: take memorization, or estimate "
-            "the scores (scores.source: subsets)"
-        )
+    table = _scored(scores, robust, method)
     if method.score == "consistency":
         # 1 - p_out is rounded: 1 - 17/20 is a little more than 0.15
         consistent: Bools = table["p_out"].to_numpy() < float(1 - Decimal(str(method.threshold)))
         return consistent
-    value = table["memorization"].to_numpy()
     if method.score in PROXIES:
         if proxies is None:
             raise BatError(f"method {method.name}: its score needs --proxies, of stage proxies")
-        top = (-proxies[method.score].to_numpy()).argsort(kind="stable")[: (value > method.threshold).sum()]
-        return np.isin(np.arange(len(value)), top)
-    if method.score == "shuffled":
-        value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)
-    chosen: Bools = value > method.threshold
+        number = (table["memorization"].to_numpy() > method.threshold).sum()
+        top = (-proxies[method.score].to_numpy()).argsort(kind="stable")[:number]
+        return np.isin(np.arange(len(table)), top)
+    chosen: Bools = _values(table, method, seed) > method.threshold
     return chosen
+
+
+def difficulty_for(
+    scores: pd.DataFrame | None, robust: pd.DataFrame | None, method: Method, *, seed: int
+) -> Floats | None:
+    """Return each training sample's difficulty for a method, (n,) in [0, 1]; None for a method that reads none.
+
+    It is the method's score, as in ``atypical_for``, clipped; 0 without a score. That Lee et al. 2025 may be followed
+    with memorization as difficulty is the project's reading. Raises as ``atypical_for``.
+    """
+    if not isinstance(method, Dpls):
+        return None
+    difficulty: Floats = np.nan_to_num(_values(_scored(scores, robust, method), method, seed).clip(0, 1))
+    return difficulty
 
 
 def harmful_table(samples: Sequence[pd.DataFrame], *, threshold: float) -> pd.DataFrame:
@@ -100,19 +111,69 @@ def harmful_table(samples: Sequence[pd.DataFrame], *, threshold: float) -> pd.Da
     return table.assign(harmful=table["wrong_probability"] > threshold)
 
 
-def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None) -> Bools:
+def hardest_table(scores: pd.DataFrame, losses: Sequence[Floats]) -> pd.DataFrame:
+    """Return one row per training sample: its loss under attack, the mean over seeds and the last half of epochs.
+
+    scores: one row per training sample, with train_index and label; losses: of each seed, (epochs, n), of
+    ``records.late_losses``. Liu et al. 2024 (arXiv 2112.07324) call samples hard by their loss in training; the mean
+    over seeds and late epochs is the project's reading.
+    """
+    return scores[["train_index", "label"]].assign(adversarial_loss=np.concatenate(losses).mean(axis=0))
+
+
+def _scored(
+    scores: pd.DataFrame | None, robust: pd.DataFrame | None, method: Bat | BatTrades | BatMart | Dpls | OwnMethod
+) -> pd.DataFrame:
+    """Return the table that has a method's score.
+
+    Raises:
+        BatError: it is None, or has nothing of the score.
+    """
+    table, source = scores, "--memorization, of stage scores"
+    if method.score == "robust_memorization":
+        table, source = robust, "--robust-memorization, of stage robust-scores"
+    if table is None:
+        raise BatError(f"method {method.name}: its score needs {source}")
+    if method.score == "consistency" and table["p_out"].isna().all():
+        raise BatError(
+            f"method {method.name}: score is consistency, but the scores have no p_out: take memorization, or estimate "
+            "the scores (scores.source: subsets)"
+        )
+    return table
+
+
+def _values(table: pd.DataFrame, method: Bat | BatTrades | BatMart | Dpls | OwnMethod, seed: int) -> Floats:
+    """Return each sample's score, (n,), NaN without one."""
+    if method.score == "consistency":
+        return 1 - table["p_out"].to_numpy(float)
+    value = table["memorization"].to_numpy(float)
+    if method.score == "shuffled":
+        value = np.random.default_rng(derive_seed(seed, "shuffled")).permutation(value)
+    return value
+
+
+def _named(scores: pd.DataFrame, without: Without, harmful: pd.DataFrame | None, hardest: pd.DataFrame | None) -> Bools:
     if without.what == "atypical":
         return scores["atypical"].to_numpy(bool)
     if without.what == "top":
-        if without.fraction is None:
-            raise ValueError("the most memorized samples need a fraction")
-        # of the decimal as written: 0.575 * 100 is a little less than 57.5
-        count = round(Decimal(str(without.fraction)) * len(scores))
-        order = (-scores["memorization"].to_numpy()).argsort(kind="stable")
-        named = np.zeros(len(scores), dtype=bool)
-        named[order[:count]] = True
-        return named & scores["memorization"].notna().to_numpy()
+        return _highest(scores["memorization"], without)
+    if without.what == "hardest":
+        if hardest is None:
+            raise BatError("hardest samples need the table of losses: give --hardest, from stage hardest")
+        losses = hardest.set_index("train_index")["adversarial_loss"]
+        return _highest(losses.reindex(scores["train_index"]), without)
     if harmful is None:
         raise BatError(f"{without.what} samples need the table of harmful samples: give --harmful, from stage harmful")
     chosen = harmful["harmful"] == (without.what == "harmful")
     return np.isin(scores["train_index"], harmful.loc[chosen, "train_index"])
+
+
+def _highest(values: "pd.Series[float]", without: Without) -> Bools:
+    """Return which samples have the highest values, as many as the fraction says; none without a value."""
+    if without.fraction is None:
+        raise ValueError(f"{without.name} samples need a fraction")
+    # of the decimal as written: 0.575 * 100 is a little less than 57.5
+    count = round(Decimal(str(without.fraction)) * len(values))
+    named = np.zeros(len(values), dtype=bool)
+    named[(-values.to_numpy()).argsort(kind="stable")[:count]] = True
+    return named & values.notna().to_numpy()

@@ -26,8 +26,8 @@ from bat.io.tables import (
 from bat.io.tensors import write_tensors
 from bat.training import run as training
 from bat.training.checkpoints import Checkpoint
-from bat.training.records import samples_table, unpacked
-from bat.training.selection import atypical_for, harmful_table, removed
+from bat.training.records import late_losses, samples_table, unpacked
+from bat.training.selection import atypical_for, difficulty_for, hardest_table, harmful_table, removed
 from bat.training.untrained import failure
 
 
@@ -38,6 +38,7 @@ def train(
     data: Path,
     memorization: Path | None = None,
     harmful: Path | None = None,
+    hardest: Path | None = None,
     robust_memorization: Path | None = None,
     proxies: Path | None = None,
     best: Safetensors,
@@ -54,6 +55,7 @@ def train(
 
     memorization: memorization.parquet, for methods that read a score, and runs without some samples
     harmful: harmful.parquet, for runs without harmful or benign samples
+    hardest: hardest.parquet, for runs without the hardest samples
     robust_memorization: robust_memorization.parquet, for methods that score by it
     proxies: proxies.parquet, for methods that score by one of them
     best: weights of the best epoch
@@ -62,17 +64,19 @@ def train(
     checkpoint_minutes: minutes after which an epoch's end is kept, for a killed run to resume there
     """
     dataset, digest = load_data(data, device)
-    check_one_data_set(memorization, harmful, robust_memorization, proxies, data=(data, digest))
+    check_one_data_set(memorization, harmful, hardest, robust_memorization, proxies, data=(data, digest))
     scores = _scores(memorization, "memorization", dataset.train)
     robust = _scores(robust_memorization, "robust_memorization", dataset.train)
     cheap = _scores(proxies, "proxies", dataset.train)
     chosen = atypical_for(scores, robust, spec.method, seed=spec.seed, proxies=cheap)
+    difficulty = difficulty_for(scores, robust, spec.method, seed=spec.seed)
     left_out = np.zeros(len(dataset.train), dtype=bool)
     if spec.without:
         if scores is None:
             raise BatError(f"trained without {spec.without.name} samples: give --memorization, of stage scores")
         divided = read_table(harmful, "harmful") if harmful else None
-        left_out = removed(scores, spec.without, divided, seed=spec.seed)
+        losses = read_table(hardest, "hardest") if hardest else None
+        left_out = removed(scores, spec.without, divided, losses, seed=spec.seed)
         if len(left_out) - left_out.sum() < 2:
             raise BatError(
                 f"removal: without {spec.without.name}, {left_out.sum()} of {len(left_out)} training samples would be "
@@ -80,7 +84,7 @@ def train(
                 "removal.method to null"
             )
         journal.line(f"trained without {left_out.sum()} of {len(left_out)} samples: {spec.without.name}")
-        wanted = removed(scores, replace(spec.without, random=False), divided, seed=spec.seed).sum()
+        wanted = removed(scores, replace(spec.without, random=False), divided, losses, seed=spec.seed).sum()
         if left_out.sum() < wanted:
             journal.line(
                 f"{wanted} samples are named, so that there are not as many others: this run is no fair control; "
@@ -88,6 +92,8 @@ def train(
             )
     facts: dict[str, Any] = {"spec": asdict(spec), "data": digest}
     marks = hashlib.sha256(b"".join(np.packbits(each).tobytes() for each in (chosen, left_out) if each is not None))
+    if difficulty is not None:
+        marks.update(difficulty.tobytes())
     checkpoint = Checkpoint(Path(f"{last}.checkpoint"), facts | {"samples": marks.hexdigest()})
     with journal.work(), checkpoint.guarding():
         progress = checkpoint.read(dataset.train.labels.device, journal.line)
@@ -99,6 +105,7 @@ def train(
             dataset,
             lambda each: journal.bar(each, epochs, "epochs"),
             chosen=None if chosen is None else tensor(chosen, dataset),
+            difficulty=None if difficulty is None else tensor(difficulty.astype(np.float32), dataset),
             removed=tensor(left_out, dataset),
             progress=progress,
             keep=lambda done: checkpoint.keep(done, checkpoint_minutes),
@@ -123,6 +130,26 @@ def train(
 
 def harmful(journal: Journal, *, spec: HarmfulSpec, memorization: Path, records: list[Path], harmful: Parquet) -> None:
     """Divide the atypical training samples into harmful and benign ones, by one method's records of all seeds."""
+    scores, read, digest = _of_one_method(memorization, records)
+    samples = [samples_table(table, scores, path) for path, table in read.items()]
+    table = harmful_table(samples, threshold=spec.threshold)
+    journal.line(f"{table['harmful'].sum()} of {len(table)} atypical training samples are harmful")
+    write_table(harmful, "harmful", table, provenance("harmful", spec=asdict(spec), data=digest))
+
+
+def hardest(journal: Journal, *, memorization: Path, records: list[Path], hardest: Parquet) -> None:
+    """Write how hard each training sample is under attack, by one method's records of all seeds."""
+    scores, read, digest = _of_one_method(memorization, records)
+    losses = [late_losses(table, len(scores), path) for path, table in read.items()]
+    table = hardest_table(scores, losses)
+    journal.line(
+        f"the mean loss under attack is {table['adversarial_loss'].mean():.4g}, over {sum(map(len, losses))} epochs"
+    )
+    write_table(hardest, "hardest", table, provenance("hardest", data=digest))
+
+
+def _of_one_method(memorization: Path, records: list[Path]) -> tuple[pd.DataFrame, dict[Path, pd.DataFrame], str]:
+    """Read the scores and one method's records of all seeds; return the digest of their data, too."""
     scores = read_table(memorization, "memorization")
     check_one_data_set(memorization, *records)
     read = {path: read_table_with_facts(path, "records") for path in records}
@@ -130,10 +157,7 @@ def harmful(journal: Journal, *, spec: HarmfulSpec, memorization: Path, records:
     for path, other in zip(records, specs, strict=True):
         if other != specs[0]:
             raise BatError(f"{records[0]} and {path} were trained by different specs: train both again")
-    samples = [samples_table(table, scores, path) for path, (table, _) in read.items()]
-    table = harmful_table(samples, threshold=spec.threshold)
-    journal.line(f"{table['harmful'].sum()} of {len(table)} atypical training samples are harmful")
-    write_table(harmful, "harmful", table, provenance("harmful", spec=asdict(spec), data=read[records[0]][1]["data"]))
+    return scores, {path: table for path, (table, _) in read.items()}, read[records[0]][1]["data"]
 
 
 def _scores(path: Path | None, kind: str, train: Part) -> pd.DataFrame | None:

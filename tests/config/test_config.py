@@ -66,7 +66,10 @@ def read(*names):
 DEFAULT = ("config",)
 SMOKE = ("config", "smoke")
 LARGE = ["mnist", "cifar10", "cifar100", "tiny_imagenet"]
-SHIPPED = [DEFAULT, *(("config", name) for name in ("smoke", "digits_full", "mnist5k", "my_images", *LARGE))]
+SHIPPED = [
+    DEFAULT,
+    *(("config", name) for name in ("smoke", "digits_full", "mnist5k", "my_images", "cifar100_gpu", *LARGE)),
+]
 
 
 def edited(path, value):
@@ -228,7 +231,7 @@ def test_a_share_is_a_part_of_at_least_2(samples, subsample):
     assert abs(subsampled(samples, subsample) - samples * subsample) <= 2
 
 
-REMOVAL = {"method": "pgd_at", "fractions": [0.05, 0.1], "harmful_threshold": 0.5}
+REMOVAL = {"method": "pgd_at", "fractions": [0.05, 0.1], "hardest": [0.1], "harmful_threshold": 0.5}
 
 
 def test_a_method_with_the_name_of_a_run_is_refused():
@@ -348,6 +351,8 @@ WRONG = [
     ("removal.method", "PGD at", "removal.method: ", True),
     ("removal.fractions", [0.1, 1.0], "removal.fractions.1: ", True),
     ("removal.fractions", [0], "removal.fractions.0: ", True),
+    ("removal.hardest", [0.1, 1.0], "removal.hardest.1: ", True),
+    ("removal", REMOVAL | {"hardest": [0.1, 0.1]}, "removal.hardest: 0.1 is there twice", False),
     ("removal.harmful_threshold", 1, "removal.harmful_threshold: ", True),
     ("removal", REMOVAL | {"fractions": [0.1, 0.1]}, "removal.fractions: 0.1 is there twice", False),
     ("training.measure_every", 0, "training.measure_every: ", True),
@@ -518,11 +523,25 @@ def test_both_sides_of_each_bound_of_attacks(attack, key, least, most):
 GAIRAT = {"name": "a", "objective": "gairat", "eps_factor": 1.0, "awp": 0.0, "offset": 0.0, "burn_in": 0.5}
 
 
-@pytest.mark.parametrize(("key", "least", "most"), [("offset", -100, 100), ("burn_in", 0, 1)])
-def test_both_sides_of_each_bound_of_gairat(key, least, most):
+MAIL = {"name": "a", "objective": "mail"}
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "least", "most"),
+    [
+        (GAIRAT, "offset", -100, 100),
+        (GAIRAT, "burn_in", 0, 1),
+        (MAIL, "slope", 0, 1000),
+        (MAIL, "bias", -10, 10),
+        (MAIL, "burn_in", 0, 1),
+        ({"name": "a", "objective": "mail_trades"}, "trades_beta", 0, 10_000),
+        ({"name": "a", "objective": "dpls"}, "smoothing", 0, math.nextafter(1, 0)),
+    ],
+)
+def test_both_sides_of_each_bound_of_weighted_methods(method, key, least, most):
     for edge, way in ((least, -1), (most, 1)):
-        parse(Config, edited("training.methods.0", GAIRAT | {key: edge}), "here")
-        wrong = edited("training.methods.0", GAIRAT | {key: edge + way})
+        parse(Config, edited("training.methods.0", method | {key: edge}), "here")
+        wrong = edited("training.methods.0", method | {key: edge + way})
         assert OUTSIDE.fullmatch(refusal(parse, Config, wrong, "here")).group(1) == f"training.methods.0.{key}"
 
 
@@ -610,6 +629,11 @@ CASES = [
         {"removal": REMOVAL | {"fractions": [0.001, 0.996]}},  # 600: 0.6 is 1; 2 are left
         {"removal": REMOVAL | {"fractions": [0.0008]}},  # 0.48 is 0
         "removal.fractions: 0.0008 of 600 training samples are 0",
+    ),
+    (
+        {"removal": REMOVAL | {"hardest": [0.001, 0.996]}},
+        {"removal": REMOVAL | {"hardest": [0.0008]}},
+        "removal.hardest: 0.0008 of 600 training samples are 0",
     ),
     (
         {"removal": REMOVAL | {"fractions": [0.996]}},
@@ -863,7 +887,7 @@ def objects(part):
 
 def test_the_schema_explains_each_key_and_allows_no_other():
     found = list(objects(editor_schema()))
-    assert len(found) == 41  # as many records as the configuration is made of, and an entry of methods
+    assert len(found) == 44  # as many records as the configuration is made of, and an entry of methods
     for part in found:
         assert part["additionalProperties"] is False
         assert set(part["required"]) <= set(part["properties"])

@@ -143,7 +143,9 @@ SMALL = {
     **dict.fromkeys(
         ("threshold", "harmful_threshold", "subset_fraction", "awp", "rho", "weight_decay", "confidence"), 1
     ),
-    **dict.fromkeys(("subsample", "label_smoothing", "momentum", "ema_decay", "fractions", "milestones", "warmup"), 1),
+    **dict.fromkeys(
+        ("subsample", "label_smoothing", "momentum", "ema_decay", "fractions", "hardest", "milestones", "warmup"), 1
+    ),
     "weight_decay": 1,
     **dict.fromkeys(("margin", "false_discovery_rate"), 0.5),
     **dict.fromkeys(("width", "crop_padding", "size"), 4096),
@@ -152,7 +154,7 @@ SMALL = {
 # a number so small that it is as good as 0, which is not allowed
 NOT_0 = {
     **dict.fromkeys(
-        ("eps", "subsample", "subset_fraction", "fractions", "milestones", "margin", "rho", "p_init"), 1e-6
+        ("eps", "subsample", "subset_fraction", "fractions", "hardest", "milestones", "margin", "rho", "p_init"), 1e-6
     ),
     **dict.fromkeys(("step_size", "learning_rate", "eps_factor", "temperature", "false_discovery_rate"), 1e-8),
     "confidence": 0.5,
@@ -174,7 +176,8 @@ def check_sense(value: dict[str, Any]) -> None:
         assert recipe["learning_rate"] * recipe["weight_decay"] < 1
     assert value["evaluation"]["bootstrap"] * (1 - value["evaluation"]["confidence"]) >= 1.999
     assert len(set(stage["seeds"])) == len(stage["seeds"]) >= 1
-    assert len(set(value["removal"]["fractions"])) == len(value["removal"]["fractions"])
+    for key in ("fractions", "hardest"):
+        assert len(set(value["removal"][key])) == len(value["removal"][key])
     assert (plan["subset_models"] + plan["robust"]["subset_models"]) / plan["models_per_shard"] <= 10_000
     assert len(value["experiment"]) <= 60
     assert value["experiment"].replace("_", "").isalnum()

@@ -127,6 +127,7 @@ BOTH = {
     "proxies": (2400, 35),
     "groups": (1100, 83),
     "harmful": (1200, 20),
+    "hardest": (1200, 20),
     "summary": (3600, 83),
     "figures": (2600, 27),
     "results": (1300, 20),
@@ -203,6 +204,18 @@ def test_jobs_of_all_there_is() -> None:
         "harmful": 1,
     }
     assert found["train"] == found["evaluate"] == 3 * 21
+
+
+def test_the_hardest_are_looked_for_where_they_are_left_out() -> None:
+    for removal, jobs, runs in (
+        ("{method: pgd_at, fractions: [0.1], hardest: [0.1, 0.2]}", {"harmful": 1, "hardest": 1}, 12),
+        ("{method: pgd_at, fractions: [0.1]}", {"harmful": 1}, 8),
+        ("{hardest: [0.1]}", {}, 0),
+    ):
+        config = load(str(ROOT / "config/config.yaml"), settings=(f"removal={removal}",))
+        found = jobs_of(config)
+        assert {rule: count for rule, count in found.items() if rule in ("harmful", "hardest")} == jobs
+        assert found["train"] == 5 * (3 + runs)
 
 
 def test_without_shuffles_there_are_no_null_pairs() -> None:

@@ -6,14 +6,29 @@ from typing import Any
 
 import pytest
 import torch
-from methods import ADVERSARIAL, BAT, BAT_MART, BAT_TRADES, GAIRAT, MART, METHODS, NATURAL, PGD_AT, TRADES, but
+from methods import (
+    ADVERSARIAL,
+    BAT,
+    BAT_MART,
+    BAT_TRADES,
+    DPLS,
+    GAIRAT,
+    MAIL,
+    MAIL_TRADES,
+    MART,
+    METHODS,
+    NATURAL,
+    PGD_AT,
+    TRADES,
+    but,
+)
 from runs import ATTACK, RECIPE, THREAT, batch_of, network, run, same, samples, weights
 from torch import Tensor
 
 import bat.training.loop
 from bat.attacks.gradient import cross_entropy
 from bat.attacks.pgd import pgd
-from bat.config import BatMart, BatTrades, Mart, Method, Pgd, Steps, Trades
+from bat.config import BatMart, BatTrades, MailTrades, Mart, Method, Pgd, Steps, Trades
 from bat.training.losses import boosted_cross_entropy, objective
 
 torch.set_num_threads(1)
@@ -29,11 +44,13 @@ LONGER = replace(
     crop_padding=1,
     flip=True,
 )
+HARD = torch.linspace(0, 1, 60)
 OFF = {"reweighting": False, "discrimination": False}
 
 
 def trained(method: Method, atypical: Tensor = ALL, name: str = "mlp") -> dict[str, Tensor]:
-    return weights(run(PART, method, recipe=LONGER, seed=2, name=name, atypical=atypical)[0])
+    hard = HARD * atypical
+    return weights(run(PART, method, recipe=LONGER, seed=2, name=name, atypical=atypical, difficulty=hard)[0])
 
 
 # -- limits in training
@@ -52,6 +69,13 @@ def trained(method: Method, atypical: Tensor = ALL, name: str = "mlp") -> dict[s
         (but(BAT_MART, **OFF), ALL, MART),
         (but(BAT_MART, beta=0.0), NONE, MART),
         (but(GAIRAT, burn_in=1.0), ALL, PGD_AT),
+        (but(DPLS, smoothing=0.0), ALL, PGD_AT),
+        (DPLS, NONE, PGD_AT),
+        (but(MAIL, burn_in=1.0), ALL, PGD_AT),
+        (but(MAIL, burn_in=0.0, slope=0.0), ALL, PGD_AT),
+        (but(MAIL, burn_in=0.0, slope=0.0, factor=2.0), ALL, PGD_AT),
+        (but(MAIL_TRADES, burn_in=1.0), ALL, TRADES),
+        (but(MAIL_TRADES, burn_in=0.0, slope=0.0), ALL, TRADES),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -74,12 +98,19 @@ def test_each_part_of_bat_alone_changes_the_weights(method: Any) -> None:
     assert not same(trained(method), trained(but(method, **OFF)))
 
 
-def test_gairat_leaves_pgd_at_when_its_burn_in_ends() -> None:
+def test_difficulty_changes_the_weights() -> None:
+    assert not same(trained(DPLS), trained(PGD_AT))
+
+
+@pytest.mark.parametrize(
+    ("base", "weighted"),
+    [(PGD_AT, GAIRAT), (PGD_AT, MAIL), (TRADES, MAIL_TRADES)],
+    ids=["gairat", "mail", "mail_trades"],
+)
+def test_weights_leave_those_of_the_base_when_the_burn_in_ends(base: Method, weighted: Method) -> None:
     # 4 batches in each of 3 epochs: half of training is 6 steps
-    after = [weights(run(PART, method, recipe=replace(RECIPE, epochs=1))[0]) for method in (PGD_AT, GAIRAT)]
-    assert not same(*after)
     found = {}
-    for method in (PGD_AT, but(GAIRAT, burn_in=0.5), but(GAIRAT, burn_in=0.51)):
+    for method in (base, but(weighted, burn_in=0.5), but(weighted, burn_in=0.51)):
         seen: list[Tensor] = []
         goal = objective(method)
 
@@ -89,7 +120,7 @@ def test_gairat_leaves_pgd_at_when_its_burn_in_ends() -> None:
 
         run(PART, replace(goal, outer=outer), recipe=LONGER)
         found[len(found)] = seen
-    # the weights before step k: steps 0 to 5 are PGD-AT's, and with 0.51 step 6, too
+    # the weights before step k: steps 0 to 5 are the base's, and with 0.51 step 6, too
     equal = [[torch.equal(a, b) for a, b in zip(found[0], other, strict=True)] for other in (found[1], found[2])]
     assert equal[0] == [True] * 7 + [False] * 5
     assert equal[1] == [True] * 8 + [False] * 4
@@ -164,9 +195,9 @@ def passes(method: Method, attack: Pgd) -> Counter[str]:
 @pytest.mark.parametrize("awp", [0.0, 0.01])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_a_step_costs_no_more_passes_than_its_definition_needs(method: Any, awp: float, steps: int) -> None:
-    outer = 2 if isinstance(method, Trades | Mart | BatTrades | BatMart) else 1  # clean images, too
+    outer = 2 if isinstance(method, Trades | MailTrades | Mart | BatTrades | BatMart) else 1  # clean images, too
     attack = 0 if method is NATURAL else steps
-    target = isinstance(method, Trades | BatTrades)  # the attack's p(x)
+    target = isinstance(method, Trades | MailTrades | BatTrades)  # the attack's p(x)
     if awp and method is not NATURAL:
         method, outer = but(method, awp=awp), 2 * outer
     graphs = attack + outer

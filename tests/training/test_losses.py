@@ -13,10 +13,14 @@ from methods import (
     BAT,
     BAT_MART,
     BAT_TRADES,
+    DPLS,
     GAIRAT,
+    MAIL,
+    MAIL_TRADES,
     MART,
     METHODS,
     NATURAL,
+    PGD_AT,
     TRADES,
     but,
 )
@@ -24,13 +28,15 @@ from runs import batch_of
 from torch import Tensor
 
 from bat.attacks.gradient import cross_entropy
-from bat.config import Bat, BatMart, BatTrades, Gairat, Mart, Method, Trades
+from bat.config import Bat, BatMart, BatTrades, Dpls, Gairat, Mail, MailTrades, Mart, Method, Trades
 from bat.training.losses import (
     Batch,
     bat_weights,
+    difficulty_smoothed_cross_entropy,
     discrimination_loss,
     gairat_weights,
     kl_divergence,
+    mail_weights,
     objective,
     wrong_probability,
 )
@@ -112,6 +118,85 @@ def test_a_weight_below_1_needs_an_atypical_and_misclassified_sample(batch: tupl
     assert torch.equal(weights < 1, torch.tensor(brute_force_harmful(logits.detach(), labels, atypical)))
     assert (weights >= math.exp(-alpha)).all()
     assert not weights.requires_grad
+
+
+def numpy_mail_weights(logits: Any, labels: Any, method: Any) -> Any:
+    """1 / (1 + exp(-slope (PM + bias))), over its mean or times the factor; PM from sorted probabilities."""
+    values, truth = np.asarray(logits), np.asarray(labels)
+    powers = np.exp(values - values.max(axis=1, keepdims=True))
+    p = powers / powers.sum(axis=1, keepdims=True)
+    margins = np.array([np.sort(np.delete(row, label))[-1] - row[label] for row, label in zip(p, truth, strict=True)])
+    weights = 1 / (1 + np.exp(-method.slope * (margins + method.bias)))
+    return weights / weights.mean() if method.factor == "mean_1" else method.factor * weights
+
+
+@pytest.mark.parametrize("base", [MAIL, MAIL_TRADES], ids=lambda method: method.name)
+@given(
+    batch=batches(),
+    slope=st.floats(0, 20),
+    bias=st.floats(-1, 1),
+    factor=st.sampled_from(["mean_1", 3.0]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(deadline=None, max_examples=60)
+def test_weights_of_mail_equal_the_formula(
+    base: Any, batch: tuple[Tensor, ...], slope: float, bias: float, factor: Any, dtype: torch.dtype
+) -> None:
+    logits, _, labels, _ = batch
+    method = but(base, slope=slope, bias=bias, factor=factor)
+    logits = logits.to(dtype).requires_grad_(True)
+    found = mail_weights(logits, labels, slope=slope, bias=bias, factor=factor)
+    assert not found.requires_grad
+    expected = numpy_mail_weights(logits.detach().double(), labels, method)
+    np.testing.assert_allclose(found, expected, rtol=1e-6 if dtype is torch.float64 else 1e-4, atol=1e-12)
+    if factor == "mean_1":
+        assert float(found.mean()) == pytest.approx(1, rel=1e-5)
+
+
+def test_mail_weighs_hard_samples_more_and_finds_a_mean_of_tiny_weights() -> None:
+    # of class 0, from right and sure to wrong and sure
+    logits = torch.tensor([[5.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 5.0]])
+    labels = torch.zeros(5, dtype=torch.long)
+    weights = mail_weights(logits, labels, slope=10.0, bias=-0.5, factor="mean_1")
+    assert (weights.diff() > 0).all()
+    # exp(-10,000) is 0 to a float
+    tiny = mail_weights(logits, labels, slope=1000.0, bias=-10.0, factor="mean_1")
+    assert float(tiny.mean()) == pytest.approx(1)
+    assert torch.equal(mail_weights(logits, labels, slope=0.0, bias=7.0, factor="mean_1"), torch.ones(5))
+
+
+# -- smoothing by difficulty
+
+
+@given(batch=batches(), smoothing=st.floats(0, 0.999), plain=st.sampled_from([0.0, 0.1]), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=100)
+def test_smoothing_by_difficulty_is_cross_entropy_with_targets_of_their_own(
+    batch: tuple[Tensor, ...], smoothing: float, plain: float, seed: int
+) -> None:
+    logits, _, labels, _ = batch
+    difficulty = np.random.default_rng(seed).choice([0.0, 0.3, 1.0], len(labels))
+    found = difficulty_smoothed_cross_entropy(
+        logits, labels, torch.tensor(difficulty), smoothing=smoothing, label_smoothing=plain
+    )
+    for row, label, hard, value in zip(logits.tolist(), labels.tolist(), difficulty, found.tolist(), strict=True):
+        classes = len(row)
+        target = np.full(classes, plain / classes) + (1 - plain) * np.eye(classes)[label]
+        target = target + smoothing * hard * (1 / classes - target)
+        assert target.sum() == pytest.approx(1)
+        assert value == pytest.approx(-float(target @ np.log(softmax(row))), rel=1e-9, abs=1e-12)
+
+
+@given(batch=batches(), smoothing=st.floats(0, 0.9))
+@settings(deadline=None, max_examples=30)
+def test_samples_all_of_difficulty_1_have_the_label_smoothing_of_the_recipe(
+    batch: tuple[Tensor, ...], smoothing: float
+) -> None:
+    logits, features, labels, _ = batch
+    model = Logits(logits.shape[1], features.shape[1])
+    hard = batch_of(features, labels, difficulty=torch.ones(len(labels), dtype=torch.float64))
+    plain = batch_of(features, labels, label_smoothing=smoothing)
+    found = objective(but(DPLS, smoothing=smoothing)).outer(model, hard).loss
+    torch.testing.assert_close(found, objective(PGD_AT).outer(model, plain).loss, rtol=1e-9, atol=1e-10)
 
 
 # -- discrimination loss
@@ -217,15 +302,20 @@ def brute_force_cross_entropy(p: list[float], label: int, smoothing: float) -> f
     return -(1 - smoothing) * math.log(p[label]) + smoothing * spread
 
 
-def brute_force_losses(method: Any, clean: Tensor, logits: Tensor, labels: Tensor, smoothing: float) -> list[float]:
-    """Each sample's loss."""
+def brute_force_losses(
+    method: Any, clean: Tensor, logits: Tensor, labels: Tensor, smoothings: list[float], weights: list[float]
+) -> list[float]:
+    """Each sample's loss; smoothings: of the labels; weights: of the divergences."""
     beta = vars(method).get("trades_beta", vars(method).get("beta"))
     factor = vars(method).get("mart_factor", vars(method).get("factor"))
     losses = []
-    for row, adversarial, label in zip(clean.tolist(), logits.tolist(), labels.tolist(), strict=True):
+    for row, adversarial, label, smoothing in zip(
+        clean.tolist(), logits.tolist(), labels.tolist(), smoothings, strict=True
+    ):
         p, q = softmax(row), softmax(adversarial)
         if "trades" in method.objective:
-            losses.append(brute_force_cross_entropy(p, label, smoothing) + beta * brute_force_kl(p, q))
+            divergence = beta * brute_force_kl(p, q)
+            losses.append(brute_force_cross_entropy(p, label, smoothing) + weights[len(losses)] * divergence)
         elif "mart" in method.objective:
             rival = max(value for k, value in enumerate(q) if k != label)
             boosted = brute_force_cross_entropy(q, label, smoothing) - math.log(1 - rival)
@@ -239,9 +329,19 @@ def brute_force_outer(
     method: Any, clean: Tensor, logits: Tensor, features: Tensor, batch: Batch
 ) -> tuple[list[float], list[float]]:
     """The four scalars (loss, discrimination loss, harmful samples and their weight) and the samples' weights."""
-    labels, atypical = batch.labels, batch.atypical
-    losses = brute_force_losses(method, clean, logits, labels, batch.label_smoothing)
-    weights = [1.0] * len(losses)
+    labels, atypical, difficulty = batch.labels, batch.atypical, batch.difficulty.tolist()
+    weights = [1.0] * len(labels)
+    if isinstance(method, Mail | MailTrades) and batch.progress >= method.burn_in:
+        weights = numpy_mail_weights(logits, labels, method).tolist()
+    divergences = weights if isinstance(method, MailTrades) else [1.0] * len(labels)
+    smoothings = [batch.label_smoothing] * len(labels)
+    if isinstance(method, Dpls):  # shares of what is left of the label
+        smoothings = [
+            1 - (1 - s) * (1 - method.smoothing * hard) for s, hard in zip(smoothings, difficulty, strict=True)
+        ]
+    losses = brute_force_losses(method, clean, logits, labels, smoothings, divergences)
+    if isinstance(method, MailTrades):
+        return [sum(losses) / len(losses), 0, 0, 0], weights
     if isinstance(method, Gairat) and batch.progress >= method.burn_in:
         weights = [(1 + math.tanh(method.offset + 5 * (1 - 2 * right))) / 2 for right in batch.right.tolist()]
         weights = [len(weights) * w / sum(weights) for w in weights]
@@ -274,6 +374,12 @@ VARIANTS = [
     but(MART, factor=0.0),
     but(GAIRAT, offset=2.0, burn_in=0.0),
     but(GAIRAT, burn_in=1.0),
+    but(DPLS, smoothing=0.9),
+    but(DPLS, smoothing=0.0),
+    but(MAIL, factor=3.0),
+    but(MAIL, slope=2.0, bias=0.0, burn_in=0.0),
+    but(MAIL_TRADES, factor=3.0, trades_beta=1.0),
+    but(MAIL_TRADES, slope=10.0, bias=-0.5, burn_in=0.0),
     but(BAT_TRADES, trades_beta=2.0, alpha=2.0, discrimination=False),
     but(BAT_MART, alpha="inf", beta=0.5),
 ]
@@ -290,7 +396,17 @@ def test_terms_of_each_method_equal_their_formulas(
     random = torch.Generator().manual_seed(seed)
     clean = torch.randn(features.shape, generator=random, dtype=torch.float64)
     right = torch.randint(6, labels.shape, generator=random) / torch.tensor(5.0, dtype=torch.float64)
-    seen = batch_of(features, labels, atypical, clean=clean, right=right, progress=progress, label_smoothing=smoothing)
+    difficulty = torch.rand(labels.shape, generator=random, dtype=torch.float64)
+    seen = batch_of(
+        features,
+        labels,
+        atypical,
+        difficulty=difficulty,
+        clean=clean,
+        right=right,
+        progress=progress,
+        label_smoothing=smoothing,
+    )
     terms = objective(method).outer(model, seen)
     with torch.no_grad():
         scalars, weights = brute_force_outer(method, model(clean), model(features), features, seen)
@@ -301,16 +417,20 @@ def test_terms_of_each_method_equal_their_formulas(
     assert [term.requires_grad for term in terms] == [True, False, False, False, False, False]
 
 
-def sample_losses(method: Any, clean: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """Each sample's loss, written as it stands in the papers."""
+def sample_losses(method: Any, clean: Tensor, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Each sample's loss, written as it stands in the papers; weights: of MAIL's divergences, or difficulties."""
     p, q, at = clean.softmax(1), logits.softmax(1), torch.arange(len(labels))
     kl = (p * (p / q).log()).sum(1)
     if "trades" in method.objective:
-        return -p[at, labels].log() + vars(method).get("trades_beta", method.beta) * kl
+        beta = method.beta if isinstance(method, Trades) else method.trades_beta
+        return -p[at, labels].log() + beta * (weights * kl if isinstance(method, MailTrades) else kl)
     if "mart" in method.objective:
         factor = method.factor if isinstance(method, Mart) else method.mart_factor
         rival = q.scatter(1, labels[:, None], 0).amax(1)
         return -q[at, labels].log() - (1 - rival).log() + factor * kl * (1 - p[at, labels])
+    if isinstance(method, Dpls):
+        share = method.smoothing * weights
+        return -(1 - share) * q[at, labels].log() - share * q.log().mean(1)
     return -q[at, labels].log()
 
 
@@ -330,11 +450,16 @@ def test_gradients_of_outer_losses_are_those_of_constant_weights(method: Any) ->
             weights = torch.tensor(brute_force_weights(logits, labels, atypical, method.alpha), dtype=torch.float64)
         if isinstance(method, Gairat):
             weights = (1 + torch.tanh(method.offset + 5 * (1 - 2 * right))) / 2
+        if isinstance(method, Mail | MailTrades):
+            weights = torch.tensor(numpy_mail_weights(logits, labels, method))
+        if isinstance(method, Dpls):
+            weights = right
     assert 0 < harmful.sum() < 8
 
     def reference(x: Tensor, clean: Tensor, matrix: Tensor) -> Tensor:
         """The loss with weights and harmful samples held constant."""
-        value = (weights * sample_losses(method, clean @ matrix, x @ matrix, labels)).sum() / weights.sum()
+        losses = sample_losses(method, clean @ matrix, x @ matrix, labels, weights)
+        value = losses.mean() if isinstance(method, MailTrades | Dpls) else (weights * losses).sum() / weights.sum()
         if getattr(method, "discrimination", False):
             value = value + method.beta * discrimination_loss(x, labels, harmful, temperature=method.temperature)
         return value
@@ -343,18 +468,23 @@ def test_gradients_of_outer_losses_are_those_of_constant_weights(method: Any) ->
     assert torch.autograd.gradcheck(reference, inputs, atol=1e-7)
     expected = torch.autograd.grad(reference(*inputs), inputs, materialize_grads=True)
     x, natural = (tensor.clone().requires_grad_(True) for tensor in (features, clean))
-    loss = objective(method).outer(model, batch_of(x, labels, atypical, clean=natural, right=right)).loss
+    batch = batch_of(x, labels, atypical, difficulty=right, clean=natural, right=right)
+    loss = objective(method).outer(model, batch).loss
     found = torch.autograd.grad(loss, (x, natural, model.matrix), materialize_grads=True)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", [TRADES, MART, GAIRAT, BAT_TRADES, BAT_MART], ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method", [TRADES, MART, GAIRAT, MAIL, MAIL_TRADES, DPLS, BAT_TRADES, BAT_MART], ids=lambda method: method.name
+)
 def test_outer_losses_pass_gradcheck(method: Any) -> None:
     random = torch.Generator().manual_seed(1)
     features, clean = torch.randn(2, 6, 4, generator=random, dtype=torch.float64).unbind()
     labels, atypical = torch.arange(6) % 3, torch.arange(6) % 2 == 0
     if isinstance(method, BatTrades | BatMart):
         method = but(method, alpha=0.0)  # else the weights follow the logits without a gradient
+    if isinstance(method, Mail | MailTrades):
+        method = but(method, slope=0.0)
     model, goal = Logits(3, 4), objective(method)
 
     def loss(x: Tensor, clean: Tensor) -> Tensor:
@@ -439,7 +569,7 @@ def test_the_divergence_passes_gradcheck_in_both_arguments() -> None:
 def test_each_method_attacks_its_own_objective() -> None:
     assert objective(NATURAL).inner is None
     for method in ADVERSARIAL:
-        goal, near = objective(method), isinstance(method, Trades | BatTrades)
+        goal, near = objective(method), isinstance(method, Trades | MailTrades | BatTrades)
         assert goal.inner is (kl_divergence if near else cross_entropy)
         assert goal.from_clean == near
         assert (goal.eps_factor, goal.awp) == (1.0, 0.0)

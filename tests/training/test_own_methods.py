@@ -143,7 +143,7 @@ def some_batch():
     model = build(SizedModel(name="mlp", width=8), part, classes=3, seed=0)
     x = part.images()
     none = torch.zeros(6, dtype=torch.bool)
-    return model, Batch(x, x, part.labels, none, x.new_empty(0), 0.0, 0.0)
+    return model, Batch(x, x, part.labels, none, x.new_zeros(len(x)), x.new_empty(0), 0.0, 0.0)
 
 
 @pytest.mark.parametrize(

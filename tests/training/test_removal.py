@@ -32,6 +32,7 @@ torch.set_num_threads(1)
 SPEC = replace(ONE_METHOD, recipe=replace(RECIPE, epochs=3))
 DATA = DataSet(samples(48, 1), samples(30, 2), samples(36, 3), classes=3)
 RARE = {name: torch.arange(len(part)) % 4 == 0 for name, part in DATA.parts().items()}
+HARD = torch.linspace(0, 1, 48)
 OUT = torch.arange(48) % 5 == 1
 by_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 
@@ -41,13 +42,21 @@ by_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: method
 
 @by_method
 def test_training_without_samples_is_training_on_the_others_from_the_same_weights(method: Method) -> None:
-    found = train_run(replace(SPEC, method=method), DATA, chosen=RARE["train"], removed=OUT)
+    found = train_run(replace(SPEC, method=method), DATA, chosen=RARE["train"], difficulty=HARD, removed=OUT)
     model = build(SPEC.model, DATA.train, classes=3, seed=derive_seed(SPEC.seed, "weights"))
     part, rows = DATA.train.take((~OUT).nonzero().flatten()), []
     adversary = Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval")
     goal, rare = objective(method), RARE["train"][~OUT]
     for epoch in fit(
-        model, part, objective=goal, recipe=SPEC.recipe, seed=SPEC.seed, what="x", atypical=rare, adversary=adversary
+        model,
+        part,
+        objective=goal,
+        recipe=SPEC.recipe,
+        seed=SPEC.seed,
+        what="x",
+        atypical=rare,
+        difficulty=HARD[~OUT],
+        adversary=adversary,
     ):
         values = measure(model, DATA, threat=THREAT, attack=ATTACK, seed=SPEC.seed)
         measured = packed({name: each.numpy() for name, each in values.items()})

@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods import BAT, BAT_MART, BAT_TRADES, PGD_AT, but
+from methods import BAT, BAT_MART, BAT_TRADES, DPLS, PGD_AT, but
 from refusals import refusal
 from scipy.stats import ttest_ind
 
 import bat.training.selection
 from bat.config import PROXIES, Removal, Without, removal_pairs, removal_runs
 from bat.scores.estimators import effect_table
-from bat.training.selection import atypical_for, harmful_table, removed
+from bat.training.selection import atypical_for, difficulty_for, hardest_table, harmful_table, removed
 
 
 def scores(n=60, seed=0):
@@ -96,6 +96,30 @@ def test_a_twin_depends_on_its_seed_and_case_alone():
     top = without("top", table["atypical"].mean(), random=True)
     assert removed(table, top, None, seed=1).sum() == table["atypical"].sum()
     assert not np.array_equal(removed(table, case, None, seed=1), removed(table, top, None, seed=1))
+
+
+@given(st.integers(0, 500), st.integers(2, 40), st.floats(0.01, 0.99))
+@settings(deadline=None, max_examples=60)
+def test_the_hardest_equal_those_of_a_sorted_list_whatever_the_order_of_rows(seed, n, fraction):
+    table, random = scores(n, seed), np.random.default_rng(seed)
+    runs = [random.choice([0.0, 0.5, 1.0, 9.0], (epochs, n)) for epochs in (1, 3)]
+    hardest = hardest_table(table, runs)
+    means = [(runs[0][0, i] + sum(runs[1][:, i])) / 4 for i in range(n)]
+    assert hardest["adversarial_loss"].tolist() == pytest.approx(means)
+    assert hardest["train_index"].tolist() == table["train_index"].tolist()
+    first = [i for _, i in sorted((-value, i) for i, value in enumerate(hardest["adversarial_loss"]))]
+    expected = first[: round(Decimal(str(fraction)) * n)]
+    for rows in (hardest, hardest.sample(frac=1, random_state=seed)):
+        named = removed(table, without("hardest", fraction), None, rows, seed=seed)
+        assert set(np.flatnonzero(named)) == set(expected)
+    twin = removed(table, without("hardest", fraction, random=True), None, hardest, seed=seed)
+    assert not (twin & named).any()
+    assert twin.sum() == min(named.sum(), (~named).sum())
+
+
+def test_the_hardest_need_a_table():
+    line = refusal(lambda: removed(scores(), without("hardest", 0.1), None, seed=0))
+    assert line == "hardest samples need the table of losses: give --hardest, from stage hardest"
 
 
 def test_harmful_and_benign_samples_are_those_of_the_table():
@@ -186,6 +210,36 @@ def test_a_samples_own_score_decides_whatever_the_order_of_samples(score, seed):
     assert found.tolist() == expected
 
 
+@given(seed=st.integers(0, 200))
+@settings(deadline=None, max_examples=30)
+def test_difficulty_is_the_score_clipped_and_0_without_one(seed):
+    table, robust = scores(seed=seed), scores(seed=seed + 1)
+    for score, values in (
+        ("memorization", table["memorization"]),
+        ("consistency", [1 - p for p in table["p_out"]]),
+        ("robust_memorization", robust["memorization"]),
+    ):
+        found = difficulty_for(table, robust, but(DPLS, score=score), seed=0)
+        expected = [min(max(value, 0.0), 1.0) if value == value else 0.0 for value in values]
+        assert found.tolist() == expected
+        assert (found[1:] == 0).any() or score == "consistency"
+    shuffled = difficulty_for(table, None, but(DPLS, score="shuffled"), seed=seed)
+    plain = difficulty_for(table, None, DPLS, seed=seed)
+    assert sorted(shuffled) == sorted(plain)
+    assert not np.array_equal(shuffled, plain)
+    # the same control as that of BAT: a sample over a threshold is so for both
+    over = atypical_for(table, None, but(BAT, threshold=0.3, score="shuffled"), seed=seed)
+    assert np.array_equal(shuffled > 0.3, over)
+
+
+def test_methods_without_difficulty_have_none_and_scores_that_are_not_there_are_refused():
+    assert difficulty_for(scores(), scores(), BAT, seed=0) is None
+    assert atypical_for(scores(), scores(), DPLS, seed=0) is None
+    assert refusal(lambda: difficulty_for(None, None, DPLS, seed=0)).startswith("method dpls: its score needs --memor")
+    imported = scores().assign(p_out=np.nan)
+    assert "no p_out" in refusal(lambda: difficulty_for(imported, None, but(DPLS, score="consistency"), seed=0))
+
+
 def test_controls_are_drawn_by_streams_of_their_own(monkeypatch):
     asked = []
     monkeypatch.setattr(bat.training.selection, "derive_seed", lambda *parts: asked.append(parts) or 0)
@@ -195,7 +249,7 @@ def test_controls_are_drawn_by_streams_of_their_own(monkeypatch):
 
 
 def test_the_most_memorized_need_a_fraction():
-    with pytest.raises(ValueError, match=r"^the most memorized samples need a fraction$"):
+    with pytest.raises(ValueError, match=r"^top samples need a fraction$"):
         removed(scores(), without("top"), None, seed=0)
 
 
@@ -210,17 +264,18 @@ def test_consistency_that_is_not_there_is_refused():
 
 
 def test_runs_of_removal_are_named_and_paired():
-    removal = Removal(method="pgd_at", fractions=(0.05,), harmful_threshold=0.5)
+    removal = Removal(method="pgd_at", fractions=(0.05,), hardest=(0.1,), harmful_threshold=0.5)
     names = [run.name.removeprefix("pgd_at_without_") for run in removal_runs([PGD_AT], removal)]
-    cases = ["atypical", "top_0_05", "harmful", "benign"]
+    cases = ["atypical", "top_0_05", "harmful", "benign", "hardest_0_1"]
     assert names == cases + [f"random_{case}" for case in cases]
     pairs = removal_pairs(removal)
     assert ("pgd_at_without_harmful", "pgd_at_without_random_harmful") in pairs
-    assert sum(baseline == "pgd_at" for _, baseline in pairs) == 8
+    assert ("pgd_at_without_hardest_0_1", "pgd_at_without_random_hardest_0_1") in pairs
+    assert sum(baseline == "pgd_at" for _, baseline in pairs) == 10
     # a run differs from its method in nothing but its name
     assert {but(run.method, name="pgd_at") for run in removal_runs([BAT, PGD_AT], removal)} == {PGD_AT}
     assert {name for pair in pairs for name in pair} == {"pgd_at", *(f"pgd_at_without_{name}" for name in names)}
-    assert len(pairs) == 8 + 4
+    assert len(pairs) == 10 + 5
     with pytest.raises(ValueError, match=r"removal\.method is pgd_at, which is no method: take one of bat, or null"):
         removal_runs([BAT], removal)
     assert removal_runs([BAT], Removal(method=None, fractions=(), harmful_threshold=0.5)) == ()

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from methods import BAT, NATURAL, but
+from methods import BAT, DPLS, NATURAL, but
 from refusals import refusal
 from runs import RECIPE, SPEC
 from stubs import Lines, written
@@ -27,7 +27,7 @@ from bat.training.checkpoints import Checkpoint
 from bat.training.records import packed, samples_table
 from bat.training.run import Progress, Trained
 from bat.training.selection import harmful_table, removed
-from bat.training.stage import harmful, train
+from bat.training.stage import hardest, harmful, train
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1])
 DATA = DataSet(
@@ -78,6 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scored(tmp_path / "robust_memorization", "robust_memorization", **robust)
     scored(tmp_path / "proxies", "proxies", **SAMPLES | {"csl": [1.0, 3.0, 4.0, 2.0, 0.0, 2.5]})
     scored(tmp_path / "harmful", "harmful", train_index=[10, 13], harmful=[True, False])
+    scored(tmp_path / "hardest", "hardest", train_index=[*range(10, 16)], adversarial_loss=[0.1, 0.2, 4.0, 0.3, 5.0, 0])
     return tmp_path
 
 
@@ -109,6 +110,7 @@ def test_a_plain_run_is_given_all_samples_and_writes_its_files(folder: Path, mon
         "digest": DATA.digest(),
         "watched": [1, 2],
         "chosen": None,
+        "difficulty": None,
         "progress": None,
     }
     for name, epoch, weight in (("best", 2, 1.0), ("last", 3, 2.0)):
@@ -170,6 +172,19 @@ def test_a_method_is_told_its_atypical_samples_by_its_own_score(
     )
 
 
+def test_a_method_is_told_the_difficulty_of_samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, path = Training(), folder / "last.checkpoint"
+    monkeypatch.setattr(Checkpoint, "remove", lambda self: None)
+    spec = replace(PLAIN, method=DPLS)
+    run(folder, spec, training, monkeypatch, "memorization", checkpoint_minutes=0)
+    assert training.given["chosen"] is None
+    assert torch.equal(training.given["difficulty"], torch.tensor(MEMORIZED))
+    # what is kept of an unfinished run is of these scores
+    marks = np.packbits([False] * 6).tobytes() + np.array(MEMORIZED).tobytes()
+    assert read_tensors(path, "checkpoint")[1]["about"]["samples"] == hashlib.sha256(marks).hexdigest()
+    assert refusal(lambda: run(folder, spec, training, monkeypatch)).startswith("method dpls: its score needs --memor")
+
+
 def test_shuffled_scores_depend_on_the_seed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = set()
     for seed in range(6):
@@ -188,6 +203,7 @@ def test_shuffled_scores_depend_on_the_seed(folder: Path, monkeypatch: pytest.Mo
         (without("top", fraction=0.17), (), [0]),
         (without("harmful"), ("harmful",), [0]),
         (without("benign"), ("harmful",), [3]),
+        (without("hardest", fraction=0.34), ("hardest",), [2, 4]),
     ],
 )
 def test_a_run_without_samples_is_told_which(
@@ -236,9 +252,13 @@ def test_tables_that_a_run_needs_are_asked_for(folder: Path, monkeypatch: pytest
     assert refusal(lambda: run(folder, without("benign"), Training(), monkeypatch, "memorization")) == (
         "benign samples need the table of harmful samples: give --harmful, from stage harmful"
     )
+    spec = without("hardest", fraction=0.2, random=True)
+    assert refusal(lambda: run(folder, spec, Training(), monkeypatch, "memorization", "harmful")) == (
+        "hardest samples need the table of losses: give --hardest, from stage hardest"
+    )
 
 
-@pytest.mark.parametrize("kind", ["memorization", "robust_memorization", "proxies", "harmful"])
+@pytest.mark.parametrize("kind", ["memorization", "robust_memorization", "proxies", "harmful", "hardest"])
 def test_tables_of_other_data_are_refused(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scored(folder / kind, kind, data="other", **SAMPLES)
     assert refusal(lambda: run(folder, PLAIN, Training(), monkeypatch, kind)) == (
@@ -338,3 +358,32 @@ def test_records_of_two_trainings_or_of_other_data_are_refused(folder: Path) -> 
     message = refusal(divided, records(folder / "r2", 2))
     assert message == f"{first}: wrong_probability does not hold 7 samples: it is of other data; remove it"
     assert not (folder / "out").exists()
+
+
+# -- hardest
+
+
+def test_the_hardest_are_those_of_the_highest_mean_loss_late_in_training(folder: Path) -> None:
+    paths, late = [], []
+    for seed, measured in ((1, [1, 2, 4, 5]), (2, [4, 5])):
+        random = np.random.default_rng(seed)
+        losses = {epoch: random.exponential(size=6).astype(np.float16) for epoch in measured}
+        rows = [losses[epoch].tobytes() if epoch in losses else None for epoch in range(1, 6)]
+        facts = {"spec": {"seed": seed, "method": "m"}, "data": DATA.digest()}
+        paths.append(written(folder / f"r{seed}", "records", facts, epoch=[1, 2, 3, 4, 5], train_pgd_loss=rows))
+        late += [losses[epoch].astype(float) for epoch in measured if epoch > 2.5]
+    journal = Lines()
+    hardest(journal, memorization=folder / "memorization", records=paths, hardest=folder / "out")  # type: ignore[arg-type]
+    table, facts = read_table_with_facts(folder / "out", "hardest")
+    assert table["train_index"].tolist() == SAMPLES["train_index"]
+    assert table["label"].tolist() == SAMPLES["label"]
+    assert table["adversarial_loss"].tolist() == pytest.approx([sum(each[i] for each in late) / 4 for i in range(6)])
+    assert facts["data"] == DATA.digest()
+    assert journal.lines == [f"the mean loss under attack is {np.mean(late):.4g}, over 4 epochs"]
+    other = written(folder / "r3", "records", {"spec": {"method": "n"}, "data": DATA.digest()}, epoch=[1])
+    out = folder / "no"
+    line = refusal(
+        lambda: hardest(Lines(), memorization=folder / "memorization", records=[paths[0], other], hardest=out)  # type: ignore[arg-type]
+    )
+    assert line == f"{paths[0]} and {other} were trained by different specs: train both again"
+    assert not out.exists()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods import BAT, BAT_MART, BAT_TRADES, GAIRAT, MART, METHODS, NATURAL, PGD_AT, TRADES
+from methods import BAT, BAT_MART, BAT_TRADES, DPLS, GAIRAT, MAIL, MAIL_TRADES, MART, METHODS, NATURAL, PGD_AT, TRADES
 from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, network, right, run, same, samples, weights
 from torch import Tensor, nn
 
@@ -156,7 +156,11 @@ def test_all_objectives_see_the_same_order_from_the_same_weights() -> None:
     assert all(same(spec[0], other) for other in spec[1:])
 
 
-@pytest.mark.parametrize("alike", [(PGD_AT, BAT, MART, GAIRAT, BAT_MART), (TRADES, BAT_TRADES)], ids=["ce", "kl"])
+@pytest.mark.parametrize(
+    "alike",
+    [(PGD_AT, BAT, MART, GAIRAT, MAIL, DPLS, BAT_MART), (TRADES, MAIL_TRADES, BAT_TRADES)],
+    ids=["ce", "kl"],
+)
 def test_objectives_of_one_inner_loss_see_the_same_images_at_the_same_weights(alike: tuple[Method, ...]) -> None:
     recipe = replace(RECIPE, crop_padding=1, flip=True)
     one, *others = (torch.cat(list(itertools.chain(*trace(samples(40), method, recipe=recipe)))) for method in alike)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods import BAT, GAIRAT, METHODS, NATURAL, PGD_AT, but
+from methods import BAT, GAIRAT, MAIL, MAIL_TRADES, METHODS, NATURAL, PGD_AT, but
 from runs import ATTACK, RECIPE, THREAT, network, recorded, right, run, same, samples, weights
 from runs import SPEC as ONE_METHOD
 from torch import Tensor
@@ -209,11 +209,12 @@ def test_each_sample_is_recorded_as_it_was_trained_on(method: Method) -> None:
             expected = torch.exp(-epoch.samples.wrong_probability[RARE])
             torch.testing.assert_close(epoch.samples.weight[RARE], expected)
             assert (epoch.samples.weight[~RARE] == 1).all()
-        elif method is not GAIRAT:
+        elif method not in (GAIRAT, MAIL, MAIL_TRADES):
             assert (epoch.samples.weight == 1).all()
     assert not epochs[0].samples.weight.requires_grad
-    if method is GAIRAT:
+    if method in (GAIRAT, MAIL, MAIL_TRADES):
         assert (epochs[0].samples.weight == 1).all()  # within the burn-in
+        assert not (epochs[1].samples.weight == 1).all()
         assert float(epochs[1].samples.weight.mean()) == pytest.approx(1, rel=1e-5)
 
 

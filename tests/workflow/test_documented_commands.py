@@ -35,6 +35,8 @@ COSTLY = {
     "bat plan --configfile config/cifar100.yaml": "4 minutes",
     "python benchmarks/subset_training.py": "minutes",
     "python benchmarks/explorer.py": "two minutes, and needs Chromium",
+    "python benchmarks/gpu.py": "needs a GPU",
+    "python benchmarks/gpu.py --device cpu --quick": "two minutes",
     "python benchmarks/workflow_overhead.py --folder /tmp/run": "the default run, 4 to 6 minutes",
     "python benchmarks/autoattack.py": "minutes, and needs the authors' code",
     "python benchmarks/autoattack.py --data mnist5k --width 4 --epochs 10": "minutes, and needs the authors' code",

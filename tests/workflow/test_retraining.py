@@ -6,7 +6,7 @@ import pytest
 from experiments import SMOKE, counted, edit, new_experiment, planned, snakemake
 from stages import BAT, NATURAL, PGD_AT
 
-CASES = ["atypical", "top_0_05", "top_0_1", "harmful", "benign"]
+CASES = ["atypical", "top_0_05", "top_0_1", "harmful", "benign", "hardest_0_1"]
 RUNS = [f"pgd_at_without_{random}{case}" for random in ("", "random_") for case in CASES]
 EVERYTHING = {
     "data": 1,
@@ -16,11 +16,12 @@ EVERYTHING = {
     "robust_subsets": 1,
     "robust_scores": 1,
     "harmful": 1,
-    # three methods and ten runs without some samples
-    "train": 13,
+    "hardest": 1,
     "proxies": 1,
+    # three methods and twelve runs without some samples
+    "train": 15,
     "groups": 1,
-    "evaluate": 13,
+    "evaluate": 15,
     "summary": 1,
     # all figures at once
     "figures": 1,
@@ -32,7 +33,7 @@ EFFECTS = f"{SMOKE}/scores/robust_effects.parquet"
 
 
 def ask(config, robust=20):
-    config["removal"] = {"method": "pgd_at"}
+    config["removal"] = {"method": "pgd_at", "hardest": [0.1]}
     config["training"]["seeds"] = [0]
     config["memorization"]["robust"] = {"subset_models": robust}
 
@@ -117,9 +118,9 @@ def test_fewer_runs_train_nothing(asked):
 def test_other_scores_train_what_reads_them_and_what_follows_from_it(asked, change, more):
     jobs, trained = changed(asked, change)
     assert trained == {"bat", *RUNS}
-    stages = {"scores": 1, "null_pairs": 1, "robust_scores": 1, "harmful": 1, "train": 11, "evaluate": 11}
+    stages = {"scores": 1, "null_pairs": 1, "robust_scores": 1, "harmful": 1, "train": 13, "evaluate": 13}
     report = {"groups": 1, "summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
-    assert jobs == more | stages | report | {"proxies": 1}
+    assert jobs == more | stages | report | {"hardest": 1, "proxies": 1}
 
 
 def test_only_methods_with_a_score_read_scores(tmp_path):
@@ -151,7 +152,7 @@ def test_another_attack_on_subset_models_trains_these_alone(asked):
 
 def test_another_network_of_stage_1_trains_the_subset_models_again(asked):
     jobs, _ = changed(asked, lambda config: config["memorization"].update(model={"name": "small_cnn", "width": 4}))
-    assert (jobs["subsets"], jobs["robust_subsets"], jobs["scores"], jobs["train"]) == (2, 1, 1, 11)
+    assert (jobs["subsets"], jobs["robust_subsets"], jobs["scores"], jobs["train"]) == (2, 1, 1, 13)
 
 
 def test_another_network_of_stage_2_leaves_subset_models_that_have_their_own(asked):
@@ -162,7 +163,7 @@ def test_another_network_of_stage_2_leaves_subset_models_that_have_their_own(ask
 
     jobs, _ = changed(asked, change)
     assert not jobs.keys() & {"subsets", "robust_subsets", "scores", "null_pairs"}
-    assert (jobs["train"], jobs["evaluate"]) == (13, 13)
+    assert (jobs["train"], jobs["evaluate"]) == (15, 15)
 
 
 def test_robust_subset_models_may_be_more_than_those_on_clean_images(asked):
@@ -171,14 +172,15 @@ def test_robust_subset_models_may_be_more_than_those_on_clean_images(asked):
     assert jobs == {"robust_subsets": 3, "robust_scores": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
 
 
-def test_the_table_of_harmful_samples_goes_to_the_runs_that_need_it(asked):
+def test_the_tables_of_harmful_and_hardest_samples_go_to_the_runs_that_need_it(asked):
     done = snakemake(asked, "--dry-run", "--forceall", "--printshellcmds")
     commands = re.findall(r"python -m bat train .*", done.stdout + done.stderr)
-    assert len(commands) == 13
+    assert len(commands) == 15
     for command in commands:
         run = re.search(rf"--best {SMOKE}/models/(\w+)/seed", command)[1]
         given = f" --harmful {SMOKE}/scores/harmful.parquet " in command
         assert given == run.endswith(("harmful", "benign"))
+        assert (f" --hardest {SMOKE}/scores/hardest.parquet " in command) == run.endswith("hardest_0_1")
         assert ('"without": null' in command) == (run not in RUNS)
 
 
@@ -199,7 +201,7 @@ def test_a_method_by_robust_memorization_waits_for_the_robust_subset_models(tmp_
 def test_by_default_nothing_of_it_is_planned(tmp_path):
     jobs = planned(new_experiment(tmp_path))
     assert (jobs["train"], jobs["evaluate"]) == (6, 6)
-    assert jobs.keys() == EVERYTHING.keys() - {"harmful", "robust_subsets", "robust_scores"}
+    assert jobs.keys() == EVERYTHING.keys() - {"harmful", "hardest", "robust_subsets", "robust_scores"}
 
 
 def test_robust_scores_of_scores_from_a_file_need_no_clean_subset_model(tmp_path):

@@ -42,6 +42,13 @@ def test_dry_run_of_4000_models_takes_little_time_and_memory(tmp_path):
     assert memory < 1024**2
 
 
+def test_cifar100_with_released_scores_is_planned_without_its_data(tmp_path):
+    (tmp_path / "cifar100-cscores-orig-order.npz").touch()
+    text, _, _ = dry_run(tmp_path, "cifar100_gpu")
+    assert jobs(text) == {"download": 1, "train": 3, "evaluate": 3}
+    assert re.search(r"^import_scores +1$", text, re.MULTILINE)
+
+
 # shards; runs, those of removal and sweeps included, times seeds; networks of stage 1 and 2
 SHIPPED = {
     "mnist": (20, 21 * 3, "small_cnn", "small_cnn"),

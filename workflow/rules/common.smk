@@ -140,11 +140,13 @@ def named_samples(wildcards):
     score = getattr(run.method, "score", None)
     if run.without or score not in (None, "robust_memorization"):
         tables["memorization"] = SCORES.memorization
-    # which samples are harmful is known when the method has been trained with all
+    # which samples are harmful or hard is known when the method has been trained with all
     if run.without and run.without.what in ("harmful", "benign"):
         tables["harmful"] = rules.harmful.output.harmful
     if score in bat.config.PROXIES:
         tables["proxies"] = rules.proxies.output.proxies
+    if run.without and run.without.what == "hardest":
+        tables["hardest"] = rules.hardest.output.hardest
     if score == "robust_memorization":
         tables["robust_memorization"] = rules.robust_scores.output.robust_memorization
     return tables

@@ -104,3 +104,23 @@ rule harmful:
         flags=flags(),
     shell:
         stage("harmful")
+
+
+rule hardest:
+    input:
+        memorization=SCORES.memorization,
+        records=of_all(rules.train.output.records, parsed.removal.method),
+    output:
+        hardest=f"{RESULTS}/scores/hardest.parquet",
+    log:
+        f"{RESULTS}/logs/hardest.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=needs("hardest", "mem_mb"),
+        runtime=needs("hardest", "runtime"),
+    params:
+        flags=flags(),
+    shell:
+        stage("hardest", spec="")
