@@ -5,7 +5,7 @@ import shutil
 import pytest
 from experiments import ROOT, new_experiment, planned
 
-from bat.config import load
+from bat.config import FileScores, ImageFolder, load
 from bat.planning.jobs import jobs_of
 from bat.planning.resources import needs
 
@@ -31,9 +31,13 @@ EDITS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_there_are_as_many_jobs_as_the_plan_says(name, tmp_path):
     new_experiment(tmp_path)
-    (tmp_path / "images").mkdir()  # of config/my_images.yaml
     base = ROOT / "config" / "config.yaml"
     config = load(str(base), str(ROOT / "config" / name))
+    # what a user brings
+    if isinstance(config.data, ImageFolder):
+        (tmp_path / config.data.path).mkdir(parents=True)
+    if isinstance(config.scores, FileScores):
+        (tmp_path / config.scores.path).touch()
     assert planned(tmp_path, configfile=f"config/{name}") == jobs_of(config)
     asked = needs(config)
     assert jobs_of(config).keys() <= asked.keys()
