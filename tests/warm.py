@@ -7,6 +7,7 @@ Tests of signals, and the experiment that other tests copy, take true processes.
 """
 
 import array
+import atexit
 import json
 import os
 import runpy
@@ -44,6 +45,7 @@ def shims() -> Path:
     server = subprocess.Popen(
         [sys.executable, __file__, address], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     )
+    atexit.register(server.communicate)  # closes its standard input, which ends it
     assert server.stdout.readline() == b"listening\n"
     client = folder / "python"
     client.write_text(CLIENT.format(python=sys.executable, address=address))
