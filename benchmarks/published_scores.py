@@ -3,10 +3,10 @@
     python benchmarks/published_scores.py results/cifar100_animals [--cscores FILE.npz] [--npz FILE.npz]
         [--feldman-zhang FILE.csv] [--figure disagreements.png]
 
-The experiment is of CIFAR-100, whole or some of its classes; only its stage scores need have run. Published are C-scores
-(Jiang et al. 2021; 1 - score stands for memorization), any npz of layout ``npz`` (docs/scores.md), and values of Feldman
-and Zhang (2020) as a table with columns train_index and memorization, for some of the images. Each is read in the order
-of CIFAR-100's training file.
+The experiment is of CIFAR-100, whole or some of its classes; only its stage scores need have run. Published are
+C-scores (Jiang et al. 2021; 1 - score stands for memorization), any npz of layout ``npz`` (docs/scores.md), and values
+of Feldman and Zhang (2020) as a table with columns train_index and memorization, for some of the images. Each is read
+in the order of CIFAR-100's training file.
 
 Printed, for hard and soft memorization: Spearman's correlation, and the precision at n for the n samples over the
 threshold by the published score (0.15; for C-scores, whose scale is another, as many as are over it here), with 95 %
@@ -15,6 +15,7 @@ The figure shows the images on which ranks by ours and by the first published sc
 """
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,10 @@ from bat.data.dataset import DataSet
 from bat.data.saved import read_data
 from bat.io.tables import read_table_with_facts
 from bat.scores.agreement import Interval, precision, spearman
-from bat.scores.estimators import memorization_table, score_column
+from bat.scores.estimators import score_column
+from bat.scores.proxies import half_scores
 from bat.scores.released import read_released
-from bat.scores.shards import class_by_class, in_order, open_shards
+from bat.scores.shards import open_shards
 from bat.statistics import Bools, Floats
 
 KINDS = ("hard", "soft")
@@ -42,7 +44,8 @@ def main() -> None:
     parser.add_argument("--feldman-zhang", type=Path)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    data = read_data(options.experiment / "data/data.safetensors")
+    file = options.experiment / "data/data.safetensors"
+    data = read_data(file)
     scores, facts = read_table_with_facts(options.experiment / "scores/memorization.parquet", "memorization")
     threshold = facts["spec"]["threshold"]
     ours = {kind: scores[score_column(kind)].to_numpy(np.float64) for kind in KINDS}
@@ -54,7 +57,8 @@ def main() -> None:
     )
     print(f"{'':34}{'n':>6}  {'Spearman':24}{'precision':24}at n")
     print(row("hard against soft", hard, ours["soft"], hard > threshold))
-    for kind, (one, other) in halves(options.experiment, data).items():
+    shards = open_shards(sorted(options.experiment.glob("subsets/shard-*.parquet")), file, data, data.digest())
+    for kind, (one, other) in half_scores(shards, data).items():
         print(row(f"{kind}: half the models, the other", one, other, other > threshold))
     published = read_published(options, scores["train_index"].to_numpy())
     for name, theirs in published.items():
@@ -65,7 +69,7 @@ def main() -> None:
                 chosen = np.argsort(np.argsort(-theirs)) < (hard > threshold).sum()
             print(row(f"{kind} against {name}", mine[known], theirs[known], chosen[known]))
     names = list(published)
-    for first, second in zip(names, names[1:], strict=False):
+    for first, second in pairwise(names):
         one, other = published[first], published[second]
         known = ~(np.isnan(one) | np.isnan(other))
         print(row(f"{first} against {second}", one[known], other[known], other[known] > threshold))
@@ -82,21 +86,6 @@ def row(what: str, score: Floats, reference: Floats, chosen: Bools) -> str:
 def written(each: Interval) -> str:
     """Return a value with its interval."""
     return f"{each.value:.3f} [{each.low:.3f}, {each.high:.3f}]"
-
-
-def halves(experiment: Path, data: DataSet) -> dict[str, tuple[Floats, Floats]]:
-    """Return by kind memorization by the first and by the second half of the subset models."""
-    paths = sorted(experiment.glob("subsets/shard-*.parquet"))
-    shards = open_shards(paths, experiment / "data/data.safetensors", data, data.digest())
-    cut = shards.models // 2
-    tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
-    for one in class_by_class(shards, data, ("correct", "p")):
-        columns = [one.columns[name] for name in ("in_subset", "correct_train", "p_train")]
-        for half, mine in zip((slice(None, cut), slice(cut, None)), tables, strict=True):
-            table = memorization_table(*(values[half] for values in columns), confidence=0.95)
-            mine.append(table.assign(index=one.index["train"]))
-    first, second = (in_order(mine, data.train) for mine in tables)
-    return {kind: (first[score_column(kind)].to_numpy(), second[score_column(kind)].to_numpy()) for kind in KINDS}
 
 
 def read_published(options: argparse.Namespace, index: np.ndarray) -> dict[str, Floats]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from bat.config import PROXIES
 from bat.config.specs import ProxiesSpec
+from bat.data.dataset import DataSet
 from bat.data.saved import load_data
 from bat.errors import BatError
 from bat.io.files import provenance
@@ -21,7 +22,7 @@ from bat.io.outputs import Parquet
 from bat.io.tables import check_labels, check_one_data_set, read_table_with_facts, write_table
 from bat.scores.agreement import auc, precision, spearman
 from bat.scores.estimators import memorization_table, score_column
-from bat.scores.shards import class_by_class, in_order, open_shards
+from bat.scores.shards import Shards, class_by_class, in_order, open_shards
 from bat.statistics import Bools, Counts, Floats
 from bat.training.records import unpacked
 
@@ -94,6 +95,22 @@ def agreement_rows(
     return rows
 
 
+def half_scores(shards: Shards, samples: DataSet) -> dict[str, tuple[Floats, Floats]]:
+    """Return memorization by the first and by the second half of the subset models, (n,) each, by kind of score."""
+    tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
+    cut = shards.models // 2
+    for one in class_by_class(shards, samples, ("correct", "p")):
+        columns = [one.columns[name] for name in ("in_subset", "correct_train", "p_train")]
+        for half, mine in zip((slice(None, cut), slice(cut, None)), tables, strict=True):
+            # intervals are not read: their level is any
+            table = memorization_table(*(values[half] for values in columns), confidence=0.95)
+            mine.append(table.assign(index=one.index["train"]))
+    first, second = (in_order(mine, samples.train) for mine in tables)
+    return {
+        kind: (first[score_column(kind)].to_numpy(), second[score_column(kind)].to_numpy()) for kind in ("hard", "soft")
+    }
+
+
 def proxies(
     journal: Journal,
     *,
@@ -131,19 +148,7 @@ def proxies(
             models = open_shards(shards, data, samples, digest)
             if scored["spec"].get("shards") != models.facts or scored["models"] != models.models:
                 raise BatError(f"{memorization}: of other subset models than {shards[0]}: run stage scores again")
-            tables: tuple[list[pd.DataFrame], list[pd.DataFrame]] = ([], [])
-            for one in class_by_class(models, samples, ("correct", "p")):
-                columns = [one.columns[name] for name in ("in_subset", "correct_train", "p_train")]
-                cut = models.models // 2
-                for half, mine in zip((slice(None, cut), slice(cut, None)), tables, strict=True):
-                    table = memorization_table(*(values[half] for values in columns), confidence=spec.confidence)
-                    mine.append(table.assign(index=one.index["train"]))
-            first, second = (in_order(mine, train) for mine in tables)
-            kinds = {
-                kind: (first[score_column(kind)].to_numpy(), second[score_column(kind)].to_numpy())
-                for kind in ("hard", "soft")
-            }
-            rows += agreement_rows(HALF, kinds, **options)
+            rows += agreement_rows(HALF, half_scores(models, samples), **options)
     table = scores[["train_index", "label"]].join(mean)
     write_table(proxies, "proxies", table, provenance("proxies", **about))
     agreement = pd.DataFrame(rows).assign(runs=len(records), models=scored["models"])
