@@ -176,7 +176,7 @@ def test_schema_and_help(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0
-    assert "snakemake -n" in capsys.readouterr().out
+    assert "bat plan" in capsys.readouterr().out
 
 
 def test_pairs_found_by_chance_stand_beside_those_found(experiment):
@@ -234,7 +234,7 @@ def test_figures_are_written(experiment):
 def test_a_figure_needs_its_own_tables_alone(experiment, copy, capsys):
     call("figures", copy, memorization="memorization.parquet", out=["memorization.png"])
     line = fails(capsys, "figures", copy, memorization="memorization.parquet", out=["memorization.svg", "tradeoff.svg"])
-    assert "--runs is needed to draw this" in line
+    assert "--summary is needed to draw this" in line
     line = fails(capsys, "figures", copy, memorization="memorization.parquet", out=["x.svg"])
     assert "x.svg: no such figure: take of memorization, gallery" in line
 

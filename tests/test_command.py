@@ -93,6 +93,7 @@ def test_a_stage_is_declared_by_its_signature_and_its_docstring() -> None:
         ),
         Flag("harmful", "file", False, False, None, "harmful.parquet, for runs without harmful or benign samples"),
         Flag("hardest", "file", False, False, None, "hardest.parquet, for runs without the hardest samples"),
+        Flag("hardest", "file", False, False, None, "hardest.parquet, for runs without the hardest samples"),
         Flag(
             "robust_memorization",
             "file",
@@ -101,6 +102,7 @@ def test_a_stage_is_declared_by_its_signature_and_its_docstring() -> None:
             None,
             "robust_memorization.parquet, for methods that score by it",
         ),
+        Flag("proxies", "file", False, False, None, "proxies.parquet, for methods that score by one of them"),
         Flag("best", "Safetensors", False, True, None, "weights of the best epoch"),
         Flag("last", "Safetensors", False, True, None, "weights of the last epoch"),
         Flag("records", "Parquet", False, True, None, "one row per epoch, with packed values of each sample"),

@@ -101,6 +101,7 @@ def answer(connection: socket.socket) -> None:
         os.dup2(file, number)
         os.close(file)
     os.chdir(folder)
+    sys.path[0] = folder  # as python -m has it
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [module, *arguments]

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
+import many
 import numpy as np
 import pandas as pd
 import pytest
@@ -200,10 +202,10 @@ def test_a_stopped_run_ends_with_a_measured_epoch(accuracies: list[float], every
 def test_curves_join_the_measured_epochs() -> None:
     found = train_run(replace(SPEC, recipe=replace(RECIPE, epochs=5), measure_every=2), DATA)
     rows = history(found, RARE).assign(method="pgd_at", seed=0)
-    figure = curves(rows, typical=27, atypical=9, attack="PGD-2", threat="L-inf 0.1")
-    for axes, name in zip(figure.axes, ("typical_clean", "atypical_clean", "typical_pgd", "atypical_pgd"), strict=True):
-        test, train_ = axes.lines
-        for line, split in ((test, "test"), (train_, "train")):
-            assert list(line.get_xdata()) == [2, 4, 5]
-            measured = rows[f"{split}_{name}_accuracy"].dropna()
-            np.testing.assert_array_equal(np.asarray(line.get_ydata()), measured)
+    figure = curves(rows, many.runs(3), typical=27, atypical=9, attack="PGD-2", threat="L-inf 0.1")
+    panels = product(("clean", "pgd"), ("test", "train"), ("typical", "atypical"))
+    for axes, (metric, split, group) in zip(figure.axes, panels, strict=True):
+        measured = rows[f"{split}_{group}_{metric}_accuracy"].dropna()
+        (line,) = axes.lines
+        assert list(line.get_xdata()) == [2, 4, 5]
+        np.testing.assert_allclose(np.asarray(line.get_ydata()), 100 * measured)

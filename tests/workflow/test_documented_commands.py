@@ -45,7 +45,6 @@ COSTLY = {
     "python benchmarks/cpu_types.py": "18 minutes",
     "python benchmarks/recipes.py cache": "minutes, and needs downloads",
     "python benchmarks/label_errors.py": "minutes",
-    "python benchmarks/label_errors.py --data mnist --cache cache": "minutes, and needs downloads",
     "python benchmarks/scores_at_scale.py --folder /tmp/scale": "minutes, and writes gigabytes",
 }
 FOR_CLUSTERS = re.compile(r"snakemake --executor (kubernetes|googlebatch|aws-batch) ")
@@ -131,7 +130,7 @@ def test_the_python_of_each_page_runs(folder, monkeypatch, capsys, page):
 
 
 def test_the_python_of_the_pages_is_found():
-    assert set(PYTHON) == {"README.md", "docs/evaluation.md", "docs/tables.md"}
+    assert set(PYTHON) == {"README.md", "docs/evaluation.md", "docs/scores.md", "docs/tables.md"}
 
 
 YAML = [(page, text) for page in PAGES for language, text in blocks(page) if language == "yaml"]
