@@ -236,7 +236,7 @@ def test_a_figure_needs_its_own_tables_alone(experiment, copy, capsys):
     line = fails(capsys, "figures", copy, memorization="memorization.parquet", out=["memorization.svg", "tradeoff.svg"])
     assert "--summary is needed to draw this" in line
     line = fails(capsys, "figures", copy, memorization="memorization.parquet", out=["x.svg"])
-    assert "x.svg: no such figure: take of memorization, gallery" in line
+    assert "x.svg: no such figure: take of differences, tradeoff" in line
 
 
 def test_unknown_key_in_a_spec(copy, capsys):

@@ -93,7 +93,6 @@ def test_a_stage_is_declared_by_its_signature_and_its_docstring() -> None:
         ),
         Flag("harmful", "file", False, False, None, "harmful.parquet, for runs without harmful or benign samples"),
         Flag("hardest", "file", False, False, None, "hardest.parquet, for runs without the hardest samples"),
-        Flag("hardest", "file", False, False, None, "hardest.parquet, for runs without the hardest samples"),
         Flag(
             "robust_memorization",
             "file",

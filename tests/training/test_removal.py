@@ -206,6 +206,6 @@ def test_curves_join_the_measured_epochs() -> None:
     panels = product(("clean", "pgd"), ("test", "train"), ("typical", "atypical"))
     for axes, (metric, split, group) in zip(figure.axes, panels, strict=True):
         measured = rows[f"{split}_{group}_{metric}_accuracy"].dropna()
-        (line,) = axes.lines
+        line = axes.lines[0]  # the others lead to names
         assert list(line.get_xdata()) == [2, 4, 5]
         np.testing.assert_allclose(np.asarray(line.get_ydata()), 100 * measured)
