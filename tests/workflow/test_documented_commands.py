@@ -34,6 +34,8 @@ COSTLY = {
     "bat plan": "a minute; with a value changed it is run here",
     "bat plan --configfile config/cifar100.yaml": "4 minutes",
     "python benchmarks/subset_training.py": "minutes",
+    "python benchmarks/published_scores.py results/cifar100_animals --npz PUBLISHED.npz "
+    "--cscores cifar100-cscores-orig-order.npz --figure disagreements.png": "needs the experiment above",
     "python benchmarks/explorer.py": "two minutes, and needs Chromium",
     "python benchmarks/gpu.py": "needs a GPU",
     "python benchmarks/gpu.py --device cpu --quick": "two minutes",
