@@ -60,6 +60,9 @@ def device_named(name: str) -> torch.device:
         number, there = int(name.partition(":")[2] or 0), torch.cuda.device_count() if torch.cuda.is_available() else 0
         if number >= there:
             raise BatError(f"--device {name}: this machine has {there} GPUs that torch can use: give another, or cpu")
+        # float32 is float32, also in convolutions, which torch would round to TF32; and equal runs are equal
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
     return torch.device(name)
 
 

@@ -67,7 +67,12 @@ def test_a_file_of_another_kind_is_no_data_set(tmp_path: Path) -> None:
 def test_a_device_by_its_name(gpus: int, name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     assert device_named(name) == torch.device(device)
+    # on a GPU float32 is not rounded, and equal runs are equal
+    on_gpu = device != "cpu"
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == (not on_gpu, on_gpu)
 
 
 @pytest.mark.parametrize(("gpus", "name"), [(0, "cuda"), (0, "cuda:0"), (1, "cuda:1"), (2, "cuda:2"), (2, "cuda:10")])
