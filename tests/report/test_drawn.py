@@ -197,7 +197,7 @@ def test_tradeoff(made: Made, draw: Any) -> None:
     # pgd_at 82 and 33 of 90, bat 82 and 56
     assert front.get_xydata() == pytest.approx(np.array([[56, 82]]) / 0.9)
     # the same clean accuracy: the first in the order of the config
-    assert figure.get_suptitle() == "Most robust: bat, 62.2 %; most accurate: pgd_at, 91.1 %"
+    assert figure.get_suptitle() == "Highest means: robust bat, 62.2 %; clean pgd_at, 91.1 %"
     assert "failed" not in told
 
 

@@ -93,8 +93,8 @@ def tradeoff(
     facts = table.iloc[0]
     headed(
         figure,
-        f"Most robust: {robust}, {cells[robust, 'last', 'robust']['accuracy']:.1f} %; "
-        f"most accurate: {clean}, {cells[clean, 'last', 'clean']['accuracy']:.1f} %",
+        f"Highest means: robust {robust}, {cells[robust, 'last', 'robust']['accuracy']:.1f} %; "
+        f"clean {clean}, {cells[clean, 'last', 'clean']['accuracy']:.1f} %",
         f"{_facts(facts, tier=tier, threat=threat, confidence=confidence, samples=_samples(table, 'all'))} Last epoch. "
         "Grey steps: no other method is better in both means."
         + _elsewhere(far, cells)
