@@ -12,6 +12,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -40,6 +41,7 @@ sys.exit(status[0] if status else "the process behind this one died")
 def shims() -> Path:
     """Start a server, which ends with this process; return the folder of the ``python`` that calls it."""
     folder = Path(tempfile.mkdtemp(prefix="warm"))
+    atexit.register(shutil.rmtree, folder)
     address = str(folder / "socket")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     server = subprocess.Popen(

@@ -101,7 +101,6 @@ def test_editing_one_method_reruns_that_method_and_what_follows(copy):
         config["training"]["methods"] = ["natural", "pgd_at", {"name": "bat", "alpha": 2.0}]
 
     edit(copy, change)
-    # all but memorization and gallery
     assert planned(copy) == {
         "train": 2,
         "evaluate": 2,

@@ -33,14 +33,15 @@ def differences(comparisons: pd.DataFrame, runs: pd.DataFrame, *, threat: str, c
         for method, other in zip(rows["method"], rows["baseline"], strict=True)
     }
     title = f"What methods gain over {baseline}" if baseline else "Methods against one another"
-    main = next((name for name, look in looks(runs).items() if look.main and look.family == "bat"), None)
+    look = looks(runs)
+    main = next((name for name, each in look.items() if each.main and each.family == "bat"), None)
     found = of_methods[
         (of_methods["method"] == main) & (of_methods["checkpoint"] == "last") & (of_methods["group"] == "all")
     ].set_index("metric")
     if len(found) and found["verdict"].iloc[0] not in GROUNDLESS:
         clean, robust = (100 * float(found["difference"][metric]) for metric in ("clean", "robust"))
         title = f"{main} minus {baseline}: clean {signed(clean)}, robust {signed(robust)} points on all test samples"
-    return _figure(rows, names, looks(runs), title, threat=threat, confidence=confidence)
+    return _figure(rows, names, look, title, threat=threat, confidence=confidence)
 
 
 @matplotlib.rc_context(STYLE)

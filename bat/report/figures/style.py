@@ -22,7 +22,6 @@ from scipy.optimize import isotonic_regression
 
 from bat.io.files import replacing
 
-GROUPS = ("all", "typical", "atypical")
 BLACK, BLUE, ORANGE, GREY = "#000000", "#0072B2", "#E69F00", "#8C8C8C"
 """The first three are Okabe and Ito's, safe for colour-blind readers, and differ in lightness."""
 PALE = "#BBBBBB"

@@ -69,7 +69,7 @@ def tradeoff(
             y["accuracy"],
             x_range=(x["ci_low"], x["ci_high"]),
             y_range=(y["ci_low"], y["ci_high"]),
-            **look[name].point() | {"ecolor": _faint(look[name].color, main=look[name].main)},
+            **look[name].point() | {"ecolor": (look[name].color, 0.9 if look[name].main else 0.5)},
             label=name,
         )
         base = bases[name]
@@ -84,8 +84,8 @@ def tradeoff(
         front = front[front["clean"] > front["clean"].shift(fill_value=-1.0).cummax()]
         axes.step(front["robust"], front["clean"], where="pre", color=GREY, linewidth=1.5, zorder=1)
     axes.set(xlabel="robust accuracy, %", ylabel="clean accuracy, %")
-    _inside(axes, [cells[name, "last", metric] for name in near for metric in ("robust",)], "x")
-    _inside(axes, [cells[name, "last", metric] for name in near for metric in ("clean",)], "y")
+    axes.set_xlim(_around([cells[name, "last", "robust"] for name in near]))
+    axes.set_ylim(_around([cells[name, "last", "clean"] for name in near]))
     label_ends(axes, points, look, height=height)
     robust, clean = (
         max(near, key=lambda name: cells[name, "last", metric]["accuracy"]) for metric in ("robust", "clean")
@@ -234,7 +234,7 @@ def overfitting(
             _dot(axes, last, place + 0.12, look[name].color, True, main=look[name].main)
         _rows(axes, near)
         axes.set(xlabel=f"{metric} accuracy, %")
-        _inside(axes, [cells[name, epoch, metric] for name in near for epoch in ("best", "last")], "x")
+        axes.set_xlim(_around([cells[name, epoch, metric] for name in near for epoch in ("best", "last")]))
     span = max(axes.get_xlim()[1] - axes.get_xlim()[0] for axes in panels)
     for axes in panels:
         high = min(sum(axes.get_xlim()) / 2 + span / 2, max(101.0, axes.get_xlim()[1]))
@@ -313,16 +313,12 @@ def _facts(facts: "pd.Series[Any]", *, tier: str, threat: str, confidence: float
     )
 
 
-def _inside(axes: Axes, cells: Sequence[Mapping[str, float]], direction: str) -> None:
-    """Set the limits of an axis so that every interval is inside."""
+def _around(cells: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Return limits of an axis that hold every interval."""
     low = min(min(cell["ci_low"], cell["accuracy"]) for cell in cells)
     high = max(max(cell["ci_high"], cell["accuracy"]) for cell in cells)
     margin = max(0.06 * (high - low), 0.5)
-    limits = (low - margin, high + margin)
-    if direction == "x":
-        axes.set_xlim(limits)
-    else:
-        axes.set_ylim(limits)
+    return low - margin, high + margin
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
@@ -330,10 +326,6 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     if not names:
         note(axes, "no method")
-
-
-def _faint(color: str, *, main: bool) -> tuple[str, float]:
-    return (color, 0.9 if main else 0.5)
 
 
 def _dot(axes: Axes, cell: Mapping[str, float], place: float, color: str, filled: bool, *, main: bool) -> None:

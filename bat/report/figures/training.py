@@ -1,10 +1,13 @@
 """Figures of stage 2: accuracy and weights over epochs."""
 
+from typing import Any
+
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bat.report.figures.style import STYLE, baseline_of, headed, label_ends, looks, note, ordered
+from bat.report.figures.style import STYLE, RunLook, baseline_of, headed, label_ends, looks, note, ordered
 
 
 @matplotlib.rc_context(STYLE)
@@ -37,25 +40,8 @@ def curves(
                 column = f"{split}_{group}_{metric}_accuracy"
                 rows = histories[histories["method"] == method].dropna(subset=column)
                 by_epoch = (100 * rows.set_index("epoch")[column]).groupby(level=0)
-                mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
-                axes.plot(
-                    mean.index,
-                    mean,
-                    **look[method].curve(),
-                    marker=look[method].marker,
-                    markerfacecolor=look[method].fill,
-                    markersize=4,
-                    markevery=(number % max(len(mean) // 8, 1), max(len(mean) // 8, 1)),
-                    label=method,
-                )
-                axes.fill_between(
-                    mean.index,
-                    low,
-                    high,
-                    color=look[method].color,
-                    alpha=0.2 if look[method].main else 0.08,
-                    linewidth=0,
-                )
+                step = max(len(by_epoch) // 8, 1)
+                mean = _mean_and_range(axes, by_epoch, look[method], marked=(number % step, step), label=method)
                 if len(mean):
                     ends[method] = (float(mean.index[-1]), float(mean.iloc[-1]))
             if axes is axes_row[-1]:
@@ -96,20 +82,8 @@ def weights(samples: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         for number, method in enumerate(methods):
             rows = lowered[lowered["method"] == method]
             by_seed = rows.groupby(["epoch", "seed"])[column].mean().groupby("epoch")
-            mean, low, high = by_seed.mean(), by_seed.min(), by_seed.max()
-            axes.plot(
-                mean.index,
-                mean,
-                **look[method].curve(),
-                marker=look[method].marker,
-                markerfacecolor=look[method].fill,
-                markersize=4,
-                markevery=(number % 4, max(len(mean) // 6, 1)),
-                label=method,
-            )
-            axes.fill_between(
-                mean.index, low, high, color=look[method].color, alpha=0.2 if look[method].main else 0.08, linewidth=0
-            )
+            marked = (number % 4, max(len(by_seed) // 6, 1))
+            mean = _mean_and_range(axes, by_seed, look[method], marked=marked, label=method)
             ends[method] = (float(mean.index[-1]), float(mean.iloc[-1]))
             if look[method].main and column == "weight":
                 title = f"{method} gives atypical samples a mean weight of {mean.iloc[-1]:.2f} in the last epoch"
@@ -121,3 +95,26 @@ def weights(samples: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         note(left, "no atypical training sample")
     headed(figure, title, f"{atypical} atypical training samples. Mean over {seeds} seeds, band: their range.")
     return figure
+
+
+def _mean_and_range(
+    axes: Axes, by_epoch: Any, look: RunLook, *, marked: tuple[int, int], label: str
+) -> "pd.Series[float]":
+    """Draw the means of an epoch's values as a line and their ranges as a band; return the means.
+
+    by_epoch: values grouped by epoch; marked: the first point with a marker, and the step to the next.
+    """
+    mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
+    axes.plot(
+        mean.index,
+        mean,
+        **look.curve(),
+        marker=look.marker,
+        markerfacecolor=look.fill,
+        markersize=4,
+        markevery=marked,
+        label=label,
+    )
+    axes.fill_between(mean.index, low, high, color=look.color, alpha=0.2 if look.main else 0.08, linewidth=0)
+    means: pd.Series[float] = mean
+    return means
