@@ -119,7 +119,7 @@ class _Adversarial(_Named):
     )
 
 
-Proxy = Literal["csl", "lt_iqr", "forgetting", "first_learned", "early_loss", "early_error", "final_loss"]
+Proxy = Literal["csl", "lt_iqr", "forgetting", "first_learned", "early_loss", "el2n", "final_loss"]
 _Estimated = Literal["memorization", "shuffled", "consistency", "robust_memorization"]
 Score = Literal[_Estimated, Proxy]
 

@@ -246,7 +246,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("forgetting", pa.float64()),
             ("first_learned", pa.float64()),
             ("early_loss", pa.float64()),
-            ("early_error", pa.float64()),
+            ("el2n", pa.float64()),
             ("final_loss", pa.float64()),
         ]
     ),
@@ -304,6 +304,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             for attack in ("clean", "pgd")
             for metric in ("loss", "correct")
         ]
+        + [("train_clean_error", pa.binary())]
     ),
     "history": pa.schema(
         _EPOCH

@@ -64,8 +64,9 @@ def disk(config: Config, data: DataSet, *, runs: int, weights: int) -> dict[str,
     robust, clean = subsets.robust.subset_models, subsets.subset_models
     epochs = config.training.recipe.epochs
     measured = -(-epochs // config.training.measure_every)
-    # two losses in 16 bits and two bits a sample; a probability, mostly 0, and a weight, mostly 1, a training sample
-    records = measured * 17 * everything // 4 + epochs * 4 * samples["train"]
+    # two losses in 16 bits and two bits a sample; in training also an error in 16 bits, and each epoch a probability,
+    # mostly 0, and a weight, mostly 1
+    records = measured * (17 * everything // 4 + 2 * samples["train"]) + epochs * 4 * samples["train"]
     # as measured on digits: a row of attacked.parquet and of per_sample.parquet 8 bytes, of history.parquet 500, of
     # samples.parquet 20, the schemas of a model's files 30 thousand; a fifth of the training samples atypical, as in
     # CIFAR-100

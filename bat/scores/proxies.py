@@ -30,21 +30,21 @@ HALF = "half of the subset models"
 """What stands in the place of a proxy where one half of the subset models is compared with the other."""
 
 
-def proxies_of_run(loss: Floats, correct: Bools, epoch: Counts) -> pd.DataFrame:
+def proxies_of_run(loss: Floats, correct: Bools, error: Floats, epoch: Counts) -> pd.DataFrame:
     """Return the proxies of one run of natural training: one row per sample, each higher for what is more memorized.
 
-    loss, correct: (epochs, n) of the measured epochs, epoch: (epochs,) their numbers from 1.
+    loss, correct, error: (epochs, n) of the measured epochs, as ``measure`` has them; epoch: (epochs,) their numbers
+    from 1.
 
     csl: the sum of the losses (Ravikumar et al. 2025). lt_iqr: the interquartile range of the losses (arXiv
     2411.05743). forgetting: from how many epochs to the next the sample goes from right to wrong (Toneva et al. 2019);
     one that is never right has the number of epochs, more than any other. first_learned: the first epoch in which it is
-    right, one after the last if none is. early_loss, early_error: the loss, and 1 minus the probability of the label,
-    at the first epoch that has a tenth of training behind it; EL2N (Paul et al. 2021), the norm of the error of all
-    probabilities, is from early_error to sqrt(2) times that. final_loss: of the last epoch.
+    right, one after the last if none is. early_loss, el2n: the loss, and the norm of the error of the probabilities
+    (Paul et al. 2021), at the first epoch that has a tenth of training behind it. final_loss: of the last epoch.
     """
     loss = loss.astype(np.float64)
     low, high = np.quantile(loss, [0.25, 0.75], axis=0)
-    early = loss[(epoch * 10 >= epoch[-1]).argmax()]
+    early = (epoch * 10 >= epoch[-1]).argmax()
     learned = correct.any(axis=0)
     return pd.DataFrame(
         {
@@ -52,8 +52,8 @@ def proxies_of_run(loss: Floats, correct: Bools, epoch: Counts) -> pd.DataFrame:
             "lt_iqr": high - low,
             "forgetting": np.where(learned, (correct[:-1] & ~correct[1:]).sum(axis=0), len(epoch)),
             "first_learned": np.where(learned, epoch[correct.argmax(axis=0)], epoch[-1] + 1),
-            "early_loss": early,
-            "early_error": -np.expm1(-early),
+            "early_loss": loss[early],
+            "el2n": error[early].astype(np.float64),
             "final_loss": loss[-1],
         }
     )
@@ -167,5 +167,7 @@ def _of_file(path: Path, samples: int) -> pd.DataFrame:
     spec = facts["spec"]
     if spec["method"]["objective"] != "natural" or spec["without"]:
         raise BatError(f"{path}: of method {spec['method']['name']}: give records of natural training on all samples")
-    loss, correct = (unpacked(table, f"train_clean_{name}", samples, path) for name in ("loss", "correct"))
-    return proxies_of_run(loss, correct, table.loc[table["train_clean_loss"].notna(), "epoch"].to_numpy())
+    loss, correct, error = (
+        unpacked(table, f"train_clean_{name}", samples, path) for name in ("loss", "correct", "error")
+    )
+    return proxies_of_run(loss, correct, error, table.loc[table["train_clean_loss"].notna(), "epoch"].to_numpy())

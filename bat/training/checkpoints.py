@@ -17,7 +17,7 @@ from bat.training.run import Progress
 
 _KIND = "checkpoint"
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 """Of what a checkpoint holds. Raise it when names, shapes or meaning of ``Progress``, of ``Learner.state`` or of the
 columns of records change, or what a run draws its random numbers from: a run of another format starts anew, where the
 version of the package is the same before and after an edit."""

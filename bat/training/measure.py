@@ -18,7 +18,7 @@ from bat.seeds import derive_seed, uniform
 _BATCH = 512
 """Images in a forward pass where nothing depends on it but memory."""
 
-_MEASURED = ("clean_loss", "clean_correct", "pgd_loss", "pgd_correct")
+_MEASURED = ("clean_loss", "clean_correct", "clean_error", "pgd_loss", "pgd_correct")
 
 
 class Said(NamedTuple):
@@ -77,7 +77,8 @@ def measure(
     """Return the loss of each sample of all splits, and whether it is right, on the clean image and under PGD.
 
     Keys are {split}_{clean|pgd}_{loss|correct}, values (n,) float32 and bool. Right under PGD are samples that are
-    right on the clean image and after the attack.
+    right on the clean image and after the attack. train_clean_error, of training samples alone, is the Euclidean norm
+    of the predicted probabilities minus the label, one-hot (EL2N, Paul et al. 2021, arXiv 2107.07075).
     """
     found: dict[str, Tensor] = {}
     with attackable(model):
@@ -89,6 +90,8 @@ def measure(
             ]
             for metric, values in zip(_MEASURED, torch.cat(columns, dim=1), strict=True):
                 found[f"{name}_{metric}"] = values > 0 if metric.endswith("_correct") else values
+            if part is not data.train:
+                del found[f"{name}_clean_error"]
     return found
 
 
@@ -126,11 +129,12 @@ def _outputs(
 
 
 def _losses(clean: Tensor, attacked: Tensor, labels: Tensor) -> Tensor:
-    """Return the values of ``_MEASURED`` for each sample: (4, n). clean, attacked: logits (n, classes)."""
+    """Return the values of ``_MEASURED`` for each sample: (5, n). clean, attacked: logits (n, classes)."""
     clean_right = predictions(clean) == labels
     right = clean_right & (predictions(attacked) == labels)
     clean_loss, loss = (F.cross_entropy(logits, labels, reduction="none") for logits in (clean, attacked))
-    return torch.stack([clean_loss, clean_right.float(), loss, right.float()])
+    error = (clean.softmax(1) - F.one_hot(labels, clean.shape[1])).norm(dim=1)
+    return torch.stack([clean_loss, clean_right.float(), error, loss, right.float()])
 
 
 def _judged(logits: Tensor, labels: Tensor) -> Said:

@@ -15,6 +15,7 @@ from bat.io.tables import pack, unpack
 
 _FLOATS: "dict[str, np.dtype[Any]]" = {
     "loss": np.dtype("<f2"),
+    "error": np.dtype("<f2"),
     "probability": np.dtype("<f4"),
     "weight": np.dtype("<f4"),
 }

@@ -327,15 +327,16 @@ def softplus(value: float) -> float:
     return float(np.logaddexp(0, value))
 
 
-def brute_force(part: Part, slope: float) -> list[tuple[float, bool, float, bool]]:
-    """Of each sample the clean loss, whether it is right, the PGD loss, and whether it is right under PGD."""
+def brute_force(part: Part, slope: float) -> list[tuple[float, bool, float, float, bool]]:
+    """Of each sample the clean loss, whether it is right, EL2N, the PGD loss, and whether it is right under PGD."""
     rows = []
     for v, label in zip(part.pixels.flatten().tolist(), part.labels.tolist(), strict=True):
         sign = 1 if label else -1
         worst = min(max(v / 100 - sign * EPS, 0), 1)
         losses = [softplus(-sign * slope * (value - 0.5)) for value in (v / 100, worst)]
         right = [sign * (value - 0.5) > 0 for value in (v / 100, worst)]
-        rows.append((losses[0], right[0], losses[1], right[0] and right[1]))
+        # of two classes both probabilities are wrong by as much
+        rows.append((losses[0], right[0], 2**0.5 * (1 - np.exp(-losses[0])), losses[1], right[0] and right[1]))
     return rows
 
 
@@ -343,10 +344,17 @@ def test_measure_equals_a_loop_over_samples() -> None:
     data = DataSet(ladder(), ladder(1000), pixels([20, 45, 80], [0, 0, 0]), classes=2)
     model = Threshold(slope=3.0).train()
     found = measure(model, data, threat=THREAT, attack=Pgd(steps=10, step_size=0.05), seed=0)
-    metrics = ("clean_loss", "clean_correct", "pgd_loss", "pgd_correct")
-    assert list(found) == [f"{split}_{metric}" for split in data.parts() for metric in metrics]
+    metrics = ("clean_loss", "clean_correct", "clean_error", "pgd_loss", "pgd_correct")
+    assert list(found) == [
+        f"{split}_{metric}"
+        for split in data.parts()
+        for metric in metrics
+        if metric != "clean_error" or split == "train"
+    ]
     for split, part in data.parts().items():
         for metric, values in zip(metrics, zip(*brute_force(part, 3.0), strict=True), strict=True):
+            if f"{split}_{metric}" not in found:
+                continue
             assert found[f"{split}_{metric}"].tolist() == pytest.approx(list(values), rel=1e-6)
             assert (found[f"{split}_{metric}"].dtype == torch.bool) == metric.endswith("correct")
     assert 0 < found["train_pgd_correct"].sum() < found["train_clean_correct"].sum() < len(data.train)

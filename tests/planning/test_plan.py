@@ -133,12 +133,12 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
     assert stored["weights"] == 2 * 3 * 2 * 1000  # best and last of 3 methods and 2 seeds
     assert stored["subsets"] == 40 * (200 // 8 + 1797 // 8 + 3 * 1797)
     assert stored["adversarial images"] == 2 * 3 * 2 * 1547 * 64 * 4  # float32
-    # 3 epochs, measured each or the second and last: two losses of 2 bytes and two bits a sample of any split, and 4
-    # bytes more a training sample
+    # 3 epochs, measured each or the second and last: two losses of 2 bytes and two bits a sample of any split; of a
+    # training sample 2 bytes more, and 4 in each epoch
     for every, measured in ((1, 3), (2, 2)):
         config = replace(SMOKE, training=replace(SHORT, measure_every=every))
         found = plan.disk(config, data, runs=3, weights=1000)["records of training"]
-        assert found == 6 * (measured * 1797 * 17 // 4 + 3 * 200 * 4)
+        assert found == 6 * (measured * (1797 * 17 // 4 + 2 * 200) + 3 * 200 * 4)
     # by hand, with robust subset models and 12 epochs of which each fifth is measured
     robust = replace(SMOKE.memorization, robust=replace(SMOKE.memorization.robust, subset_models=20))
     recipe = replace(SMOKE.training.recipe, epochs=12)
@@ -147,7 +147,7 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
         "data": 1797 * (64 + 16),
         "subsets": 40 * (25 + 224 + 5391) + 20 * (25 + 2 * (224 + 5391)),
         "weights": 2 * 6 * 1000,
-        "records of training": 6 * (3 * 17 * 1797 // 4 + 12 * 4 * 200),
+        "records of training": 6 * (3 * (17 * 1797 // 4 + 2 * 200) + 12 * 4 * 200),
         "tables": 6 * (4 * 1547 * 8 + 12 * 500 + 20 * 12 * 200 // 5 + 30_000) + 90 * 1797,
         "adversarial images": 2 * 6 * 4 * 1547 * 64,
     }
