@@ -30,6 +30,7 @@ STAGES = {
     "download": "data.stage",
     "data": "data.stage",
     "subsets": "scores.stage",
+    "merge": "scores.merging",
     "scores": "scores.stage",
     "null-pairs": "scores.stage",
     "import-scores": "scores.importing",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from experiments import ENVIRONMENT, SMOKE, command, edit, new_experiment, planned, snakemake, tables
+from experiments import ENVIRONMENT, SMOKE, command, edit, new_experiment, planned, run, snakemake, tables
 
 from bat.config import load
 from bat.io.schemas import SCHEMAS
@@ -153,11 +153,27 @@ def test_shard_size_and_jobs_change_no_score(finished, tmp_path):
     assert tables(folder / SMOKE / "scores") == expected
 
 
+def test_merged_shards_of_another_machine_are_used_and_an_edit_of_their_keys_is_noticed(finished, tmp_path):
+    folder, target = new_experiment(tmp_path), f"{SMOKE}/scores/label_errors.parquet"
+    assert snakemake(folder, f"{SMOKE}/data/data.safetensors").returncode == 0
+    merged = run(folder, "bat", "merge", "--configfile", "config/smoke.yaml", "--shards", finished / SMOKE / "subsets")
+    assert merged.returncode == 0, merged.stderr
+    assert snakemake(folder, "--touch", "--forcerun", "subsets", "--until", "subsets").returncode == 0
+    assert planned(folder, target) == {"scores": 1}
+    done = snakemake(folder, target)
+    assert done.returncode == 0, done.stderr
+    found = tables(folder / SMOKE)
+    assert found.items() <= tables(finished / SMOKE).items()
+    assert len(found) == 1 + 2 + 6
+    edit(folder, lambda config: config["memorization"].update(seed=3))
+    assert planned(folder, target) == {"subsets": 2, "scores": 1}
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, copy):
     trained = copy / SMOKE / "models"
     for folder in ("models", "evaluation", "figures"):
         shutil.rmtree(copy / SMOKE / folder)
-    run = subprocess.Popen(
+    running = subprocess.Popen(
         [sys.executable, "-m", *command("--until", "train")],
         cwd=copy,
         env=ENVIRONMENT,
@@ -169,10 +185,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, copy):
     # kill when some models are there and others are being trained
     while not list(trained.glob("*/*/records.parquet")):
         assert time.monotonic() < deadline
-        assert run.poll() is None
+        assert running.poll() is None
         time.sleep(0.02)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
     kept = tables(trained)
     assert snakemake(copy, "--unlock").returncode == 0
     done = snakemake(copy, "--until", "train")
