@@ -31,6 +31,7 @@ STAGES = {
     "data": "data.stage",
     "subsets": "scores.stage",
     "merge": "scores.merging",
+    "enough": "scores.rounds",
     "scores": "scores.stage",
     "null-pairs": "scores.stage",
     "import-scores": "scores.importing",

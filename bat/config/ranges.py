@@ -86,6 +86,8 @@ Threshold = Annotated[float, Field(ge=0, lt=1), NUMBER]
 Confidence = Annotated[float, Field(ge=0.5, le=0.9999), NUMBER]
 # over a half most of what is found may be chance
 DiscoveryRate = Annotated[float, Field(ge=1e-6, le=0.5), NUMBER]
+# over 1 none is: a difference of two shares
+StandardError = Annotated[float, Field(ge=1e-6, le=0.999999), NUMBER]
 Margin = Annotated[float, Field(ge=1e-6, le=0.5), NUMBER]
 # under it float32 weights do not move; linear classifiers are trained at up to 30
 LearningRate = Annotated[float, Field(ge=1e-8, le=100), NUMBER]

@@ -49,6 +49,7 @@ from bat.config.ranges import (
     RunName,
     Seed,
     Shuffles,
+    StandardError,
     Subsample,
     Threshold,
 )
@@ -142,6 +143,21 @@ class ScoresSpec:
     def of(cls, config: Config) -> "ScoresSpec":
         """Return that of an experiment."""
         return _filled(cls, config.memorization)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EnoughSpec:
+    """What says whether there are subset models enough, besides the shards."""
+
+    score: Literal["hard", "soft"]
+    threshold: Threshold
+    standard_error: StandardError
+    quantile: Fraction
+
+    @classmethod
+    def of(cls, config: Config) -> "EnoughSpec":
+        """Return that of an experiment that trains subset models until there are enough."""
+        return _filled(cls, config.memorization.until, config.memorization)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

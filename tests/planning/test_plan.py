@@ -362,6 +362,14 @@ def test_plan_prints_jobs_and_precision(folder, capsys):
     assert f"{sum(tensor.numel() for tensor in weights):,} weights" in text
 
 
+def test_plan_of_models_in_rounds_is_of_all_of_them(folder, capsys):
+    text = planned(capsys, "--config", "memorization={until: {standard_error: 0.1, at_most: 100}}")
+    jobs = {line[:24].strip(): line[24:31].strip() for line in text.splitlines()[4:12]}
+    assert (jobs["subsets"], jobs["enough"]) == ("5", "2")
+    assert "subset models in rounds of 40, all of them counted here: memorization.until may stop at fewer" in text
+    assert "with 100 models: at most 0.109" in text
+
+
 def test_plan_names_the_network_of_stage_1_where_it_has_its_own(folder, capsys):
     own = "memorization={model: {name: small_cnn, width: 2}}"
     # three convolutions; normalisation with 4 numbers a channel and a counter; a head on 8 x 2 x 2 features; mean and

@@ -29,10 +29,34 @@ rule subsets:
         stage("subsets")
 
 
+# of all models but the robust ones; more are trained while there are not enough
+if parsed.memorization.until:
+
+    checkpoint enough:
+        input:
+            data=rules.data.output.data,
+            shards=lambda wildcards: shards_of_models(int(wildcards.models)),
+        output:
+            enough=f"{RESULTS}/scores/rounds/{{models}}.json",
+        log:
+            f"{RESULTS}/logs/rounds/{{models}}.log",
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=needs("enough", "mem_mb"),
+            runtime=needs("enough", "runtime"),
+        params:
+            spec=spec("EnoughSpec"),
+            flags=flags(),
+        shell:
+            stage("enough")
+
+
 rule scores:
     input:
         data=rules.data.output.data,
-        shards=expand(rules.subsets.output.shard, shard=SHARDS),
+        shards=scored_shards,
     output:
         **LABEL_ERRORS,
         memorization=f"{RESULTS}/scores/memorization.parquet",
