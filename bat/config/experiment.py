@@ -25,6 +25,7 @@ from bat.config.ranges import (
     Models,
     ModelsOrNone,
     Name,
+    NearDuplicate,
     RunName,
     Seed,
     Shuffles,
@@ -125,6 +126,11 @@ class Memorization:
         default=20,
         description="Times that influence is estimated with the models' results shuffled among them, to count "
         "the pairs found by chance.",
+    )
+    near_duplicate: NearDuplicate | None = Field(
+        default=0.05,
+        description="Distance up to which two training images are near-duplicates, the root of the mean squared "
+        "difference of pixel values in [0, 1]; 0 for exact repeats alone, null for no search.",
     )
     robust: RobustSubsets = Field(description="Subset models trained adversarially, recorded under attack.")
 

@@ -81,6 +81,8 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 # of samples, pixels or steps: there are not a million times more of them
 Fraction = Annotated[float, Field(ge=1e-6, le=0.999999), NUMBER]
 Subsample = Annotated[float, Field(ge=1e-6, le=1), NUMBER]
+# over a tenth most images have something so near
+NearDuplicate = Annotated[float, Field(ge=0, le=0.5), NUMBER]
 Threshold = Annotated[float, Field(ge=0, lt=1), NUMBER]
 # under a half an interval leaves out what it is about; over 0.9999 its ends are those of Bootstrap's furthest resamples
 Confidence = Annotated[float, Field(ge=0.5, le=0.9999), NUMBER]

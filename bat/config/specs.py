@@ -46,6 +46,7 @@ from bat.config.ranges import (
     Margin,
     Models,
     Name,
+    NearDuplicate,
     RunName,
     Seed,
     Shuffles,
@@ -158,6 +159,19 @@ class EnoughSpec:
     def of(cls, config: Config) -> "EnoughSpec":
         """Return that of an experiment that trains subset models until there are enough."""
         return _filled(cls, config.memorization.until, config.memorization)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DuplicatesSpec:
+    """What the table of duplicates depends on, besides the data, the shards and the scores."""
+
+    near_duplicate: NearDuplicate
+    threshold: Threshold
+
+    @classmethod
+    def of(cls, config: Config) -> "DuplicatesSpec":
+        """Return that of an experiment that looks for duplicates."""
+        return _filled(cls, config.memorization)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -18,6 +18,7 @@ def jobs_of(config: Config) -> dict[str, int]:
         "enough": len(rounds_of(config)) - 1,
         "import_scores" if imported else "scores": 1,
         "null_pairs": int(bool(config.memorization.shuffles) and not imported),
+        "duplicates": int(config.memorization.near_duplicate is not None),
         "robust_subsets": robust,
         "robust_scores": int(robust > 0),
         "train": models,

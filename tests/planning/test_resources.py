@@ -134,6 +134,7 @@ BOTH = {
     "scores": (3800, 29),
     "enough": (1900, 21),
     "null_pairs": (3800, 24),
+    "duplicates": (4000, 84),
     "import_scores": (7200, 40),
     "robust_scores": (3800, 28),
     "proxies": (2400, 35),
@@ -193,6 +194,7 @@ def test_jobs_of_digits_in_the_order_in_which_they_start() -> None:
         ("subsets", 4),
         ("scores", 1),
         ("null_pairs", 1),
+        ("duplicates", 1),
         ("train", 15),
         ("proxies", 1),
         ("groups", 1),
@@ -240,6 +242,10 @@ def test_of_models_in_rounds_the_most_are_asked_for() -> None:
     found = jobs_of(replace(one, memorization=rounds))
     assert found == jobs_of(one) | {"enough": 4}  # 200, 400, 600 and 800; at 900 nobody asks
     assert needs(replace(one, memorization=rounds)) == needs(one)
+
+
+def test_where_no_distance_is_given_no_duplicates_are_looked_for() -> None:
+    assert "duplicates" not in jobs_of(replace(DIGITS, memorization=replace(DIGITS.memorization, near_duplicate=None)))
 
 
 def test_scores_from_a_file_need_no_subset_models() -> None:

@@ -33,6 +33,7 @@ def test_everything_is_there_and_opens(finished):
         "test_groups",
         "validation_groups",
         "label_errors",
+        "duplicates",
         "proxies",
     ):
         assert list(pd.read_parquet(results / "scores" / f"{name}.parquet")) == SCHEMAS[name].names
@@ -87,10 +88,11 @@ def test_scores_from_a_file_skip_the_subset_models(finished, tmp_path):
     assert "scores" not in everything
     assert "null_pairs" not in everything
     assert (everything["import_scores"], everything["train"], everything["evaluate"]) == (1, 6, 6)
-    assert everything["proxies"] == 1
-    target = f"{SMOKE}/scores/memorization.parquet"
-    done = snakemake(folder, target)
+    assert everything["proxies"] == everything["duplicates"] == 1
+    target, duplicates = f"{SMOKE}/scores/memorization.parquet", f"{SMOKE}/scores/duplicates.parquet"
+    done = snakemake(folder, target, duplicates)
     assert done.returncode == 0, done.stderr
+    assert pd.read_parquet(folder / duplicates)["max_influence"].isna().all()
     found = pd.read_parquet(folder / target)
     pd.testing.assert_series_equal(found["memorization"], own["memorization"])
     pd.testing.assert_series_equal(found["atypical"], own["atypical"])
@@ -115,8 +117,8 @@ def test_editing_one_method_reruns_that_method_and_what_follows(copy):
 
 def test_another_threshold_trains_and_attacks_bat_alone(copy):
     edit(copy, lambda config: config["memorization"].update(threshold=0.25))
-    again = {"scores": 1, "null_pairs": 1, "proxies": 1, "train": 2, "evaluate": 2, "groups": 1, "summary": 1}
-    assert planned(copy) == again | {"figures": 1, "results": 1, "page": 1, "explorer": 1}
+    again = {"scores": 1, "null_pairs": 1, "duplicates": 1, "proxies": 1, "train": 2, "evaluate": 2, "groups": 1}
+    assert planned(copy) == again | {"summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
     models, evaluations = copy / SMOKE / "models", copy / SMOKE / "evaluation"
     kept = {path: path.stat().st_mtime_ns for path in [*models.glob("*/*/*"), *evaluations.glob("*/*/*")]}
     before = {path: path.read_bytes() for path in models.glob("*/*/history.parquet")}
@@ -144,7 +146,8 @@ def test_more_subset_models_train_only_the_new_ones(copy):
 def test_shard_size_and_jobs_change_no_score(finished, tmp_path):
     folder = new_experiment(tmp_path)
     edit(folder, lambda config: config["memorization"].update(models_per_shard=10))
-    done = snakemake(folder, f"{SMOKE}/scores/null_pairs.parquet", "--jobs", "1")
+    targets = (f"{SMOKE}/scores/null_pairs.parquet", f"{SMOKE}/scores/duplicates.parquet")
+    done = snakemake(folder, *targets, "--jobs", "1")
     assert done.returncode == 0, done.stderr
     expected = tables(finished / SMOKE / "scores")
     # of natural training, which is not run here

@@ -133,7 +133,7 @@ def shards_of_models(models):
 
 def scored_shards(wildcards):
     """Return the shards of all rounds until there are models enough, by memorization.until; Snakemake asks again."""
-    models, *more = bat.config.rounds_of(parsed)
+    models, *more = bat.config.rounds_of(parsed) or [0]
     for after in more:
         told = checkpoints.enough.get(models=models).output.enough
         if json.loads(Path(told).read_text(encoding="utf-8"))["enough"]:

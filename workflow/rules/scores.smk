@@ -113,6 +113,36 @@ if IMPORTED:
     SCORES = rules.import_scores.output
 
 
+# a file of scores does not say what models say
+SHARDS_OF_SCORES = {} if IMPORTED else {"shards": rules.scores.input.shards}
+
+if parsed.memorization.near_duplicate is not None:
+
+    rule duplicates:
+        input:
+            **SHARDS_OF_SCORES,
+            data=rules.data.output.data,
+            memorization=SCORES.memorization,
+        output:
+            duplicates=f"{RESULTS}/scores/duplicates.parquet",
+        log:
+            f"{RESULTS}/logs/duplicates.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/duplicates.tsv"
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            gpu=0,
+            mem_mb=needs("duplicates", "mem_mb"),
+            runtime=needs("duplicates", "runtime"),
+        params:
+            spec=spec("DuplicatesSpec"),
+            flags=flags(),
+        shell:
+            stage("duplicates")
+
+
 rule null_pairs:
     input:
         data=rules.data.output.data,
