@@ -63,6 +63,9 @@ def experiment(tmp_path_factory):
     flags = {"data": "data.safetensors", "memorization": "memorization.parquet", "null_pairs": "null_pairs.parquet"}
     shards = ["shard-0.parquet", "shard-10.parquet"]
     call("null-pairs", folder, spec=null, shards=shards, **flags, log="null.log")
+    near = {"near_duplicate": 0.05, "threshold": SCORES["threshold"]}
+    found = {name: flags[name] for name in ("data", "memorization")} | {"duplicates": "duplicates.parquet"}
+    call("duplicates", folder, spec=near, shards=shards, **found)
     call("train", folder, **training())
     call("groups", folder, **grouped())
     call("evaluate", folder, **evaluation())

@@ -38,6 +38,7 @@ from bat.config.experiment import (
     OwnTrainer,
     RobustSubsets,
     Training,
+    Until,
     check_models,
     check_resamples,
     compared,
@@ -48,7 +49,7 @@ from bat.config.own import own_function, users_code
 from bat.config.reading import as_yaml, check_files, load, parse
 from bat.config.reference import editor_schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
-from bat.config.runs import figures_of, is_weighted, natural_of, pictured, questions, runs_of, shards_of
+from bat.config.runs import figures_of, is_weighted, natural_of, pictured, questions, rounds_of, runs_of, shards_of
 from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
 from bat.config.training import (
@@ -130,6 +131,7 @@ __all__ = [
     "Threat",
     "Trades",
     "Training",
+    "Until",
     "WideModel",
     "Without",
     "as_yaml",
@@ -151,6 +153,7 @@ __all__ = [
     "questions",
     "removal_pairs",
     "removal_runs",
+    "rounds_of",
     "runs_of",
     "shards_of",
     "split_sizes",

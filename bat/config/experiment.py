@@ -25,15 +25,17 @@ from bat.config.ranges import (
     Models,
     ModelsOrNone,
     Name,
+    NearDuplicate,
     RunName,
     Seed,
     Shuffles,
+    StandardError,
     Subsample,
     Threshold,
     distinct,
 )
 from bat.config.removal import Removal, check_fractions, removal_pairs, removal_runs
-from bat.config.scores import Scores, SubsetScores
+from bat.config.scores import FileScores, Scores, SubsetScores
 from bat.config.strict import OWN, STRICT
 from bat.config.training import PROXIES, Method, Natural, Recipe, check_factor, check_measured
 from bat.config.words import meant
@@ -67,10 +69,28 @@ class OwnTrainer(Own):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Until:
+    """How precise the scores of samples near the threshold must be, and how many subset models that may take."""
+
+    standard_error: StandardError = Field(description="The standard error of memorization to reach.")
+    quantile: Fraction = Field(
+        default=0.9,
+        description="Share of the training samples near the threshold that must have it: those within two standard "
+        "errors of it.",
+    )
+    at_most: Models = Field(description="Models that are not exceeded: a multiple of models_per_shard.")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Memorization:
     """Stage 1: models on random subsets, and the scores estimated from them."""
 
     subset_models: Models = Field(description="K, models trained on random subsets: a multiple of models_per_shard.")
+    until: Until | None = Field(
+        default=None,
+        description="Train further rounds of subset_models models each until the scores are as precise as this says; "
+        "null: one round.",
+    )
     models_per_shard: Models = Field(default=50, description="Models that one job trains.")
     subset_fraction: Fraction = Field(default=0.7, description="r, the fraction of training samples in a subset.")
     design: Literal["balanced", "independent"] = Field(
@@ -106,6 +126,11 @@ class Memorization:
         default=20,
         description="Times that influence is estimated with the models' results shuffled among them, to count "
         "the pairs found by chance.",
+    )
+    near_duplicate: NearDuplicate | None = Field(
+        default=0.05,
+        description="Distance up to which two training images are near-duplicates, the root of the mean squared "
+        "difference of pixel values in [0, 1]; 0 for exact repeats alone, null for no search.",
     )
     robust: RobustSubsets = Field(description="Subset models trained adversarially, recorded under attack.")
 
@@ -217,6 +242,7 @@ class Config:
         problems = []
         for check in (
             self._divides_into_shards,
+            self._ends,
             self._has_samples_enough,
             self._measures,
             self._resamples,
@@ -248,6 +274,21 @@ class Config:
                 f"memorization.robust.subset_models is {plan.robust.subset_models}, no multiple of models_per_shard "
                 f"({plan.models_per_shard})"
             )
+
+    def _ends(self) -> None:
+        plan = self.memorization
+        if plan.until is None:
+            return
+        if isinstance(self.scores, FileScores):
+            raise ValueError(
+                "memorization.until is given, but scores come from a file, for which no model is trained: "
+                "remove one of the two"
+            )
+        most = f"memorization.until.at_most is {plan.until.at_most}"
+        if plan.until.at_most < plan.subset_models:
+            raise ValueError(f"{most}, below subset_models ({plan.subset_models}), the first round: raise it")
+        if plan.until.at_most % plan.models_per_shard:
+            raise ValueError(f"{most}, no multiple of models_per_shard ({plan.models_per_shard}): choose one")
 
     def _has_samples_enough(self) -> None:
         check_classes(self.data)
@@ -344,7 +385,8 @@ class Config:
 
     def _has_a_number_of_jobs_to_live_with(self, runs: int) -> None:
         plan = self.memorization
-        shards = (plan.subset_models + plan.robust.subset_models) // plan.models_per_shard
+        most = plan.until.at_most if plan.until else plan.subset_models
+        shards = (most + plan.robust.subset_models) // plan.models_per_shard
         for count, what, advice in (
             (shards, "shards of subset models", "raise memorization.models_per_shard, or lower subset_models"),
             (

@@ -81,11 +81,15 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 # of samples, pixels or steps: there are not a million times more of them
 Fraction = Annotated[float, Field(ge=1e-6, le=0.999999), NUMBER]
 Subsample = Annotated[float, Field(ge=1e-6, le=1), NUMBER]
+# over a tenth most images have something so near
+NearDuplicate = Annotated[float, Field(ge=0, le=0.5), NUMBER]
 Threshold = Annotated[float, Field(ge=0, lt=1), NUMBER]
 # under a half an interval leaves out what it is about; over 0.9999 its ends are those of Bootstrap's furthest resamples
 Confidence = Annotated[float, Field(ge=0.5, le=0.9999), NUMBER]
 # over a half most of what is found may be chance
 DiscoveryRate = Annotated[float, Field(ge=1e-6, le=0.5), NUMBER]
+# over 1 none is: a difference of two shares
+StandardError = Annotated[float, Field(ge=1e-6, le=0.999999), NUMBER]
 Margin = Annotated[float, Field(ge=1e-6, le=0.5), NUMBER]
 # under it float32 weights do not move; linear classifiers are trained at up to 30
 LearningRate = Annotated[float, Field(ge=1e-8, le=100), NUMBER]

@@ -24,10 +24,20 @@ def questions(config: Config) -> dict[str, list[tuple[str, str]]]:
 
 
 def shards_of(config: Config) -> tuple[int, int]:
-    """Return the numbers of shards of subset models, trained on clean images and adversarially."""
+    """Return the numbers of shards of subset models, trained on clean images, at most, and adversarially."""
     stage = config.memorization
-    clean = 0 if isinstance(config.scores, FileScores) else stage.subset_models
+    clean = max(rounds_of(config), default=0)
     return clean // stage.models_per_shard, stage.robust.subset_models // stage.models_per_shard
+
+
+def rounds_of(config: Config) -> tuple[int, ...]:
+    """Return how many subset models there are after each round: one number without memorization.until."""
+    stage = config.memorization
+    if isinstance(config.scores, FileScores):
+        return ()
+    if stage.until is None:
+        return (stage.subset_models,)
+    return (*range(stage.subset_models, stage.until.at_most, stage.subset_models), stage.until.at_most)
 
 
 def natural_of(config: Config) -> str | None:

@@ -46,9 +46,11 @@ from bat.config.ranges import (
     Margin,
     Models,
     Name,
+    NearDuplicate,
     RunName,
     Seed,
     Shuffles,
+    StandardError,
     Subsample,
     Threshold,
 )
@@ -141,6 +143,34 @@ class ScoresSpec:
     @classmethod
     def of(cls, config: Config) -> "ScoresSpec":
         """Return that of an experiment."""
+        return _filled(cls, config.memorization)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EnoughSpec:
+    """What says whether there are subset models enough, besides the shards."""
+
+    score: Literal["hard", "soft"]
+    threshold: Threshold
+    standard_error: StandardError
+    quantile: Fraction
+
+    @classmethod
+    def of(cls, config: Config) -> "EnoughSpec":
+        """Return that of an experiment that trains subset models until there are enough."""
+        return _filled(cls, config.memorization.until, config.memorization)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DuplicatesSpec:
+    """What the table of duplicates depends on, besides the data, the shards and the scores."""
+
+    near_duplicate: NearDuplicate
+    threshold: Threshold
+
+    @classmethod
+    def of(cls, config: Config) -> "DuplicatesSpec":
+        """Return that of an experiment that looks for duplicates."""
         return _filled(cls, config.memorization)
 
 

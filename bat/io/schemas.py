@@ -123,6 +123,25 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("score", pa.float64()),
         ]
     ),
+    "duplicates": pa.schema(
+        [
+            ("train_index", pa.int64()),
+            ("label", pa.int64()),
+            ("memorization", pa.float64()),
+            ("atypical", pa.bool_()),
+            ("hidden", pa.bool_()),
+            ("nearest_index", pa.int64()),
+            ("nearest_distance", pa.float64()),
+            ("near_duplicates", pa.int64()),
+            ("duplicates_influence", pa.float64()),
+            ("max_influence", pa.float64()),
+            ("max_influence_train_index", pa.int64()),
+            ("other_index", pa.int64()),
+            ("other_label", pa.int64()),
+            ("other_distance", pa.float64()),
+            ("other_near_duplicate", pa.bool_()),
+        ]
+    ),
     "influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
     "robust_influence": pa.schema([_PAIR[0], ("test_index", pa.int64()), *_PAIR[1:]]),
     "train_influence": pa.schema([_PAIR[0], ("influenced_index", pa.int64()), *_PAIR[1:]]),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bat.config import SOURCES, Config
+from bat.config import SOURCES, Config, rounds_of
 from bat.data.counting import counted
 from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
@@ -61,7 +61,7 @@ def disk(config: Config, data: DataSet, *, runs: int, weights: int) -> dict[str,
     everything, subsets = sum(samples.values()), config.memorization
     # of a sample: a bit for right or wrong, two bytes for its probability, one or two for a class
     said = everything // 8 + (2 + 1 + (data.classes >= 2**8)) * everything
-    robust, clean = subsets.robust.subset_models, subsets.subset_models
+    robust, clean = subsets.robust.subset_models, max(rounds_of(config), default=0)
     epochs = config.training.recipe.epochs
     measured = -(-epochs // config.training.measure_every)
     # two losses in 16 bits and two bits a sample; in training also an error in 16 bits, and each epoch a probability,

@@ -1,10 +1,13 @@
 """Which jobs an experiment has, by rule of the workflow."""
 
-from bat.config import Config, FileScores, Published, natural_of, runs_of, shards_of
+from bat.config import Config, FileScores, Published, natural_of, rounds_of, runs_of, shards_of
 
 
 def jobs_of(config: Config) -> dict[str, int]:
-    """Return the number of jobs of each rule, in the order in which they start, of an experiment without results."""
+    """Return the number of jobs of each rule, in the order in which they start, of an experiment without results.
+
+    Of subset models in rounds (memorization.until) all rounds, though the last may not be needed.
+    """
     imported = isinstance(config.scores, FileScores)
     clean, robust = shards_of(config)
     models = len(runs_of(config)) * len(config.training.seeds)
@@ -12,8 +15,10 @@ def jobs_of(config: Config) -> dict[str, int]:
         "download": int(isinstance(config.data, Published)),
         "data": 1,
         "subsets": clean,
+        "enough": len(rounds_of(config)) - 1,
         "import_scores" if imported else "scores": 1,
         "null_pairs": int(bool(config.memorization.shuffles) and not imported),
+        "duplicates": int(config.memorization.near_duplicate is not None),
         "robust_subsets": robust,
         "robust_scores": int(robust > 0),
         "train": models,
@@ -28,4 +33,4 @@ def jobs_of(config: Config) -> dict[str, int]:
         "page": 1,
         "explorer": 1,
     }
-    return {rule: count for rule, count in found.items() if count}
+    return {rule: count for rule, count in found.items() if count > 0}

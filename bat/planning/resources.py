@@ -15,6 +15,7 @@ from bat.config import (
     WideModel,
     is_weighted,
     pictured,
+    rounds_of,
     runs_of,
     split_sizes,
     subsampled,
@@ -79,7 +80,8 @@ def needs(config: Config) -> dict[str, dict[str, int]]:
     runs, epochs = runs_of(config), training.recipe.epochs
     models = len(runs) * len(training.seeds)
     samples, shard = sizes.samples, stage.models_per_shard
-    answers, robust = stage.subset_models * samples, stage.robust.subset_models * samples
+    most = max(rounds_of(config), default=stage.subset_models)
+    answers, robust = most * samples, stage.robust.subset_models * samples
     weighted = any(is_weighted(run.method) for run in runs)
     # in forward passes: a step with its gradients, and an image in training: start, attack, step, and BAT's second loss
     step, trained = 3, 3 * (training.attack.steps + 3 + weighted)
@@ -101,7 +103,14 @@ def needs(config: Config) -> dict[str, dict[str, int]]:
         ),
         "robust_subsets": (subset_mb, _minutes(config.subset_model, sizes, shard * recorded * samples)),
         "scores": (with_data + _scores_mb(answers, sizes), _START + answers / 1e7),
+        "enough": (with_data + min(12 * answers / 1e6, 620), _START + answers / 1e8),
         "null_pairs": (with_data + _scores_mb(answers, sizes), _START + (1 + stage.shuffles) * answers / 1e8),
+        "duplicates": (
+            # two blocks of 1,024 images in float64, a dozen numbers per pair of them, and what the estimators read
+            with_data + 2 * 8 * 1024 * math.prod(sizes.shape) / 1e6 + 150 + _scores_mb(answers, sizes),
+            # in float64, twice as slow; influence within classes
+            _START + sizes.train**2 * (math.prod(sizes.shape) + 2 * most / sizes.classes) / _SPEED / 60,
+        ),
         "import_scores": (with_data + _scores_mb(0, sizes) + 4_000, 2 * _START),
         "robust_scores": (with_data + _scores_mb(robust, sizes), _START + robust / 1e7),
         "train": (

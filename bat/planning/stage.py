@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bat.config import Config, FileScores, Model, Run, check_files, load, runs_of
+from bat.config import Config, FileScores, Model, Run, check_files, load, rounds_of, runs_of
 from bat.config.specs import DataSpec, as_json
 from bat.data.dataset import DataSet
 from bat.data.saved import device_named, read_data
@@ -153,8 +153,12 @@ def _precision(config: Config, wanted: float | None) -> list[str]:
     if isinstance(config.scores, FileScores):
         return []
     plan = config.memorization
-    models, fraction = plan.subset_models, plan.subset_fraction
+    models, fraction = max(rounds_of(config)), plan.subset_fraction
     lines = [
+        f"subset models in rounds of {plan.subset_models:,}, all of them counted here: memorization.until may stop at "
+        "fewer, and snakemake -n shows the first round"
+    ] * (plan.until is not None)
+    lines += [
         f"standard error of memorization and influence with {models:,} models: at most "
         f"{worst_standard_error(models, fraction):.3f}"
     ]

@@ -30,6 +30,7 @@ _TABLES = {
 }
 _MORE = (
     "label_errors",
+    "duplicates",
     "null_pairs",
     "proxies",
     "proxy_agreement",
@@ -67,6 +68,7 @@ class Experiment:
     flags: pd.DataFrame = field(repr=False)
     history: pd.DataFrame = field(repr=False)
     label_errors: pd.DataFrame | None = field(repr=False)
+    duplicates: pd.DataFrame | None = field(repr=False)
     null_pairs: pd.DataFrame | None = field(repr=False)
     proxies: pd.DataFrame | None = field(repr=False)
     proxy_agreement: pd.DataFrame | None = field(repr=False)

@@ -47,6 +47,7 @@ class Tables(NamedTuple):
     harmful: pd.DataFrame | None
     robust_effects: pd.DataFrame | None
     proxy_agreement: pd.DataFrame | None
+    duplicates: pd.DataFrame | None = None
 
 
 def methods_of(runs: pd.DataFrame) -> list[str]:
@@ -146,6 +147,7 @@ def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], ben
         + ")",
         *_chance(tables.null_pairs),
         *_harm(tables.harmful, tables.robust_effects),
+        *_repeated(tables.duplicates),
         *_equal(equal),
         _raised(tables.flags),
         _cost(benchmarks),
@@ -240,6 +242,21 @@ def _chance(table: pd.DataFrame | None) -> list[str]:
         f"influence pairs on test samples that are significant and over the threshold: {table['found'].iloc[0]} of "
         f"{table['pairs'].iloc[0]}; with the models' results shuffled {shuffled['found'].mean():.2f} (mean of "
         f"{len(shuffled)} shuffles), where the threshold alone would take {shuffled['over_threshold'].mean():.0f}"
+    ]
+
+
+def _repeated(table: pd.DataFrame | None) -> list[str]:
+    """Say how many training samples have near-duplicates, and what these may hide; nothing where there is none."""
+    if table is None:
+        return []
+    near, disputed = table["near_duplicates"] > 0, int(table["other_near_duplicate"].sum())
+    if not near.any() and not disputed:
+        return []
+    unknown = int((near & ~table["atypical"] & table["duplicates_influence"].isna()).sum())
+    return [
+        f"{near.sum()} training samples have a near-duplicate of their class, which may hide the memorization of "
+        f"{table['hidden'].sum()}" + (f" (not known for {unknown})" if unknown else "") + f"; {disputed} have one with "
+        "another label"
     ]
 
 

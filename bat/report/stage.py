@@ -102,6 +102,7 @@ def results(
     harmful: Path | None = None,
     robust_effects: Path | None = None,
     proxy_agreement: Path | None = None,
+    duplicates: Path | None = None,
     benchmarks: Path,
     markdown: Markdown,
     latex: Latex,
@@ -118,6 +119,7 @@ def results(
     means, about = read_table_with_facts(summary, "summary")
     scores, scored = read_table_with_facts(memorization, "memorization")
     others = (runs, flags, memorization, test_groups, *histories, null_pairs, harmful, robust_effects, proxy_agreement)
+    others = (*others, duplicates)
     check_one_data_set(summary, comparisons, *others)
     check_one_run(summary, comparisons, runs, flags)
     check_one_run(memorization, test_groups)
@@ -136,6 +138,7 @@ def results(
             read_table(harmful, "harmful") if harmful else None,
             read_table(robust_effects, "robust_effects") if robust_effects else None,
             read_table(proxy_agreement, "proxy_agreement") if proxy_agreement else None,
+            read_table(duplicates, "duplicates") if duplicates else None,
         )
         warnings, methods = warnings_of(tables), methods_of(tables.runs)
         texts = {

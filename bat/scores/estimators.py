@@ -221,6 +221,11 @@ def score_column(score: str) -> str:
     return "soft_memorization" if score == "soft" else "memorization"
 
 
+def error_column(score: str) -> str:
+    """Return the name of the column of ``memorization_table`` with the standard error of a score, hard or soft."""
+    return "soft_standard_error" if score == "soft" else "standard_error"
+
+
 def mean_table(correct: Bools, probability: NDArray[Any]) -> pd.DataFrame:
     """Return the share of models that are right of each sample, and the mean probability of its label, over all models.
 

@@ -91,17 +91,10 @@ def open_shards(paths: Sequence[Path], data: Path, samples: DataSet, digest: str
     """
     common, numbers = dict[str, Any](), list[int]()
     for path in paths:
-        facts = table_facts(path, "subsets")
-        spec = {key: value for key, value in facts["spec"].items() if key not in ("first_model", "models")}
-        facts = _flat({"spec": spec, "data": facts["data"]})
+        facts = shard_facts(path)
         if common and facts != common:
-            differing = [
-                f"{key} {json.dumps(common.get(key))} and {json.dumps(facts.get(key))}"
-                for key in sorted(common.keys() | facts.keys())
-                if common.get(key) != facts.get(key)
-            ]
             raise BatError(
-                f"{paths[0]} and {path} were made by different specs ({'; '.join(differing)}): "
+                f"{paths[0]} and {path} were made by different specs ({differing(common, facts)}): "
                 "remove the one that is out of date and run stage subsets again"
             )
         common = facts
@@ -115,6 +108,26 @@ def open_shards(paths: Sequence[Path], data: Path, samples: DataSet, digest: str
         raise BatError(f"{paths[0]}: trained on other data than {data}: remove the shards and run stage subsets again")
     sizes = {name: len(part) for name, part in samples.parts().items()}
     return Shards(tuple(paths), len(numbers), common, sizes, samples.classes)
+
+
+def shard_facts(path: Path) -> dict[str, Any]:
+    """Check a shard and return the spec of its models and the digest of their data, flat: ``spec.seed``, ``data``."""
+    facts = table_facts(path, "subsets")
+    return flat_facts(facts["spec"], facts["data"])
+
+
+def flat_facts(spec: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    """Return what all shards of an experiment share, of the spec of one of them and the digest of the data."""
+    return _flat({"spec": {key: spec[key] for key in spec if key not in ("first_model", "models")}, "data": digest})
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return the keys in which two of ``shard_facts`` differ, with both values, as text."""
+    return "; ".join(
+        f"{key} {json.dumps(one.get(key))} and {json.dumps(other.get(key))}"
+        for key in sorted(one.keys() | other.keys())
+        if one.get(key) != other.get(key)
+    )
 
 
 @dataclass(frozen=True)

@@ -981,6 +981,18 @@ SAID = [
      "trained models, over 10,000: take fewer methods, removal.fractions or seeds"),
     ({"memorization__subset_models": 210}, "memorization.subset_models is 210, no multiple of models_per_shard (50): "
      "choose one, so that a larger K later trains only the new models"),
+    ({"memorization__until": {"standard_error": 0.05, "at_most": 150}}, "memorization.until.at_most is 150, below "
+     "subset_models (200), the first round: raise it"),
+    ({"memorization__until": {"standard_error": 0.05, "at_most": 410}}, "memorization.until.at_most is 410, no "
+     "multiple of models_per_shard (50): choose one"),
+    ({"memorization__until": {"standard_error": 0.05, "at_most": 400},
+      "scores": {"source": "file", "path": "s.npz", "format": "npz"}}, "memorization.until is given, but scores come "
+     "from a file, for which no model is trained: remove one of the two"),
+    ({"memorization__until": {"standard_error": 0.05, "quantile": 1, "at_most": 400}}, "memorization.until.quantile: 1 "
+     "is over 0.999999, the most: lower it"),
+    ({"memorization__until": {"standard_error": 0.05, "at_most": 500_050}, "memorization__models_per_shard": 50,
+      "memorization__subset_models": 50}, "the config asks for 10,001 shards of subset models, over 10,000: raise "
+     "memorization.models_per_shard, or lower subset_models"),
     ({"memorization__robust__subset_models": 30}, "memorization.robust.subset_models is 30, no multiple of "
      "models_per_shard (50)"),
     ({"memorization__subset_fraction": 0.0001}, "memorization.subset_fraction is 0.0001, which leaves 0 of 600 "

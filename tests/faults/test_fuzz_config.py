@@ -138,7 +138,8 @@ def numbers(value: Any, name: str = "") -> list[tuple[str, float]]:
 
 SMALL = {
     **dict.fromkeys(("steps", "epochs", "measure_every", "early_stop", "bootstrap"), 10**5),
-    **dict.fromkeys(("batch_size", "micro_batch", "queries", "subset_models", "models_per_shard"), 10**6),
+    **dict.fromkeys(("batch_size", "micro_batch", "queries", "subset_models", "models_per_shard", "at_most"), 10**6),
+    **dict.fromkeys(("standard_error", "quantile"), 1),
     **dict.fromkeys(("restarts", "eps_factor", "temperature"), 1000),
     **dict.fromkeys(
         ("threshold", "harmful_threshold", "subset_fraction", "awp", "rho", "weight_decay", "confidence"), 1
@@ -178,7 +179,9 @@ def check_sense(value: dict[str, Any]) -> None:
     assert len(set(stage["seeds"])) == len(stage["seeds"]) >= 1
     for key in ("fractions", "hardest"):
         assert len(set(value["removal"][key])) == len(value["removal"][key])
-    assert (plan["subset_models"] + plan["robust"]["subset_models"]) / plan["models_per_shard"] <= 10_000
+    models = plan["until"]["at_most"] if plan["until"] else plan["subset_models"]
+    assert models >= plan["subset_models"]
+    assert (models + plan["robust"]["subset_models"]) / plan["models_per_shard"] <= 10_000
     assert len(value["experiment"]) <= 60
     assert value["experiment"].replace("_", "").isalnum()
     for path in (value["data"].get("path"), value["data"].get("cache"), value["scores"].get("path")):

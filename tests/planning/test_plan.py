@@ -337,12 +337,13 @@ def planned(capsys, *arguments):
 
 def test_plan_prints_jobs_and_precision(folder, capsys):
     text = planned(capsys, "--standard-error", "0.05")
-    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:19]}
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:20]}
     assert jobs == {
         "data": 1,
         "subsets": 2,
         "scores": 1,
         "null_pairs": 1,
+        "duplicates": 1,
         "train natural": 2,
         "train pgd_at": 2,
         "train bat": 2,
@@ -360,6 +361,14 @@ def test_plan_prints_jobs_and_precision(folder, capsys):
     assert "477 models, so memorization.subset_models: 480 (24 shards)" in text  # 1.1905 / 0.0025
     weights = build(SMOKE.model, plan.random_data(SMOKE, "snakemake").train, classes=10, seed=0).state_dict().values()
     assert f"{sum(tensor.numel() for tensor in weights):,} weights" in text
+
+
+def test_plan_of_models_in_rounds_is_of_all_of_them(folder, capsys):
+    text = planned(capsys, "--config", "memorization={until: {standard_error: 0.1, at_most: 100}}")
+    jobs = {line[:24].strip(): line[24:31].strip() for line in text.splitlines()[4:12]}
+    assert (jobs["subsets"], jobs["enough"]) == ("5", "2")
+    assert "subset models in rounds of 40, all of them counted here: memorization.until may stop at fewer" in text
+    assert "with 100 models: at most 0.109" in text
 
 
 def test_plan_names_the_network_of_stage_1_where_it_has_its_own(folder, capsys):
@@ -395,7 +404,7 @@ def test_plan_of_a_trial_and_of_scores_from_a_file(folder, capsys):
 def test_plan_of_retraining_and_of_robust_subset_models(folder, capsys):
     removal = "removal={method: pgd_at, fractions: [0.1]}"
     text = planned(capsys, "--config", removal, "memorization={robust: {subset_models: 20}}")
-    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:23]}
+    jobs = {line[:24].strip(): int(line[24:31]) for line in text.splitlines()[4:24]}
     assert jobs["robust_subsets"] == jobs["robust_scores"] == jobs["scores"] == jobs["harmful"] == 1
     # without atypical, the top 10 %, harmful, benign ones; each with a random twin; two seeds
     assert jobs["pgd_at_without_..."] == 2 * 8

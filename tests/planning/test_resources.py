@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from bat.config import Config, ImageFolder, LibraryModel, Npz, Published, ResidualModel, SizedModel, WideModel, load
+from bat.config import (
+    Config,
+    ImageFolder,
+    LibraryModel,
+    Npz,
+    Published,
+    ResidualModel,
+    SizedModel,
+    Until,
+    WideModel,
+    load,
+)
 from bat.planning import resources
 from bat.planning.jobs import jobs_of
 from bat.planning.resources import Sizes, needs, sizes_of
@@ -121,7 +132,9 @@ BOTH = {
     "download": (4000, 240),
     "data": (2200, 30),
     "scores": (3800, 29),
+    "enough": (1900, 21),
     "null_pairs": (3800, 24),
+    "duplicates": (4000, 84),
     "import_scores": (7200, 40),
     "robust_scores": (3800, 28),
     "proxies": (2400, 35),
@@ -181,6 +194,7 @@ def test_jobs_of_digits_in_the_order_in_which_they_start() -> None:
         ("subsets", 4),
         ("scores", 1),
         ("null_pairs", 1),
+        ("duplicates", 1),
         ("train", 15),
         ("proxies", 1),
         ("groups", 1),
@@ -220,6 +234,18 @@ def test_the_hardest_are_looked_for_where_they_are_left_out() -> None:
 
 def test_without_shuffles_there_are_no_null_pairs() -> None:
     assert "null_pairs" not in jobs_of(replace(DIGITS, memorization=replace(DIGITS.memorization, shuffles=0)))
+
+
+def test_of_models_in_rounds_the_most_are_asked_for() -> None:
+    one = large(MLP)
+    rounds = replace(one.memorization, subset_models=200, until=Until(standard_error=0.05, at_most=900))
+    found = jobs_of(replace(one, memorization=rounds))
+    assert found == jobs_of(one) | {"enough": 4}  # 200, 400, 600 and 800; at 900 nobody asks
+    assert needs(replace(one, memorization=rounds)) == needs(one)
+
+
+def test_where_no_distance_is_given_no_duplicates_are_looked_for() -> None:
+    assert "duplicates" not in jobs_of(replace(DIGITS, memorization=replace(DIGITS.memorization, near_duplicate=None)))
 
 
 def test_scores_from_a_file_need_no_subset_models() -> None:

@@ -189,7 +189,7 @@ def test_the_tables_and_the_page_are_written(given: dict[str, Any], asked: list[
     assert tables.histories["seed"].tolist() == [1, 2]
     assert tables.histories.index.tolist() == [0, 1]
     assert (tables.null_pairs, tables.harmful, tables.robust_effects) == (None, None, None)
-    assert tables.proxy_agreement is None
+    assert (tables.proxy_agreement, tables.duplicates) == (None, None)
     for name, form in (("markdown", MARKDOWN), ("latex", LATEX)):
         assert given[name].read_text() == accuracy_table(means, ["pgd_at"], form=form) + "\n"
     assert given["page"].read_bytes() == "the page: é\n".encode()
@@ -199,17 +199,19 @@ def test_further_tables_are_read_where_they_are_given(given: dict[str, Any], ask
     null_pairs = written(tmp_path / "null_pairs", "null_pairs", FACTS, shuffle=[5])
     more = {name: written(tmp_path / name, name, FACTS, label=[6]) for name in ("harmful", "robust_effects")}
     agreement = written(tmp_path / "proxy_agreement", "proxy_agreement", FACTS, proxy=["csl"])
-    made(given, null_pairs=null_pairs, proxy_agreement=agreement, **more)
+    repeated = written(tmp_path / "duplicates", "duplicates", FACTS, near_duplicates=[3])
+    made(given, null_pairs=null_pairs, proxy_agreement=agreement, duplicates=repeated, **more)
     tables = asked[0][0]
     assert tables.null_pairs["shuffle"].tolist() == [5]
     assert tables.harmful["label"].tolist() == tables.robust_effects["label"].tolist() == [6]
     assert "wrong_share" in tables.harmful
     assert "n_out" in tables.robust_effects
     assert tables.proxy_agreement["proxy"].tolist() == ["csl"]
+    assert tables.duplicates["near_duplicates"].tolist() == [3]
 
 
 @pytest.mark.parametrize(
-    "kind", [*RUN[1:], *SCORED, "histories", "null_pairs", "harmful", "robust_effects", "proxy_agreement"]
+    "kind", [*RUN[1:], *SCORED, "histories", "null_pairs", "harmful", "robust_effects", "proxy_agreement", "duplicates"]
 )
 def test_tables_of_other_data_are_refused(kind: str, given: dict[str, Any], asked: list[Any], tmp_path: Path) -> None:
     name = {"histories": "history"}.get(kind, kind)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import by_hand
+import numpy as np
 import pandas as pd
 import pytest
 from by_hand import ATYPICAL, LEFT_OUT, MAIN, PAIRS, RIGHT, TYPICAL, accuracy, history, make, per_sample, write
@@ -12,6 +13,7 @@ from stages import PGD_AT, SCORES, TRAIN, fails
 
 from bat.evaluation.comparison import EQUAL, FAILED, HIGHER, LOWER, NOTHING_LEFT_OUT, UNFAIR
 from bat.io.tables import read_table_with_facts
+from bat.report.page import _repeated
 
 Made = tuple[Path, dict[str, list[str]]]
 
@@ -392,6 +394,25 @@ def test_the_page_has_each_agreement_in_its_place_and_what_proxies_are_no_measur
     assert "From natural training alone, means over 4 runs; 95% bootstrap" in text
     assert "n: 12 (hard score) and 9 (soft score)." in text
     assert "Proxies do not follow how memorization changes with the size of a network (Lukasik et al." in text
+
+
+@pytest.mark.parametrize(
+    ("near", "other", "influence", "said"),
+    [
+        ([0, 0, 0], 0, [np.nan] * 3, None),
+        ([1, 1, 0], 0, [0.9, 0.1, np.nan], "2 training samples have a near-duplicate of their class, which may hide "
+         "the memorization of 1; 0 have one with another label"),
+        ([1, 1, 0], 1, [np.nan, 0.1, np.nan], "2 training samples have a near-duplicate of their class, which may hide "
+         "the memorization of 0 (not known for 1); 1 have one with another label"),
+    ],
+)  # fmt: skip
+def test_the_page_tells_of_near_duplicates_where_there_are_any(
+    near: list[int], other: int, influence: list[float], said: str | None
+) -> None:
+    table = pd.DataFrame({"near_duplicates": near, "duplicates_influence": influence, "atypical": False})
+    table = table.assign(hidden=table["duplicates_influence"] > 0.2, other_near_duplicate=[other == 1, False, False])
+    assert _repeated(table) == ([said] if said else [])
+    assert _repeated(None) == []
 
 
 def test_with_the_least_there_can_be_a_page_is_written(tmp_path: Path) -> None:

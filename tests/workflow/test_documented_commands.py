@@ -33,6 +33,8 @@ COSTLY = {
     "snakemake --workflow-profile workflow/profiles/slurm --configfile config/smoke.yaml": "make test-slurm runs it",
     "bat plan": "a minute; with a value changed it is run here",
     "bat plan --configfile config/cifar100.yaml": "4 minutes",
+    "bat merge --configfile config/smoke.yaml --shards machine_1/subsets machine_2/subsets": "needs their shards: "
+    "test_workflow merges those of one",
     "python benchmarks/subset_training.py": "minutes",
     "python benchmarks/published_scores.py results/cifar100_animals --npz PUBLISHED.npz "
     "--cscores cifar100-cscores-orig-order.npz --figure disagreements.png": "needs the experiment above",

@@ -68,14 +68,17 @@ def test_all_five_parts_at_once_reach_the_page_of_results(own):
     assert "own_network:network" in (results / "results.md").read_text()
 
 
+SCORED = {"scores": 1, "null_pairs": 1, "duplicates": 1}
+
+
 @pytest.mark.parametrize(
     ("part", "rerun"),
     [
-        ("own_trainer", {"subsets": 2, "scores": 1, "null_pairs": 1, "train": 1, "evaluate": 1}),
+        ("own_trainer", {"subsets": 2, **SCORED, "train": 1, "evaluate": 1}),
         ("own_attack", {"evaluate": 3}),
         ("own_method", {"train": 2, "evaluate": 2, "groups": 1}),
         ("own_network", {"train": 3, "evaluate": 3, "groups": 1}),
-        ("own_data", {"data": 1, "subsets": 2, "scores": 1, "null_pairs": 1, "train": 3, "evaluate": 3, "groups": 1}),
+        ("own_data", {"data": 1, "subsets": 2, **SCORED, "train": 3, "evaluate": 3, "groups": 1}),
         (None, {}),
     ],
 )

@@ -13,6 +13,7 @@ EVERYTHING = {
     "subsets": 2,
     "scores": 1,
     "null_pairs": 1,
+    "duplicates": 1,
     "robust_subsets": 1,
     "robust_scores": 1,
     "harmful": 1,
@@ -120,7 +121,7 @@ def test_other_scores_train_what_reads_them_and_what_follows_from_it(asked, chan
     assert trained == {"bat", *RUNS}
     stages = {"scores": 1, "null_pairs": 1, "robust_scores": 1, "harmful": 1, "train": 13, "evaluate": 13}
     report = {"groups": 1, "summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
-    assert jobs == more | stages | report | {"hardest": 1, "proxies": 1}
+    assert jobs == more | stages | report | {"hardest": 1, "proxies": 1, "duplicates": 1}
 
 
 def test_only_methods_with_a_score_read_scores(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from experiments import ENVIRONMENT, SMOKE, command, edit, new_experiment, planned, snakemake, tables
+from experiments import ENVIRONMENT, SMOKE, command, edit, new_experiment, planned, run, snakemake, tables
 
 from bat.config import load
 from bat.io.schemas import SCHEMAS
@@ -33,6 +33,7 @@ def test_everything_is_there_and_opens(finished):
         "test_groups",
         "validation_groups",
         "label_errors",
+        "duplicates",
         "proxies",
     ):
         assert list(pd.read_parquet(results / "scores" / f"{name}.parquet")) == SCHEMAS[name].names
@@ -87,10 +88,11 @@ def test_scores_from_a_file_skip_the_subset_models(finished, tmp_path):
     assert "scores" not in everything
     assert "null_pairs" not in everything
     assert (everything["import_scores"], everything["train"], everything["evaluate"]) == (1, 6, 6)
-    assert everything["proxies"] == 1
-    target = f"{SMOKE}/scores/memorization.parquet"
-    done = snakemake(folder, target)
+    assert everything["proxies"] == everything["duplicates"] == 1
+    target, duplicates = f"{SMOKE}/scores/memorization.parquet", f"{SMOKE}/scores/duplicates.parquet"
+    done = snakemake(folder, target, duplicates)
     assert done.returncode == 0, done.stderr
+    assert pd.read_parquet(folder / duplicates)["max_influence"].isna().all()
     found = pd.read_parquet(folder / target)
     pd.testing.assert_series_equal(found["memorization"], own["memorization"])
     pd.testing.assert_series_equal(found["atypical"], own["atypical"])
@@ -115,8 +117,8 @@ def test_editing_one_method_reruns_that_method_and_what_follows(copy):
 
 def test_another_threshold_trains_and_attacks_bat_alone(copy):
     edit(copy, lambda config: config["memorization"].update(threshold=0.25))
-    again = {"scores": 1, "null_pairs": 1, "proxies": 1, "train": 2, "evaluate": 2, "groups": 1, "summary": 1}
-    assert planned(copy) == again | {"figures": 1, "results": 1, "page": 1, "explorer": 1}
+    again = {"scores": 1, "null_pairs": 1, "duplicates": 1, "proxies": 1, "train": 2, "evaluate": 2, "groups": 1}
+    assert planned(copy) == again | {"summary": 1, "figures": 1, "results": 1, "page": 1, "explorer": 1}
     models, evaluations = copy / SMOKE / "models", copy / SMOKE / "evaluation"
     kept = {path: path.stat().st_mtime_ns for path in [*models.glob("*/*/*"), *evaluations.glob("*/*/*")]}
     before = {path: path.read_bytes() for path in models.glob("*/*/history.parquet")}
@@ -144,7 +146,8 @@ def test_more_subset_models_train_only_the_new_ones(copy):
 def test_shard_size_and_jobs_change_no_score(finished, tmp_path):
     folder = new_experiment(tmp_path)
     edit(folder, lambda config: config["memorization"].update(models_per_shard=10))
-    done = snakemake(folder, f"{SMOKE}/scores/null_pairs.parquet", "--jobs", "1")
+    targets = (f"{SMOKE}/scores/null_pairs.parquet", f"{SMOKE}/scores/duplicates.parquet")
+    done = snakemake(folder, *targets, "--jobs", "1")
     assert done.returncode == 0, done.stderr
     expected = tables(finished / SMOKE / "scores")
     # of natural training, which is not run here
@@ -153,11 +156,27 @@ def test_shard_size_and_jobs_change_no_score(finished, tmp_path):
     assert tables(folder / SMOKE / "scores") == expected
 
 
+def test_merged_shards_of_another_machine_are_used_and_an_edit_of_their_keys_is_noticed(finished, tmp_path):
+    folder, target = new_experiment(tmp_path), f"{SMOKE}/scores/label_errors.parquet"
+    assert snakemake(folder, f"{SMOKE}/data/data.safetensors").returncode == 0
+    merged = run(folder, "bat", "merge", "--configfile", "config/smoke.yaml", "--shards", finished / SMOKE / "subsets")
+    assert merged.returncode == 0, merged.stderr
+    assert snakemake(folder, "--touch", "--forcerun", "subsets", "--until", "subsets").returncode == 0
+    assert planned(folder, target) == {"scores": 1}
+    done = snakemake(folder, target)
+    assert done.returncode == 0, done.stderr
+    found = tables(folder / SMOKE)
+    assert found.items() <= tables(finished / SMOKE).items()
+    assert len(found) == 1 + 2 + 6
+    edit(folder, lambda config: config["memorization"].update(seed=3))
+    assert planned(folder, target) == {"subsets": 2, "scores": 1}
+
+
 def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, copy):
     trained = copy / SMOKE / "models"
     for folder in ("models", "evaluation", "figures"):
         shutil.rmtree(copy / SMOKE / folder)
-    run = subprocess.Popen(
+    running = subprocess.Popen(
         [sys.executable, "-m", *command("--until", "train")],
         cwd=copy,
         env=ENVIRONMENT,
@@ -169,10 +188,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, copy):
     # kill when some models are there and others are being trained
     while not list(trained.glob("*/*/records.parquet")):
         assert time.monotonic() < deadline
-        assert run.poll() is None
+        assert running.poll() is None
         time.sleep(0.02)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
     kept = tables(trained)
     assert snakemake(copy, "--unlock").returncode == 0
     done = snakemake(copy, "--until", "train")

@@ -125,6 +125,23 @@ def shard_spec(robust):
     )
 
 
+def shards_of_models(models):
+    """Return the shards of the first so many subset models."""
+    shards = SHARDS[: models // parsed.memorization.models_per_shard]
+    return expand(rules.subsets.output.shard, shard=shards)
+
+
+def scored_shards(wildcards):
+    """Return the shards of all rounds until there are models enough, by memorization.until; Snakemake asks again."""
+    models, *more = bat.config.rounds_of(parsed) or [0]
+    for after in more:
+        told = checkpoints.enough.get(models=models).output.enough
+        if json.loads(Path(told).read_text(encoding="utf-8"))["enough"]:
+            break
+        models = after
+    return shards_of_models(models)
+
+
 def source_of_data(wildcards):
     """Return the files that the data set is read from; a change of them makes it anew."""
     if PUBLISHED:

@@ -15,6 +15,12 @@ if ROBUST_SHARDS:
     EXPLORED["robust_memorization"] = rules.robust_scores.output.robust_memorization
 
 
+DUPLICATES = (
+    {"duplicates": rules.duplicates.output.duplicates}
+    if parsed.memorization.near_duplicate is not None
+    else {}
+)
+
 # of the first seed alone: they are large
 PICTURES = (
     {
@@ -78,6 +84,7 @@ rule results:
         **FINDINGS,
         **NULL_PAIRS,
         **AGREEMENT,
+        **DUPLICATES,
         summary=rules.summary.output.summary,
         comparisons=rules.summary.output.comparisons,
         runs=rules.summary.output.runs,

@@ -29,10 +29,34 @@ rule subsets:
         stage("subsets")
 
 
+# of all models but the robust ones; more are trained while there are not enough
+if parsed.memorization.until:
+
+    checkpoint enough:
+        input:
+            data=rules.data.output.data,
+            shards=lambda wildcards: shards_of_models(int(wildcards.models)),
+        output:
+            enough=f"{RESULTS}/scores/rounds/{{models}}.json",
+        log:
+            f"{RESULTS}/logs/rounds/{{models}}.log",
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=needs("enough", "mem_mb"),
+            runtime=needs("enough", "runtime"),
+        params:
+            spec=spec("EnoughSpec"),
+            flags=flags(),
+        shell:
+            stage("enough")
+
+
 rule scores:
     input:
         data=rules.data.output.data,
-        shards=expand(rules.subsets.output.shard, shard=SHARDS),
+        shards=scored_shards,
     output:
         **LABEL_ERRORS,
         memorization=f"{RESULTS}/scores/memorization.parquet",
@@ -87,6 +111,36 @@ if IMPORTED:
             stage("import-scores")
 
     SCORES = rules.import_scores.output
+
+
+# a file of scores does not say what models say
+SHARDS_OF_SCORES = {} if IMPORTED else {"shards": rules.scores.input.shards}
+
+if parsed.memorization.near_duplicate is not None:
+
+    rule duplicates:
+        input:
+            **SHARDS_OF_SCORES,
+            data=rules.data.output.data,
+            memorization=SCORES.memorization,
+        output:
+            duplicates=f"{RESULTS}/scores/duplicates.parquet",
+        log:
+            f"{RESULTS}/logs/duplicates.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/duplicates.tsv"
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            gpu=0,
+            mem_mb=needs("duplicates", "mem_mb"),
+            runtime=needs("duplicates", "runtime"),
+        params:
+            spec=spec("DuplicatesSpec"),
+            flags=flags(),
+        shell:
+            stage("duplicates")
 
 
 rule null_pairs:

@@ -55,13 +55,9 @@ rule groups:
         stage("groups", spec="")
 
 
-# a file of scores has no halves to compare
-HALVES = {} if IMPORTED else {"shards": rules.scores.input.shards}
-
-
 rule proxies:
     input:
-        **HALVES,
+        **SHARDS_OF_SCORES,  # whose halves are compared
         data=rules.data.output.data,
         memorization=SCORES.memorization,
         records=of_all(rules.train.output.records, [NATURAL] if NATURAL else []),
