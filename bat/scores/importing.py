@@ -17,6 +17,7 @@ from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
 from bat.io.tensors import read_tensors
 from bat.scores.estimators import found_pairs, group_table
+from bat.scores.names import read_names, with_names
 from bat.scores.released import check_released_labels, read_released, released_influence, released_memorization
 
 
@@ -25,6 +26,7 @@ def import_scores(
     *,
     spec: ImportScoresSpec,
     data: Path,
+    files: Path,
     scores: Path,
     memorization: Parquet,
     influence: Parquet,
@@ -38,12 +40,13 @@ def import_scores(
 
     Example:
         bat import-scores --spec '{"format": "cscores", "threshold": 0.15}' --data data.safetensors \\
-            --scores cifar100-cscores-orig-order.npz --memorization memorization.parquet \\
+            --files files.parquet --scores cifar100-cscores-orig-order.npz --memorization memorization.parquet \\
             --influence influence.parquet --train-influence train_influence.parquet \\
             --test-groups test_groups.parquet --validation-groups validation_groups.parquet
     """
     file = str(scores)
     samples, digest = load_data(data, "cpu")
+    names = read_names(files, data=(data, digest))
     released = read_released(file, spec.format)
     # samples in the source's parts, of which the data set may be a draw
     sizes = read_tensors(data, "data")[1].get("source")
@@ -64,6 +67,7 @@ def import_scores(
             f"{len(atypical)} of {len(found)} training samples are atypical (memorization over {spec.threshold}); "
             f"{int(found['memorization'].isna().sum())} have no score"
         )
+        found = with_names(found, names, "train")
         write_table(memorization, "memorization", found, provenance("memorization", **about))
         pairs = released_influence(released, atypical, samples.test, threshold=spec.threshold)
         nothing = pairs.iloc[:0]
@@ -72,7 +76,7 @@ def import_scores(
             index, labels = part.index.numpy(), part.labels.numpy()
             groups = group_table(found_pairs(over), index, labels, found, threshold=spec.threshold)
             groups = groups.reindex(columns=["target_index", *SCHEMAS[kind].names[1:]])
-            groups = groups.assign(models=0).rename(columns={"target_index": column})
+            groups = with_names(groups, names, name).assign(models=0).rename(columns={"target_index": column})
             write_table(path, kind, groups, provenance(kind, **about))
             journal.line(f"{int(groups['atypical'].sum())} of {len(groups)} {name} samples are atypical")
         if not released.influence:

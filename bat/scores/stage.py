@@ -32,6 +32,7 @@ from bat.scores.estimators import (
     taken_for,
 )
 from bat.scores.label_errors import label_errors_table
+from bat.scores.names import read_names, with_names
 from bat.scores.precision import none_atypical
 from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.scores.subsets import ANSWERS_FORMAT, recorded, subset_masks
@@ -102,6 +103,7 @@ def scores(
     *,
     spec: ScoresSpec,
     data: Path,
+    files: Path,
     shards: list[Path],
     memorization: Parquet,
     influence: Parquet,
@@ -120,6 +122,7 @@ def scores(
     label_errors: one row per training sample whose label is likely wrong
     """
     samples, digest = load_data(data, "cpu")
+    names = read_names(files, data=(data, digest))
     models = open_shards(shards, data, samples, digest)
     train, classes = samples.train, samples.classes
     about = {"spec": asdict(spec) | {"shards": models.facts}, "data": digest, "models": models.models}
@@ -157,7 +160,7 @@ def scores(
                     counted=~mask[:, targets] if own else None,
                 )
         found = {name: pairs[name].result() for name in pairs}
-    scores = in_order(rows["train"], train).rename(columns={"index": "train_index"})
+    scores = with_names(in_order(rows["train"], train).rename(columns={"index": "train_index"}), names, "train")
     journal.line(
         f"{models.models} models; {scores['atypical'].sum()} of {len(scores)} training samples are atypical "
         f"({spec.score} memorization over {spec.threshold}); {int(scores['memorization'].isna().sum())} have no score"
@@ -182,6 +185,7 @@ def scores(
             soft=spec.score == "soft",
         )
         groups = groups.assign(models=models.models).join(in_order(rows[name], part).drop(columns="index"))
+        groups = with_names(groups, names, name)
         number = int(groups["atypical"].sum())
         journal.line(f"{number} of {len(groups)} {name} samples are atypical, from {found[name].tests} pairs")
         if not number:

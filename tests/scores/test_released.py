@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
+from stubs import named
 
 import bat.io.given
 from bat.cli import main
@@ -97,13 +98,14 @@ def npz(path, arrays):
 @pytest.fixture
 def folder(tmp_path):
     write_data(tmp_path / "data.safetensors", data_set(), provenance("data"))
+    named(tmp_path / "files.parquet", data_set())
     return tmp_path
 
 
 def import_scores(folder, file, layout, threshold=THRESHOLD):
     """Run the stage and return its tables and log."""
     flags = {"spec": json.dumps({"format": layout, "threshold": threshold}), "data": folder / "data.safetensors"}
-    flags |= {"scores": file, "log": folder / "log"}
+    flags |= {"files": folder / "files.parquet", "scores": file, "log": folder / "log"}
     flags |= {name.replace("_", "-"): folder / f"{name}.parquet" for name in TABLES}
     main(["import-scores", *(str(text) for name, value in flags.items() for text in (f"--{name}", value))])
     return {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}, (folder / "log").read_text()
@@ -136,6 +138,9 @@ def test_a_release_with_influence_becomes_the_tables_of_stage_1(folder, layout, 
     scores = tables["memorization"]
     assert scores["train_index"].tolist() == index.tolist()
     assert scores["label"].tolist() == TRAIN_LABELS[index].tolist()
+    assert scores["class_name"].tolist() == [f"class {label}" for label in scores["label"]]
+    assert scores["file"].tolist() == [f"train/{place}.png" for place in index]
+    assert tables["test_groups"]["file"].tolist() == [f"test/{place}.png" for place in data.test.index]
     np.testing.assert_array_equal(scores["memorization"], MEMORIZATION[index].astype(float))
     np.testing.assert_array_equal(scores["atypical"], MEMORIZATION[index] > THRESHOLD)
     assert scores[["standard_error", "ci_low", "ci_high", "p_in", "p_out"]].isna().all(axis=None)

@@ -32,6 +32,7 @@ rule subsets:
 rule scores:
     input:
         data=rules.data.output.data,
+        files=rules.data.output.files,
         shards=expand(rules.subsets.output.shard, shard=SHARDS),
     output:
         **LABEL_ERRORS,
@@ -67,6 +68,7 @@ if IMPORTED:
     rule import_scores:
         input:
             data=rules.data.output.data,
+            files=rules.data.output.files,
             scores=str(bat.io.given.located(parsed.scores.path)),
         output:
             **dict(rules.scores.output.items()),
