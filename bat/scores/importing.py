@@ -9,16 +9,17 @@ import numpy as np
 from bat.config.specs import ImportScoresSpec
 from bat.data.saved import load_data, tensor
 from bat.errors import BatError
-from bat.io.files import provenance
+from bat.io.files import provenance, replacing
 from bat.io.given import located, open_file
 from bat.io.journal import Journal
-from bat.io.outputs import Parquet
+from bat.io.outputs import Csv, Parquet
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
 from bat.io.tensors import read_tensors
 from bat.scores.estimators import found_pairs, group_table
 from bat.scores.names import read_names, with_names
 from bat.scores.released import check_released_labels, read_released, released_influence, released_memorization
+from bat.scores.top import as_csv, top_table
 
 
 def import_scores(
@@ -33,6 +34,7 @@ def import_scores(
     train_influence: Parquet,
     test_groups: Parquet,
     validation_groups: Parquet,
+    top: Csv,
 ) -> None:
     """Write the tables of stage scores from a file of released scores; what it does not hold is NaN or empty.
 
@@ -42,7 +44,7 @@ def import_scores(
         bat import-scores --spec '{"format": "cscores", "threshold": 0.15}' --data data.safetensors \\
             --files files.parquet --scores cifar100-cscores-orig-order.npz --memorization memorization.parquet \\
             --influence influence.parquet --train-influence train_influence.parquet \\
-            --test-groups test_groups.parquet --validation-groups validation_groups.parquet
+            --test-groups test_groups.parquet --validation-groups validation_groups.parquet --top top.csv
     """
     file = str(scores)
     samples, digest = load_data(data, "cpu")
@@ -69,6 +71,8 @@ def import_scores(
         )
         found = with_names(found, names, "train")
         write_table(memorization, "memorization", found, provenance("memorization", **about))
+        with replacing(top) as temporary:
+            temporary.write_text(as_csv(top_table(found, samples.class_names, score="hard")), encoding="utf-8-sig")
         pairs = released_influence(released, atypical, samples.test, threshold=spec.threshold)
         nothing = pairs.iloc[:0]
         for name, path, over in (("test", test_groups, pairs), ("validation", validation_groups, nothing)):

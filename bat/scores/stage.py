@@ -15,9 +15,9 @@ from bat.config.ranges import Models
 from bat.config.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.data.saved import load_data, tensor
 from bat.errors import BatError
-from bat.io.files import provenance
+from bat.io.files import provenance, replacing
 from bat.io.journal import Journal
-from bat.io.outputs import Parquet
+from bat.io.outputs import Csv, Parquet
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import check_labels, check_one_data_set, pack, read_table_with_facts, write_table
 from bat.io.tensors import kept
@@ -36,6 +36,7 @@ from bat.scores.names import read_names, with_names
 from bat.scores.precision import none_atypical
 from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.scores.subsets import ANSWERS_FORMAT, recorded, subset_masks
+from bat.scores.top import as_csv, top_table
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
 
@@ -111,6 +112,7 @@ def scores(
     test_groups: Parquet,
     validation_groups: Parquet,
     label_errors: Parquet,
+    top: Csv,
 ) -> None:
     """Join the shards and write memorization, influence, label errors and the groups of test and validation samples.
 
@@ -120,6 +122,7 @@ def scores(
     test_groups: one row per test sample: typical or atypical, and by which training sample
     validation_groups: one row per validation sample
     label_errors: one row per training sample whose label is likely wrong
+    top: the most memorized training samples, for spreadsheets
     """
     samples, digest = load_data(data, "cpu")
     names = read_names(files, data=(data, digest))
@@ -174,6 +177,8 @@ def scores(
         f"{len(errors)} training samples are memorized, and taken for another class by most models without them"
     )
     write_table(label_errors, "label_errors", errors, provenance("label_errors", **about))
+    with replacing(top) as temporary:
+        temporary.write_text(as_csv(top_table(scores, samples.class_names, score=spec.score)), encoding="utf-8-sig")
     for name, path in (("test", test_groups), ("validation", validation_groups)):
         part, kind = samples.parts()[name], f"{name}_groups"
         groups = group_table(

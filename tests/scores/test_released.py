@@ -105,7 +105,7 @@ def folder(tmp_path):
 def import_scores(folder, file, layout, threshold=THRESHOLD):
     """Run the stage and return its tables and log."""
     flags = {"spec": json.dumps({"format": layout, "threshold": threshold}), "data": folder / "data.safetensors"}
-    flags |= {"files": folder / "files.parquet", "scores": file, "log": folder / "log"}
+    flags |= {"files": folder / "files.parquet", "scores": file, "top": folder / "top.csv", "log": folder / "log"}
     flags |= {name.replace("_", "-"): folder / f"{name}.parquet" for name in TABLES}
     main(["import-scores", *(str(text) for name, value in flags.items() for text in (f"--{name}", value))])
     return {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}, (folder / "log").read_text()
@@ -140,6 +140,8 @@ def test_a_release_with_influence_becomes_the_tables_of_stage_1(folder, layout, 
     assert scores["label"].tolist() == TRAIN_LABELS[index].tolist()
     assert scores["class_name"].tolist() == [f"class {label}" for label in scores["label"]]
     assert scores["file"].tolist() == [f"train/{place}.png" for place in index]
+    top = pd.read_csv(folder / "top.csv")
+    assert top["memorization"].tolist() == pytest.approx(sorted(scores["memorization"], reverse=True), abs=5e-5)
     assert tables["test_groups"]["file"].tolist() == [f"test/{place}.png" for place in data.test.index]
     np.testing.assert_array_equal(scores["memorization"], MEMORIZATION[index].astype(float))
     np.testing.assert_array_equal(scores["atypical"], MEMORIZATION[index] > THRESHOLD)

@@ -241,6 +241,15 @@ def test_each_sample_has_the_name_of_its_class_and_its_file(world: World, kind: 
     assert table["file"].tolist() == [f"{split}/{index}.png" for index in world.index[split]]
 
 
+def test_the_most_memorized_samples_are_also_there_for_spreadsheets(world: World) -> None:
+    assert (world.folder / "top.csv").read_bytes().startswith(b"\xef\xbb\xbf")  # so that they take it for UTF-8
+    top, table = pd.read_csv(world.folder / "top.csv"), world.read("memorization").set_index("train_index")
+    assert top["memorization"].tolist() == pytest.approx(sorted(table["memorization"], reverse=True), abs=5e-5)
+    of_top = table.loc[top["train_index"]]
+    assert top["file"].tolist() == of_top["file"].tolist()
+    assert top["p_out"].tolist() == pytest.approx(of_top["p_out"].tolist(), abs=5e-5)
+
+
 def test_the_score_that_is_chosen_makes_the_groups(world: World, tmp_path: Path) -> None:
     made = World(tmp_path, seed=16)
     call("scores", tmp_path, **scores(*made.shards, spec=SPEC | {"score": "soft"}, log="log"))

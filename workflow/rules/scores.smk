@@ -41,6 +41,7 @@ rule scores:
         train_influence=f"{RESULTS}/scores/train_influence.parquet",
         test_groups=f"{RESULTS}/scores/test_groups.parquet",
         validation_groups=f"{RESULTS}/scores/validation_groups.parquet",
+        top=f"{RESULTS}/scores/top.csv",
     log:
         f"{RESULTS}/logs/scores.log",
     benchmark:
