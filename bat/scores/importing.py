@@ -17,7 +17,7 @@ from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
 from bat.io.tensors import read_tensors
 from bat.scores.estimators import found_pairs, group_table
-from bat.scores.names import read_names, with_names
+from bat.scores.names import read_names, source_files, with_names
 from bat.scores.released import check_released_labels, read_released, released_influence, released_memorization
 from bat.scores.top import as_csv, top_table
 
@@ -39,6 +39,7 @@ def import_scores(
     """Write the tables of stage scores from a file of released scores; what it does not hold is NaN or empty.
 
     scores: npz, Parquet or CSV; see docs
+    top: the most memorized training samples, for spreadsheets
 
     Example:
         bat import-scores --spec '{"format": "cscores", "threshold": 0.15}' --data data.safetensors \\
@@ -49,9 +50,9 @@ def import_scores(
     file = str(scores)
     samples, digest = load_data(data, "cpu")
     names = read_names(files, data=(data, digest))
-    released = read_released(file, spec.format)
     # samples in the source's parts, of which the data set may be a draw
     sizes = read_tensors(data, "data")[1].get("source")
+    released = read_released(file, spec.format, source_files(names, sizes) if sizes else None)
     for kind in check_released_labels(file, released, samples, sizes):
         journal.line(f"the file has no labels of {kind} samples: whether it has the order of the data set is not known")
     with open_file(located(file)) as opened:
