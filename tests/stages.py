@@ -98,8 +98,8 @@ def shard(first):
 
 def scores(*shards, **changed):
     names = ["memorization", "influence", "train_influence", "test_groups", "validation_groups", "label_errors"]
-    flags = {"spec": SCORES, "data": "data.safetensors", "shards": list(shards)}
-    return flags | {name: f"{name}.parquet" for name in names} | changed
+    flags = {"spec": SCORES, "data": "data.safetensors", "files": "files.parquet", "shards": list(shards)}
+    return flags | {name: f"{name}.parquet" for name in names} | {"top": "top.csv"} | changed
 
 
 def training(**changed):

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from bat.data.dataset import DataSet
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
@@ -45,3 +46,15 @@ def written(path: Path, kind: str, facts: dict[str, Any], **columns: list[Any]) 
     rows = {field.name: [_EMPTY[field.type]] * n for field in SCHEMAS[kind]} | columns
     write_table(path, kind, pd.DataFrame(rows), provenance(kind, **facts))
     return path
+
+
+def named(path: Path, data: DataSet) -> Path:
+    """Write the table of files of a data set: sample 7 of the split train has the file train/7.png."""
+    rows = [
+        {"split": name, "index": index, "label": label, "file": f"{name}/{index}.png"}
+        for name, part in data.parts().items()
+        for index, label in zip(part.index.tolist(), part.labels.tolist(), strict=True)
+    ]
+    columns = {column: [row[column] for row in rows] for column in rows[0]}
+    names = [f"class {label}" for label in columns["label"]]
+    return written(path, "files", {"data": data.digest()}, class_name=names, **columns)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from stubs import named
 
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
@@ -33,6 +34,7 @@ class World:
         ]
         self.data = DataSet(*parts, classes=2)
         write_data(folder / "data.safetensors", self.data, provenance("data"))
+        named(folder / "files.parquet", self.data)
         self.mask = subset_masks(SIZES["train"], 9, design="balanced", seed=seed, first=0, count=MODELS)
         self.right: dict[str, Any] = {}
         self.said: dict[str, Any] = {}

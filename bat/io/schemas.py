@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 _SPLITS = ("train", "validation", "test")
+_NAMES = [("class_name", pa.string()), ("file", pa.string())]
 _TAKEN = [("taken_for", pa.int64()), ("taken_for_share", pa.float64()), ("entropy", pa.float64())]
 _PAIR = [
     ("train_index", pa.int64()),
@@ -18,6 +19,7 @@ _PAIR = [
 ]
 _GROUP = [
     ("label", pa.int64()),
+    *_NAMES,
     ("accuracy", pa.float64()),
     ("models", pa.int64()),
     ("max_influence", pa.float64()),
@@ -34,6 +36,7 @@ _ACCURACY = [("accuracy", pa.float64()), ("ci_low", pa.float64()), ("ci_high", p
 _MEMORIZATION = [
     ("train_index", pa.int64()),
     ("label", pa.int64()),
+    *_NAMES,
     ("memorization", pa.float64()),
     ("standard_error", pa.float64()),
     ("ci_low", pa.float64()),
@@ -91,8 +94,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("split", pa.string()),
             ("index", pa.int64()),
             ("label", pa.int64()),
-            ("class_name", pa.string()),
-            ("file", pa.string()),
+            *_NAMES,
         ]
     ),
     # one row per subset model; the bits are packed, first sample first (numpy.packbits)
@@ -114,7 +116,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             ("train_index", pa.int64()),
             ("label", pa.int64()),
-            ("class_name", pa.string()),
+            *_NAMES,
             ("taken_for", pa.int64()),
             ("taken_for_name", pa.string()),
             ("taken_for_share", pa.float64()),

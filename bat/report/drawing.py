@@ -91,14 +91,12 @@ def _memorization(given: Given) -> Figure:
 
 
 def _gallery(given: Given) -> Figure:
-    data, files = given.data(), given.get("files")
-    of_training = files[(files["split"] == "train") & files["file"].notna()] if files is not None else None
+    data = given.data()
     return figures.gallery(
         _image(data.train),
         given.table("memorization"),
         given.table("train_influence"),
         nearest=lambda row, most: nearest(data.train, row, most),
-        files={} if of_training is None else dict(zip(of_training["index"], of_training["file"], strict=True)),
         class_names=data.class_names,
         models=given.facts("memorization")["models"],
     )

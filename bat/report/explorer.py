@@ -76,7 +76,7 @@ def shown_splits(data: DataSet, tables: Mapping[str, pd.DataFrame]) -> dict[str,
 def explored(data: DataSet, tables: Mapping[str, pd.DataFrame], splits: Mapping[str, Shown]) -> dict[str, Any]:
     """Return all that the page reads: plain values and arrays. tables, splits: as in ``shown_splits``."""
     order = {name: split.table.index for name, split in splits.items()}
-    found: dict[str, Any] = {
+    return {
         "classes": list(data.class_names),
         "tile": list(thumbnail_size(data)),
         "perRow": PER_ROW,
@@ -85,11 +85,6 @@ def explored(data: DataSet, tables: Mapping[str, pd.DataFrame], splits: Mapping[
         "trainInfluence": _pairs(tables.get("train_influence"), order["train"], order["train"], "influenced_index"),
         "methods": _methods(tables.get("per_sample"), order["test"]),
     }
-    if "files" in tables:
-        for name, split in found["splits"].items():
-            files = tables["files"].loc[tables["files"]["split"] == name].set_index("index")["file"]
-            split["file"] = _files(files.reindex(order[name]))
-    return found
 
 
 def as_script(found: Mapping[str, Any]) -> str:
@@ -145,6 +140,8 @@ def _split(part: Part, split: Shown) -> dict[str, Any]:
     }
     if "taken_for" in table and table["taken_for"].notna().any():
         found["takenFor"] = table["taken_for"].fillna(-1).astype(int).to_numpy()
+    if "file" in table and table["file"].notna().any():
+        found["file"] = _files(table["file"])
     if {"ci_low", "ci_high"} <= {*table} and table["ci_low"].notna().any():
         found["interval"] = [table[name].to_numpy() for name in ("ci_low", "ci_high")]
     return found
@@ -184,10 +181,8 @@ def _methods(per_sample: pd.DataFrame | None, test: "pd.Index[Any]") -> dict[str
     return found
 
 
-def _files(names: "pd.Series[Any]") -> dict[str, Any] | None:
-    """Return names of files, their folders once each; None where no sample has a file."""
-    if names.isna().all():
-        return None
+def _files(names: "pd.Series[Any]") -> dict[str, Any]:
+    """Return names of files, their folders once each."""
     parts = names.fillna("").str.rpartition("/")
     folder, folders = pd.factorize(parts[0] + parts[1])
     return {"folders": list(folders), "folder": folder, "name": list(parts[2])}

@@ -30,7 +30,6 @@ def figures(
     summary: Path | None = None,
     comparisons: Path | None = None,
     runs: Path | None = None,
-    files: Path | None = None,
     images: list[Path] | None = None,
     out: list[Picture],
 ) -> None:
@@ -62,7 +61,6 @@ def figures(
         "summary": summary,
         "comparisons": comparisons,
         "runs": runs,
-        "files": files,
         "images": images,
     }
     given = Given({name: path for name, path in paths.items() if path})
@@ -181,7 +179,6 @@ def explorer(
     journal: Journal,
     *,
     data: Path,
-    files: Path | None = None,
     memorization: Path,
     robust_memorization: Path | None = None,
     influence: Path | None = None,
@@ -202,7 +199,6 @@ def explorer(
     from bat.report.html import render
 
     paths = {
-        "files": files,
         "memorization": memorization,
         "robust_memorization": robust_memorization,
         "influence": influence,

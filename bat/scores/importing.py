@@ -9,15 +9,17 @@ import numpy as np
 from bat.config.specs import ImportScoresSpec
 from bat.data.saved import load_data, tensor
 from bat.errors import BatError
-from bat.io.files import provenance
+from bat.io.files import provenance, replacing
 from bat.io.given import located, open_file
 from bat.io.journal import Journal
-from bat.io.outputs import Parquet
+from bat.io.outputs import Csv, Parquet
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
 from bat.io.tensors import read_tensors
 from bat.scores.estimators import found_pairs, group_table
+from bat.scores.names import read_names, source_files, with_names
 from bat.scores.released import check_released_labels, read_released, released_influence, released_memorization
+from bat.scores.top import as_csv, top_table
 
 
 def import_scores(
@@ -25,28 +27,32 @@ def import_scores(
     *,
     spec: ImportScoresSpec,
     data: Path,
+    files: Path,
     scores: Path,
     memorization: Parquet,
     influence: Parquet,
     train_influence: Parquet,
     test_groups: Parquet,
     validation_groups: Parquet,
+    top: Csv,
 ) -> None:
     """Write the tables of stage scores from a file of released scores; what it does not hold is NaN or empty.
 
     scores: npz, Parquet or CSV; see docs
+    top: the most memorized training samples, for spreadsheets
 
     Example:
         bat import-scores --spec '{"format": "cscores", "threshold": 0.15}' --data data.safetensors \\
-            --scores cifar100-cscores-orig-order.npz --memorization memorization.parquet \\
+            --files files.parquet --scores cifar100-cscores-orig-order.npz --memorization memorization.parquet \\
             --influence influence.parquet --train-influence train_influence.parquet \\
-            --test-groups test_groups.parquet --validation-groups validation_groups.parquet
+            --test-groups test_groups.parquet --validation-groups validation_groups.parquet --top top.csv
     """
     file = str(scores)
     samples, digest = load_data(data, "cpu")
-    released = read_released(file, spec.format)
+    names = read_names(files, data=(data, digest))
     # samples in the source's parts, of which the data set may be a draw
     sizes = read_tensors(data, "data")[1].get("source")
+    released = read_released(file, spec.format, source_files(names, sizes) if sizes else None)
     for kind in check_released_labels(file, released, samples, sizes):
         journal.line(f"the file has no labels of {kind} samples: whether it has the order of the data set is not known")
     with open_file(located(file)) as opened:
@@ -64,7 +70,10 @@ def import_scores(
             f"{len(atypical)} of {len(found)} training samples are atypical (memorization over {spec.threshold}); "
             f"{int(found['memorization'].isna().sum())} have no score"
         )
+        found = with_names(found, names, "train")
         write_table(memorization, "memorization", found, provenance("memorization", **about))
+        with replacing(top) as temporary:
+            temporary.write_text(as_csv(top_table(found, samples.class_names, score="hard")), encoding="utf-8-sig")
         pairs = released_influence(released, atypical, samples.test, threshold=spec.threshold)
         nothing = pairs.iloc[:0]
         for name, path, over in (("test", test_groups, pairs), ("validation", validation_groups, nothing)):
@@ -72,7 +81,7 @@ def import_scores(
             index, labels = part.index.numpy(), part.labels.numpy()
             groups = group_table(found_pairs(over), index, labels, found, threshold=spec.threshold)
             groups = groups.reindex(columns=["target_index", *SCHEMAS[kind].names[1:]])
-            groups = groups.assign(models=0).rename(columns={"target_index": column})
+            groups = with_names(groups, names, name).assign(models=0).rename(columns={"target_index": column})
             write_table(path, kind, groups, provenance(kind, **about))
             journal.line(f"{int(groups['atypical'].sum())} of {len(groups)} {name} samples are atypical")
         if not released.influence:

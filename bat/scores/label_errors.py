@@ -29,10 +29,9 @@ def label_errors_table(
     """Return likely label errors, most likely first: one row per sample.
 
     They are memorized, with a score over the threshold, and more than half of the models without them predict the same
-    other class. table, score: as of ``label_error_score``, with train_index; class_names: of all classes, or none.
+    other class. table, score: as of ``label_error_score``, with train_index; class_names: of all classes.
     """
     found = table.assign(score=label_error_score(table, score=score))
     agree = (found["score"] > 0) & (found["taken_for_share"] > 0.5) & over_threshold(table, score, threshold)
     found = found[agree].sort_values(["score", "train_index"], ascending=[False, True], ignore_index=True)
-    names = dict(enumerate(class_names))
-    return found.assign(class_name=found["label"].map(names), taken_for_name=found["taken_for"].map(names))
+    return found.assign(taken_for_name=found["taken_for"].map(dict(enumerate(class_names))))

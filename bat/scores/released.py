@@ -25,10 +25,13 @@ from bat.errors import BatError
 from bat.io.given import check_memory, located, open_file, reason
 from bat.io.npz import Arrays, open_npz, read_array
 from bat.io.schemas import SCHEMAS
+from bat.scores.names import SourceFiles
 from bat.statistics import Counts, Floats
 
-_COLUMNS = ("train_index", "memorization", "label")
-_NEEDED = ("train_index", "memorization")
+_COLUMNS = ("train_index", "file", "memorization", "label")
+_NEEDED = {"train_index": {"train_index", "file"}, "memorization": {"memorization"}}
+"""Columns that a table needs, and which may stand for each."""
+
 _WHOLE = ("train_index", "label")
 _HEADER = 1 << 16  # bytes, of which the first line of a CSV is one part
 _ROUNDING = 1e-6  # by which float32 may leave a range
@@ -60,8 +63,8 @@ class Released:
     whole: bool = True
 
 
-def read_released(path: str, layout: str) -> Released:
-    """Read a file of scores. layout: as ``scores.format`` of the configuration.
+def read_released(path: str, layout: str, files: SourceFiles | None = None) -> Released:
+    """Read a file of scores. layout: as ``scores.format`` of the configuration; files: of the data set, where known.
 
     - ``feldman_zhang`` (Feldman and Zhang 2020, cifar100_infl_matrix.npz): ``tr_mem``, ``tr_labels``, ``tt_labels``,
       and for each class c ``infl_matrix_class<c>`` (training x test samples of the class) and ``tr_classidx_<c>``, the
@@ -70,17 +73,14 @@ def read_released(path: str, layout: str) -> Released:
     - ``npz``: ``memorization`` (n,); where there are any, ``influence`` (test x training samples), ``labels``,
       ``test_labels``.
     - ``table``: Parquet or CSV (commas, semicolons, tabs or bars; decimal points) with columns ``train_index``,
-      ``memorization`` and, where there is one, ``label``; ``train_index`` may be the index of a pandas table.
+      ``memorization`` and, where there is one, ``label``; ``train_index`` may be the index of a pandas table, and
+      ``file``, as in data/files.parquet, may stand for it or beside it.
 
     Raises:
         BatError: the file is missing, damaged, of another layout, would have to be unpickled, or contradicts itself.
     """
-    released = {
-        "feldman_zhang": _feldman_zhang,
-        "cscores": _cscores,
-        "npz": _npz,
-        "table": _table,
-    }[layout](path)
+    arrays = {"feldman_zhang": _feldman_zhang, "cscores": _cscores, "npz": _npz}
+    released = _table(path, files) if layout == "table" else arrays[layout](path)
     _check_range(path, "memorization", released.memorization, -1)
     for block in released.influence:
         _check_range(path, "influence", block.values, -1)
@@ -139,20 +139,29 @@ def _npz(path: str) -> Released:
     return Released(np.arange(n), memorization.astype(np.float64), labels, test_labels, blocks)
 
 
-def _table(path: str) -> Released:
+def _table(path: str, files: SourceFiles | None) -> Released:
     read = {".parquet": _parquet, ".csv": _csv}.get(Path(path).suffix.lower())
     if read is None:
         raise BatError(f"{path}: neither .parquet nor .csv: give a table, or another scores.format")
     try:
         with open_file(located(path)) as file:
             table = read(path, file)
-        index, memorization = (_column(path, table, name) for name in ("train_index", "memorization"))
-        labels = _column(path, table, "label") if "label" in table else None
+        memorization = _column(path, table, "memorization")
+        given, labels = (_column(path, table, name) if name in table else None for name in ("train_index", "label"))
+        names = _file_names(path, table)
     except (OSError, ValueError, MemoryError, OverflowError, csv.Error, pa.ArrowException) as error:
         raise BatError(
             f"{path}: cannot be read as a table ({reason(error)}): give Parquet, or CSV as UTF-8 with decimal points"
         ) from error
-    order = np.argsort(index, kind="stable")
+    rows = np.arange(len(memorization))
+    if names is not None and files is not None and len(files.place):
+        index = _places_of(path, names, files, given)
+        rows = np.flatnonzero(index >= 0)
+    elif given is not None:
+        index = given
+    else:
+        raise BatError(f"{path}: has no column train_index, and the samples of the data set have no files: add it")
+    order = rows[np.argsort(index[rows], kind="stable")]
     index = index[order]
     if len(index) and index[0] < 0:
         raise BatError(f"{path}: train_index {index[0]} is negative: give each sample's place in its source, from 0")
@@ -160,6 +169,45 @@ def _table(path: str) -> Released:
     if len(twice):
         raise BatError(f"{path}: train_index {index[twice[0]]} is there twice: give each sample one row")
     return Released(index, memorization[order], None if labels is None else labels[order], None, (), whole=False)
+
+
+def _file_names(path: str, table: _Table) -> "pd.Series[str] | None":
+    """Return the names of files, None where there are none."""
+    if "file" not in table:
+        return None
+    column = table["file"]
+    if column.null_count == len(column) and "train_index" in table:
+        return None
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
+        gaps = f", {column.null_count} of them missing" if column.null_count else ""
+        raise BatError(f"{path}: column file holds {column.type}{gaps}: need names of files, none missing")
+    return column.to_pandas()
+
+
+def _places_of(path: str, names: "pd.Series[str]", files: SourceFiles, given: Counts | None) -> Counts:
+    """Return the index of the sample that each file holds, -1 where it is no training or validation sample.
+
+    given: what the column train_index says, where it is there too.
+    """
+    twice = names[names.duplicated()]
+    if len(twice):
+        raise BatError(f"{path}: file {twice.iloc[0]} is there twice: give each sample one row")
+    index: Counts = files.place.reindex(names, fill_value=-1).to_numpy()
+    unknown = names[~names.isin(files.place.index)]
+    if len(unknown) > files.others:
+        raise BatError(
+            f"{path}: file {unknown.iloc[0]} is not of the data set ({len(unknown)} of {len(names)} are not): "
+            "write names as data/files.parquet has them"
+        )
+    if given is not None:
+        differs = np.flatnonzero((index >= 0) & (index != given))
+        if len(differs):
+            row = differs[0]
+            raise BatError(
+                f"{path}: file {names.iloc[row]} has train_index {given[row]}, but {index[row]} in the data "
+                f"set; {len(differs)} of {len(names)} differ: leave out the column that is wrong"
+            )
+    return index
 
 
 def _parquet(path: str, file: BufferedReader) -> _Table:
@@ -171,7 +219,7 @@ def _parquet(path: str, file: BufferedReader) -> _Table:
     for name, place in _places(path, schema.names, known=table).items():
         kind = schema.field(place).type
         if pa.types.is_nested(kind):
-            raise BatError(f"{path}: column {name} holds {kind}: need numbers")
+            raise BatError(f"{path}: column {name} holds {kind}: need {'text' if name == 'file' else 'numbers'}")
         table[name] = opened.read(columns=[schema.names[place]], use_threads=False).column(schema.names[place])
         if len(table[name]) != rows:
             raise ValueError(f"{len(table[name])} rows of {name}, but {rows} in all")
@@ -191,24 +239,27 @@ def _stored_index(schema: pa.Schema, rows: int) -> Counts | None:
 
 
 def _csv(path: str, file: BufferedReader) -> _Table:
-    """Read a CSV; its separator is the one that gives the first line a column train_index."""
+    """Read a CSV; its separator is the one that gives the first line a column train_index or file."""
     check_memory(file.seek(0, os.SEEK_END), path, "give the rows of this data set alone")
     file.seek(0)
     start = file.read(_HEADER)
     header = re.split(rb"[\r\n]", start, maxsplit=1)[0].decode("utf-8-sig")
     rows = {separator: next(csv.reader([header], delimiter=separator), []) for separator in ",;\t|"}
-    separator = next((mark for mark, names in rows.items() if "train_index" in map(str.strip, names)), ",")
+    separator = next((mark for mark, names in rows.items() if _NEEDED["train_index"] & set(map(str.strip, names))), ",")
     places = _places(path, rows[separator])
     # names of this reader's own: those of the file may be empty or there twice
     names = [str(place) for place in range(len(rows[separator]))]
-    types = {str(place): pa.int64() if name in _WHOLE else pa.float64() for name, place in places.items()}
+    kinds = {"file": pa.string()} | dict.fromkeys(_WHOLE, pa.int64())
+    types = {str(place): kinds.get(name, pa.float64()) for name, place in places.items()}
     file.seek(0)
     try:
         read = pacsv.read_csv(
             file,
             read_options=pacsv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
             parse_options=pacsv.ParseOptions(delimiter=separator),
-            convert_options=pacsv.ConvertOptions(column_types=types, include_columns=list(types)),
+            convert_options=pacsv.ConvertOptions(
+                column_types=types, include_columns=list(types), strings_can_be_null=True
+            ),
         )
     except pa.ArrowInvalid as error:
         odd = re.search(r"In CSV column #(\d+): (?:Row #(\d+): )?.* invalid value '(.*)'", str(error), re.DOTALL)
@@ -226,7 +277,8 @@ def _places(path: str, names: Sequence[str], known: Container[str] = ()) -> dict
     twice = next((name for name in _COLUMNS if stripped.count(name) > 1), None)
     if twice is not None:
         raise BatError(f"{path}: has {stripped.count(twice)} columns {twice}: leave one")
-    missing = next((name for name in _NEEDED if name not in stripped and name not in known), None)
+    there = {*stripped, *known}
+    missing = next((name for name, either in _NEEDED.items() if not there & either), None)
     if missing is not None:
         has = ", ".join(name[:40] for name in names[:8])
         raise BatError(f"{path}: has no column {missing} (it has {has or 'none'}): add it")

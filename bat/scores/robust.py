@@ -90,7 +90,9 @@ def robust_scores(
             false_discovery_rate=spec.false_discovery_rate,
         )
     robust = in_order(rows, train).rename(columns={"index": "train_index"})
-    robust = robust.assign(atypical=over_threshold(robust, spec.score, spec.threshold))
+    robust = robust.assign(
+        atypical=over_threshold(robust, spec.score, spec.threshold), **scores[["class_name", "file"]]
+    )
     problem = failed_subsets(right["own"] / right["size"], train.labels.numpy(), recipe="memorization.recipe")
     if problem:
         journal.line(problem)

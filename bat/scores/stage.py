@@ -15,9 +15,9 @@ from bat.config.ranges import Models
 from bat.config.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.data.saved import load_data, tensor
 from bat.errors import BatError
-from bat.io.files import provenance
+from bat.io.files import provenance, replacing
 from bat.io.journal import Journal
-from bat.io.outputs import Parquet
+from bat.io.outputs import Csv, Parquet
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import check_labels, check_one_data_set, pack, read_table_with_facts, write_table
 from bat.io.tensors import kept
@@ -32,9 +32,11 @@ from bat.scores.estimators import (
     taken_for,
 )
 from bat.scores.label_errors import label_errors_table
+from bat.scores.names import read_names, with_names
 from bat.scores.precision import none_atypical
 from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.scores.subsets import ANSWERS_FORMAT, recorded, subset_masks
+from bat.scores.top import as_csv, top_table
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
 
@@ -102,6 +104,7 @@ def scores(
     *,
     spec: ScoresSpec,
     data: Path,
+    files: Path,
     shards: list[Path],
     memorization: Parquet,
     influence: Parquet,
@@ -109,6 +112,7 @@ def scores(
     test_groups: Parquet,
     validation_groups: Parquet,
     label_errors: Parquet,
+    top: Csv,
 ) -> None:
     """Join the shards and write memorization, influence, label errors and the groups of test and validation samples.
 
@@ -118,8 +122,10 @@ def scores(
     test_groups: one row per test sample: typical or atypical, and by which training sample
     validation_groups: one row per validation sample
     label_errors: one row per training sample whose label is likely wrong
+    top: the most memorized training samples, for spreadsheets
     """
     samples, digest = load_data(data, "cpu")
+    names = read_names(files, data=(data, digest))
     models = open_shards(shards, data, samples, digest)
     train, classes = samples.train, samples.classes
     about = {"spec": asdict(spec) | {"shards": models.facts}, "data": digest, "models": models.models}
@@ -157,7 +163,7 @@ def scores(
                     counted=~mask[:, targets] if own else None,
                 )
         found = {name: pairs[name].result() for name in pairs}
-    scores = in_order(rows["train"], train).rename(columns={"index": "train_index"})
+    scores = with_names(in_order(rows["train"], train).rename(columns={"index": "train_index"}), names, "train")
     journal.line(
         f"{models.models} models; {scores['atypical'].sum()} of {len(scores)} training samples are atypical "
         f"({spec.score} memorization over {spec.threshold}); {int(scores['memorization'].isna().sum())} have no score"
@@ -171,6 +177,8 @@ def scores(
         f"{len(errors)} training samples are memorized, and taken for another class by most models without them"
     )
     write_table(label_errors, "label_errors", errors, provenance("label_errors", **about))
+    with replacing(top) as temporary:
+        temporary.write_text(as_csv(top_table(scores, samples.class_names, score=spec.score)), encoding="utf-8-sig")
     for name, path in (("test", test_groups), ("validation", validation_groups)):
         part, kind = samples.parts()[name], f"{name}_groups"
         groups = group_table(
@@ -182,6 +190,7 @@ def scores(
             soft=spec.score == "soft",
         )
         groups = groups.assign(models=models.models).join(in_order(rows[name], part).drop(columns="index"))
+        groups = with_names(groups, names, name)
         number = int(groups["atypical"].sum())
         journal.line(f"{number} of {len(groups)} {name} samples are atypical, from {found[name].tests} pairs")
         if not number:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from stages import PGD_AT, SCORES, TRAIN, call
 
 import bat.report.figures
+from bat.io.tables import read_table_with_facts
 
 Made = tuple[Path, dict[str, list[str]]]
 GROUPS = {"all": TYPICAL + ATYPICAL, "typical": TYPICAL, "atypical": ATYPICAL}
@@ -120,11 +121,11 @@ def test_gallery(draw: Any) -> None:
 
 
 def test_the_gallery_names_files(made: Made, draw: Any, tmp_path: Path) -> None:
-    names = ["data.safetensors", "memorization.parquet", "train_influence.parquet"]
-    files = pd.DataFrame({"split": ["train", "test"], "index": [65, 64], "file": ["a/cat.png", "a/dog.png"]})
-    write(made[0], "files", files.assign(label=0, class_name="a"), "named.parquet")
-    flags = {name.split(".")[0]: name for name in names}
-    figure = draw("gallery", **flags, files="named.parquet")
+    table, facts = read_table_with_facts(made[0] / "memorization.parquet", "memorization")
+    table.loc[table["train_index"] == 65, "file"] = "a/cat.png"
+    write(made[0], "memorization", table, "named.parquet", spec=facts["spec"], models=facts["models"])
+    inputs = {"data": "data.safetensors", "train_influence": "train_influence.parquet"}
+    figure = draw("gallery", **inputs, memorization="named.parquet")
     drawn = [axes for axes in figure.axes if axes.images]
     assert drawn[0].texts[1].get_text() == "65\ncat.png\ntaken for 0,\n50 %"
     assert drawn[5].texts[1].get_text() == "64\ntaken for 0,\n50 %"

@@ -59,10 +59,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: DataSet) -> Path:
             "memorization": np.where(train % 10 == 0, np.nan, random.random(TRAIN)),
             "taken_for": (train + 1) % 3,
             "entropy": [np.nan] * TRAIN,
+            "file": [f"images/{place % 3}/{place}.png" for place in range(TRAIN)],
         },
         "robust_memorization": {"train_index": train, "memorization": random.random(TRAIN)},
         "harmful": {"train_index": train[:7], "wrong_probability": random.random(7)},
-        "test_groups": {"test_index": test, "label": test % 3, "max_influence": random.random(TEST)},
+        "test_groups": {
+            "test_index": test,
+            "label": test % 3,
+            "max_influence": random.random(TEST),
+            "file": [None] * TEST,
+        },
         "influence": {
             "train_index": random.choice(train[:9], 400),
             "test_index": random.choice(test[:15], 400),
@@ -70,11 +76,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: DataSet) -> Path:
             "significant": random.random(400) < 0.5,
         },
         "train_influence": {"train_index": train[:5], "influenced_index": train[5:10], "influence": [0.5] * 5},
-        "files": {
-            "split": ["train"] * TRAIN + ["test"] * TEST,
-            "index": [*train, *test],
-            "file": [f"images/{place % 3}/{place}.png" for place in range(TRAIN)] + [None] * TEST,
-        },
     }
     rows = [(method, seed, checkpoint, place) for method in METHODS for seed in range(SEEDS)
             for checkpoint in ("best", "last") for place in random.permutation(test)]  # fmt: skip
@@ -89,8 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: DataSet) -> Path:
     return folder
 
 
-KINDS = ["files", "memorization", "robust_memorization", "influence", "train_influence", "test_groups", "harmful"]
-KINDS += ["per_sample"]
+KINDS = ["memorization", "robust_memorization", "influence", "train_influence", "test_groups", "harmful", "per_sample"]
 
 
 @pytest.fixture(scope="module")

@@ -594,13 +594,13 @@ def gallery(count: int, known: int, pairs: int = 0, models: int = 0, name: str =
     influence = pd.DataFrame({"train_index": np.arange(pairs), "influenced_index": count - 1})
     influence = influence.assign(influence=-1e-9, standard_error=np.nan, significant=False)
     image = np.zeros((1, 4, 4), np.float32)
-    table = scored(count, known).assign(taken_for=0, taken_for_share=0.5)
+    table = scored(count, known).assign(taken_for=0, taken_for_share=0.5, file=None)
+    table.loc[0, "file"] = f"a/{name}.png"
     return figures.gallery(
         lambda row: image,
         table,
         influence,
         nearest=lambda row, most: [other for other in range(count) if other != row][:most],
-        files={0: f"a/{name}.png"},
         class_names=[name],
         models=models,
     )

@@ -33,7 +33,6 @@ INPUTS = {
     "summary": "summary",
     "comparisons": "comparisons",
     "runs": "runs",
-    "files": "files",
     "images": "images",
 }
 

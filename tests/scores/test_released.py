@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
+from stubs import named, written
 
 import bat.io.given
 from bat.cli import main
@@ -18,6 +19,7 @@ from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
+from bat.scores.names import read_names, source_files
 from bat.scores.released import (
     Influence,
     Released,
@@ -97,13 +99,14 @@ def npz(path, arrays):
 @pytest.fixture
 def folder(tmp_path):
     write_data(tmp_path / "data.safetensors", data_set(), provenance("data"))
+    named(tmp_path / "files.parquet", data_set())
     return tmp_path
 
 
 def import_scores(folder, file, layout, threshold=THRESHOLD):
     """Run the stage and return its tables and log."""
     flags = {"spec": json.dumps({"format": layout, "threshold": threshold}), "data": folder / "data.safetensors"}
-    flags |= {"scores": file, "log": folder / "log"}
+    flags |= {"files": folder / "files.parquet", "scores": file, "top": folder / "top.csv", "log": folder / "log"}
     flags |= {name.replace("_", "-"): folder / f"{name}.parquet" for name in TABLES}
     main(["import-scores", *(str(text) for name, value in flags.items() for text in (f"--{name}", value))])
     return {name: pd.read_parquet(folder / f"{name}.parquet") for name in TABLES}, (folder / "log").read_text()
@@ -136,6 +139,11 @@ def test_a_release_with_influence_becomes_the_tables_of_stage_1(folder, layout, 
     scores = tables["memorization"]
     assert scores["train_index"].tolist() == index.tolist()
     assert scores["label"].tolist() == TRAIN_LABELS[index].tolist()
+    assert scores["class_name"].tolist() == [f"class {label}" for label in scores["label"]]
+    assert scores["file"].tolist() == [f"train/{place}.png" for place in index]
+    top = pd.read_csv(folder / "top.csv")
+    assert top["memorization"].tolist() == pytest.approx(sorted(scores["memorization"], reverse=True), abs=5e-5)
+    assert tables["test_groups"]["file"].tolist() == [f"test/{place}.png" for place in data.test.index]
     np.testing.assert_array_equal(scores["memorization"], MEMORIZATION[index].astype(float))
     np.testing.assert_array_equal(scores["atypical"], MEMORIZATION[index] > THRESHOLD)
     assert scores[["standard_error", "ci_low", "ci_high", "p_in", "p_out"]].isna().all(axis=None)
@@ -194,6 +202,92 @@ def test_a_users_table_may_be_in_any_order_and_lack_labels_and_validation_sample
     tables, log = import_scores(folder, str(file), "table")
     np.testing.assert_allclose(tables["memorization"]["memorization"], MEMORIZATION[data.train.index], atol=1e-7)
     assert "no labels of training samples" in log
+
+
+def by_file(**changed):
+    """A table that names files in place of train_index, of all samples that the data set takes."""
+    data = data_set()
+    place = {
+        f"{name}/{index}.png": index for name in ("train", "validation") for index in data.parts()[name].index.tolist()
+    }
+    frame = pd.DataFrame({"file": [*place], "memorization": MEMORIZATION[[*place.values()]]})
+    return frame.assign(train_index=[*place.values()], **changed)
+
+
+@pytest.fixture
+def drawn(folder):
+    """The same data set as a draw of a source of 60 and 24 samples."""
+    source = {"train": TRAINING, "test": TESTS}
+    write_data(folder / "data.safetensors", data_set(), provenance("data", source=source))
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+@pytest.mark.parametrize("columns", [["file", "memorization"], ["memorization", "train_index", "file"]])
+def test_a_users_table_may_name_files(drawn, ending, columns):
+    # those of a test sample, and of what the data set does not take, are left out
+    others = pd.DataFrame({"file": ["test/0.png", "a;b.png", "c.png"], "memorization": 0.5, "train_index": [0, 1, 2]})
+    rows = pd.concat([by_file().sample(frac=1, random_state=1), others])[columns]
+    file = drawn / f"own.{ending}"
+    rows.to_parquet(file) if ending == "parquet" else rows.to_csv(file, index=False, sep=";")
+    tables, _ = import_scores(drawn, str(file), "table")
+    np.testing.assert_allclose(tables["memorization"]["memorization"], MEMORIZATION[data_set().train.index], atol=1e-7)
+
+
+def twice(rows):
+    return pd.concat([rows, rows[3:4]])
+
+
+def swapped(rows):
+    return rows.assign(file=np.roll(rows["file"], 1))
+
+
+def unknown(rows):
+    return pd.concat([rows, *(rows[:1].assign(file=f"cat {k}.png") for k in range(8))])
+
+
+@pytest.mark.parametrize(
+    ("change", "columns", "message"),
+    [
+        (twice, ["file"], "file train/{3}.png is there twice: give each sample one row"),
+        (
+            unknown,
+            ["file"],
+            "file cat 0.png is not of the data set (8 of 65 are not): write names as data/files.parquet",
+        ),
+        (swapped, ["file", "train_index"], "has train_index {0}, but {56} in the data set; 57 of 57 differ: leave out"),
+        (lambda rows: rows[1:], ["file"], "has no score of training sample {0}"),
+        (lambda rows: rows.assign(file=7), ["file"], "column file holds int64: need names of files, none missing"),
+        (lambda rows: rows.assign(file=[None, *rows["file"][1:]]), ["file"], "1 of them missing: need names"),
+    ],
+)
+def test_a_table_whose_files_are_not_those_of_the_data_set_is_refused(drawn, change, columns, message, capsys):
+    change(by_file())[["memorization", *columns]].to_parquet(drawn / "own.parquet")
+    with pytest.raises(SystemExit):
+        import_scores(drawn, str(drawn / "own.parquet"), "table")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message.format(*by_file()["train_index"]) in line
+
+
+def test_where_test_samples_are_of_the_training_part_no_file_is_unknown_to_the_source():
+    split = [("train", 0), ("train", 3), ("validation", 1), ("test", 2)]
+    names = pd.DataFrame({"file": ["a", "b", "c", "d"]}, index=pd.MultiIndex.from_tuples(split))
+    names.index.names = ["split", "index"]
+    place, others = source_files(names, {"train": 4, "test": 4})
+    assert (place.to_dict(), others) == ({"a": 0, "b": 3, "c": 1, "d": -1}, 0)
+    assert source_files(names, {"train": 9, "test": 9}).others == 5
+    # a test part of its own, whose index begins at 0 again
+    apart = names.set_axis(pd.MultiIndex.from_tuples([*split[:3], ("test", 0)], names=names.index.names))
+    assert source_files(apart, {"train": 4, "test": 2}).others == 2
+
+
+def test_a_table_of_files_needs_a_data_set_that_has_some(drawn):
+    names = written(drawn / "files.parquet", "files", {"data": data_set().digest()}, split=["train"], file=[None])
+    assert names.exists()
+    by_file()[["file", "memorization"]].to_parquet(drawn / "own.parquet")
+    files = source_files(read_names(names, data=("data", data_set().digest())), {"train": 1, "test": 0})
+    line = refusal(read_released, str(drawn / "own.parquet"), "table", files)
+    assert "has no column train_index, and the samples of the data set have no files: add it" in line
 
 
 def test_this_projects_own_table_can_be_brought_back(folder):
@@ -403,7 +497,7 @@ def test_a_refused_file_writes_no_table_and_exits_with_2(folder, capsys):
     with pytest.raises(SystemExit) as stopped:
         import_scores(folder, path, "cscores")
     assert stopped.value.code == 2
-    assert not list(folder.glob("*.parquet"))
+    assert {path.name for path in folder.iterdir()} == {"data.safetensors", "files.parquet", "released.npz", "log"}
     assert "bat import-scores: " in capsys.readouterr().err
 
 

@@ -202,7 +202,8 @@ def test_label_errors_equal_loops_over_the_shards(world: World) -> None:
     assert 1 < len(table) < len(atypical_rows(world))
     for (score, index, label), got in zip(sorted(expected), table.itertuples(), strict=True):
         assert (got.train_index, got.label, got.taken_for) == (index, label, 1 - label)
-        assert (got.class_name, got.taken_for_name) == (str(label), str(1 - label))
+        assert (got.class_name, got.file) == (f"class {label}", f"train/{index}.png")
+        assert got.taken_for_name == str(1 - label)
         assert got.score == pytest.approx(-score)
     log = (world.folder / "scores.log").read_text()
     assert f"{len(table)} training samples are memorized, and taken for another class by most models" in log
@@ -229,6 +230,24 @@ def test_soft_influence_equals_welchs_test_over_the_shards(world: World) -> None
     softly = set(table.loc[table["soft_significant"], "test_index"])
     assert set(groups.loc[groups["soft_atypical"], "test_index"]) == softly
     assert groups["atypical"].tolist() == groups["hard_atypical"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "split"), [("memorization", "train"), ("test_groups", "test"), ("validation_groups", "validation")]
+)
+def test_each_sample_has_the_name_of_its_class_and_its_file(world: World, kind: str, split: str) -> None:
+    table = world.read(kind)
+    assert table["class_name"].tolist() == [f"class {label}" for label in world.labels[split]]
+    assert table["file"].tolist() == [f"{split}/{index}.png" for index in world.index[split]]
+
+
+def test_the_most_memorized_samples_are_also_there_for_spreadsheets(world: World) -> None:
+    assert (world.folder / "top.csv").read_bytes().startswith(b"\xef\xbb\xbf")  # so that they take it for UTF-8
+    top, table = pd.read_csv(world.folder / "top.csv"), world.read("memorization").set_index("train_index")
+    assert top["memorization"].tolist() == pytest.approx(sorted(table["memorization"], reverse=True), abs=5e-5)
+    of_top = table.loc[top["train_index"]]
+    assert top["file"].tolist() == of_top["file"].tolist()
+    assert top["p_out"].tolist() == pytest.approx(of_top["p_out"].tolist(), abs=5e-5)
 
 
 def test_the_score_that_is_chosen_makes_the_groups(world: World, tmp_path: Path) -> None:

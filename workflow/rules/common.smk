@@ -181,31 +181,3 @@ def keep_config():
         path.parent.mkdir(parents=True, exist_ok=True)
         with bat.io.files.replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-def tell(finished):
-    """Print what the page of results warns of and, of a finished run, where its results are and the first answer."""
-    page = Path(f"{RESULTS}/results.md")
-    lines = page.read_text(encoding="utf-8").splitlines() if page.exists() else []
-    told = [f"{page}: {line[2:]}" for line in lines if line.startswith("> ")]
-    if finished:
-        # five lines at most, so that they are read
-        more = f" (and {len(told) - 1} more warnings)" if len(told) > 1 else ""
-        told = [f"{line}{more}" for line in told[:1]]
-        places = {
-            "report": "report.html",
-            "explorer": "explorer/index.html",
-            "tables": "results.md",
-        }
-        told += [
-            f"{what}: {RESULTS}/{name}"
-            for what, name in places.items()
-            if Path(f"{RESULTS}/{name}").exists()
-        ]
-        rows = iter(lines)
-        if any(line.startswith("| question") for line in rows):
-            _, first = next(rows), next(rows)
-            if first:
-                told.append(": ".join(cell.strip() for cell in first.split("|")[1:3]))
-    for line in told:
-        print(line, file=sys.stderr)

@@ -40,7 +40,6 @@ rule figures:
         **FINDINGS,
         **PICTURES,
         data=rules.data.output.data,
-        files=rules.data.output.files,
         memorization=SCORES.memorization,
         train_influence=SCORES.train_influence,
         test_groups=SCORES.test_groups,
@@ -143,7 +142,6 @@ rule explorer:
     input:
         **EXPLORED,
         data=rules.data.output.data,
-        files=rules.data.output.files,
         memorization=SCORES.memorization,
         influence=SCORES.influence,
         train_influence=SCORES.train_influence,

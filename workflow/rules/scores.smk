@@ -56,6 +56,7 @@ if parsed.memorization.until:
 rule scores:
     input:
         data=rules.data.output.data,
+        files=rules.data.output.files,
         shards=scored_shards,
     output:
         **LABEL_ERRORS,
@@ -64,6 +65,7 @@ rule scores:
         train_influence=f"{RESULTS}/scores/train_influence.parquet",
         test_groups=f"{RESULTS}/scores/test_groups.parquet",
         validation_groups=f"{RESULTS}/scores/validation_groups.parquet",
+        top=f"{RESULTS}/scores/top.csv",
     log:
         f"{RESULTS}/logs/scores.log",
     benchmark:
@@ -91,6 +93,7 @@ if IMPORTED:
     rule import_scores:
         input:
             data=rules.data.output.data,
+            files=rules.data.output.files,
             scores=str(bat.io.given.located(parsed.scores.path)),
         output:
             **dict(rules.scores.output.items()),

@@ -59,7 +59,6 @@ def gallery(
     pairs: pd.DataFrame,
     *,
     nearest: Callable[[int, int], Sequence[int]],
-    files: Mapping[int, str],
     class_names: Sequence[str],
     models: int,
     rows: int = 8,
@@ -69,9 +68,10 @@ def gallery(
 
     image: of a row of ``table``, as in scores/memorization.parquet; pairs: as in scores/train_influence.parquet;
     nearest: of a row of ``table``, so many rows of its class, by pixels: drawn where nothing influences a sample;
-    files: names of files by index, where there are any; models: K behind both, 0 for scores from a file.
+    models: K behind both, 0 for scores from a file.
     """
     place = {index: row for row, index in enumerate(table["train_index"])}
+    files = table.set_index("train_index")["file"].dropna().to_dict()
     scored = table[table["memorization"].notna()]
     chosen = scored.sort_values("memorization", ascending=False, kind="stable").head(rows)
     # two samples side by side, so that the figure fits a page
