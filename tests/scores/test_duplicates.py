@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 from scipy.sparse import csr_array
 from stages import call, fails, rewrite, scores
+from stubs import named
 from worlds import MODELS, World, tally
 
 from bat.data.dataset import DataSet, Part
@@ -116,6 +117,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     train = Part(pixels, data.train.labels, data.train.index, 255)
     made.data = DataSet(train, data.validation, data.test, classes=2)
     write_data(made.folder / "data.safetensors", made.data, provenance("data"))
+    named(made.folder / "files.parquet", made.data)
     for shard in made.shards:
         table, facts = read_table_with_facts(made.folder / shard, "subsets")
         rewrite(made.folder / shard, "subsets", table, spec=facts["spec"], data=made.data.digest())

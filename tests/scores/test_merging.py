@@ -32,7 +32,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = World(tmp_path_factory.mktemp("world"))
     data = made.folder / "results/smoke/data"
     data.mkdir(parents=True)
-    shutil.move(made.folder / "data.safetensors", data)
+    for name in ("data.safetensors", "files.parquet"):
+        shutil.move(made.folder / name, data)
     for first in range(0, MODELS, SIZE):
         machine(made, made.folder / f"whole/shard-{first // SIZE:03d}.parquet", range(first, first + SIZE))
     return made
@@ -91,8 +92,8 @@ def test_scores_of_merged_shards_are_those_of_one_run(world: World, here: Path) 
     main(["merge", *CONFIG, "--shards", "c", "a", "b"])
     tables = []
     for folder in (OWN, world.folder / "whole"):
-        data = "results/smoke/data/data.safetensors"
-        call("scores", here, **scores(*sorted(folder.absolute().glob("*.parquet")), data=data))
+        inputs = {"data": "results/smoke/data/data.safetensors", "files": "results/smoke/data/files.parquet"}
+        call("scores", here, **scores(*sorted(folder.absolute().glob("*.parquet")), **inputs))
         tables.append(bytes_of(here))
     assert len(tables[0]) == 6
     assert tables[0] == tables[1]
