@@ -36,14 +36,13 @@ def made_up(folder: Path) -> list[str]:
     write_data(folder / "data.safetensors", data, provenance("data"))
     digest = data.digest()
     models = [(f"method_{number}", seed) for number in range(METHODS) for seed in range(SEEDS)]
-    scored = {"train_index": np.arange(TRAIN), "label": data.train.labels.numpy()}
+    files = [f"images/class_{number % CLASSES}/{number:07}.png" for number in range(TRAIN + TEST)]
+    scored = {"train_index": np.arange(TRAIN), "label": data.train.labels.numpy(), "file": files[:TRAIN]}
     tested = {"test_index": np.arange(TEST), "label": data.test.labels.numpy()}
     tables = {
-        "files": {"split": np.repeat(["train", "test"], [TRAIN, TEST]), "index": [*range(TRAIN), *range(TEST)]}
-        | {"file": [f"images/class_{number % CLASSES}/{number:07}.png" for number in range(TRAIN + TEST)]},
         "memorization": scored,
         "robust_memorization": scored,
-        "test_groups": tested,
+        "test_groups": tested | {"file": files[TRAIN:]},
         "influence": {"train_index": random.integers(0, TRAIN, PAIRS), "test_index": random.integers(0, TEST, PAIRS)},
         "per_sample": {name: np.tile(values, len(models)) for name, values in tested.items()}
         | {"method": np.repeat([name for name, _ in models], TEST), "checkpoint": "last"}

@@ -48,7 +48,9 @@ def main() -> None:
         part for name in names for part in (f"--{name.replace('_', '-')}", str(given.folder / f"{name}.parquet"))
     ]
     log = given.folder / "scores.log"
-    command = [sys.executable, "-m", "bat", "scores", "--spec", spec, "--data", str(given.folder / "data.safetensors")]
+    outputs += ["--top", str(given.folder / "top.csv")]
+    inputs = ["--data", str(given.folder / "data.safetensors"), "--files", str(given.folder / "files.parquet")]
+    command = [sys.executable, "-m", "bat", "scores", "--spec", spec, *inputs]
     subprocess.run([*command, "--shards", *shards, *outputs, "--log", str(log), "--threads", "1"], check=True)
     print(re.search(r"CPU time.*", log.read_text())[0])
     peak = "import torch, pandas, resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 10**6)"
@@ -73,6 +75,11 @@ def _write(given: argparse.Namespace) -> list[str]:
     data = DataSet(*parts, classes=given.classes)
     path = given.folder / "data.safetensors"
     write_data(path, data, provenance("data"))
+    files = [
+        pd.DataFrame({"split": name, "index": np.arange(size), "label": labels[name]}) for name, size in sizes.items()
+    ]
+    table = pd.concat(files).assign(class_name=lambda rows: rows["label"].astype(str), file=None)
+    write_table(given.folder / "files.parquet", "files", table, provenance("files", data=data.digest()))
     rate = {name: random.uniform(0.2, 1, size) for name, size in sizes.items()}
     memorized = random.random(given.train) < given.atypical
     # a helper of each sample's class

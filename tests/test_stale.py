@@ -230,7 +230,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         ("train", TRAINING_WITHOUT, ("harmful", "robust_memorization")),
         ("train", TRAINING_BY_PROXY, ("memorization", "proxies")),
         ("proxies", PROXIES, ("memorization", "natural_records", "shard")),
-        ("scores", scores("shard.parquet"), ("shard",)),
+        ("scores", scores("shard.parquet"), ("shard", "files")),
         ("null-pairs", NULL_PAIRS, ("memorization", "shard")),
         ("summary", summary("attacked.parquet"), ("flags", "test_groups", "files", "history")),
         ("summary", summary("attacked.parquet", "attacked_2.parquet"), ("attacked_2",)),

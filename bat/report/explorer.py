@@ -31,6 +31,7 @@ _TITLES = {
     "p_out": "right if left out",
     "soft_p_in": "probability if trained on",
     "soft_p_out": "probability if left out",
+    "label_error": "likely label error",
     "taken_for_share": "share of models that take it for that",
     "accuracy": "subset models that are right",
     "soft_accuracy": "probability by subset models",
@@ -60,6 +61,10 @@ def shown_splits(data: DataSet, tables: Mapping[str, pd.DataFrame]) -> dict[str,
         train = train.join(robust[["memorization", "soft_memorization"]].add_prefix("robust_"))
     if "harmful" in tables:
         train = train.join(tables["harmful"].set_index("train_index")[["wrong_probability", "wrong_share"]])
+    if "proxies" in tables:
+        train = train.join(tables["proxies"].set_index("train_index").drop(columns="label"))
+    if "label_errors" in tables:
+        train = train.join(tables["label_errors"].set_index("train_index")["score"].rename("label_error"))
     test = pd.DataFrame(index=pd.Index(data.test.index.numpy()))
     if "test_groups" in tables:
         test = tables["test_groups"].set_index("test_index")

@@ -185,11 +185,14 @@ def explorer(
     train_influence: Path | None = None,
     test_groups: Path | None = None,
     harmful: Path | None = None,
+    proxies: Path | None = None,
+    label_errors: Path | None = None,
     per_sample: Path | None = None,
     index: Html,
 ) -> None:
     """Write the score explorer: a page, the data and the library that it reads, and sheets of thumbnails beside it.
 
+    label_errors: label_errors.parquet, from stage scores
     index: the page; it is written last, so that where it is, all is
     """
     from bokeh import __version__ as bokeh
@@ -205,6 +208,8 @@ def explorer(
         "train_influence": train_influence,
         "test_groups": test_groups,
         "harmful": harmful,
+        "proxies": proxies,
+        "label_errors": label_errors,
         "per_sample": per_sample,
     }
     given = {kind: path for kind, path in paths.items() if path}

@@ -63,6 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: DataSet) -> Path:
         },
         "robust_memorization": {"train_index": train, "memorization": random.random(TRAIN)},
         "harmful": {"train_index": train[:7], "wrong_probability": random.random(7)},
+        "proxies": {"train_index": train, "label": [0] * TRAIN, "csl": random.random(TRAIN)},
+        "label_errors": {"train_index": train[3:5], "label": [0, 0], "score": [0.75, 0.5]},
         "test_groups": {
             "test_index": test,
             "label": test % 3,
@@ -91,6 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: DataSet) -> Path:
 
 
 KINDS = ["memorization", "robust_memorization", "influence", "train_influence", "test_groups", "harmful", "per_sample"]
+KINDS += ["proxies", "label_errors"]
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +122,12 @@ def test_samples_are_sorted_and_have_their_labels_and_figures(data: DataSet, tab
         assert train["columns"]["robust memorization"][row] == robust.loc[index, "memorization"]
         wrong = train["columns"]["wrong probability"][row]
         assert wrong == harm.loc[index, "wrong_probability"] if index in harm.index else np.isnan(wrong)
+        assert train["columns"]["csl"][row] == tables["proxies"].set_index("train_index").loc[index, "csl"]
+    errors = train["columns"]["likely label error"]
+    found_errors = {train["index"][row]: errors[row] for row in np.flatnonzero(~np.isnan(errors))}
+    assert found_errors == dict(zip(data.train.index[3:5].tolist(), [0.75, 0.5], strict=True))
     assert "entropy" not in train["columns"]  # of no sample
-    assert not any("error" in name for name in train["columns"])
+    assert not any("standard error" in name for name in train["columns"])
 
 
 def test_models_that_are_right_and_attacks_that_break_are_counted(tables: Any, found: Any) -> None:

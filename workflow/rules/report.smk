@@ -13,6 +13,10 @@ NULL_PAIRS = (
 EXPLORED = {name: path for name, path in FINDINGS.items() if name == "harmful"}
 if ROBUST_SHARDS:
     EXPLORED["robust_memorization"] = rules.robust_scores.output.robust_memorization
+if NATURAL:
+    EXPLORED["proxies"] = rules.proxies.output.proxies
+if not IMPORTED:
+    EXPLORED["label_errors"] = rules.scores.output.label_errors
 
 
 DUPLICATES = (
