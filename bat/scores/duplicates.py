@@ -83,7 +83,7 @@ def neighbours(part: Part, *, within: float, block: int = 1024) -> tuple[Nearest
             if count > _MOST:
                 raise BatError(
                     f"over {_MOST:,} pairs of training samples are at most {within:g} apart, which says nothing: lower "
-                    "memorization.near_duplicate"
+                    "memorization.near_duplicate, or give null for no search"
                 )
     answers = []
     for smallest in best.cpu().numpy():

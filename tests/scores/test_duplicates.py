@@ -100,7 +100,8 @@ def test_a_distance_at_which_all_is_near_is_refused(monkeypatch: pytest.MonkeyPa
     assert neighbours(images, within=0.1)[2].sum() == 72
     monkeypatch.setattr("bat.scores.duplicates._MOST", 71)
     assert refusal(lambda: neighbours(images, within=0.1)) == (
-        "over 71 pairs of training samples are at most 0.1 apart, which says nothing: lower memorization.near_duplicate"
+        "over 71 pairs of training samples are at most 0.1 apart, which says nothing: lower "
+        "memorization.near_duplicate, or give null for no search"
     )
 
 

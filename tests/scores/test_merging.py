@@ -22,6 +22,7 @@ from bat.io.files import provenance
 from bat.io.tables import read_table, write_table
 
 CONFIG = ["--base", str(ROOT / "config/config.yaml"), "--configfile", str(ROOT / "config/smoke.yaml")]
+EXPERIMENT = load(CONFIG[1], CONFIG[3])
 SIZE = 20
 OWN = Path("results/smoke/subsets")
 
@@ -50,8 +51,9 @@ def here(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def machine(world: World, path: Path, numbers: Any, **changed: Any) -> Path:
     """Write what a machine has trained: one file of some models. changed: of its spec."""
     rows = pd.concat([read_table(world.folder / name, "subsets") for name in world.shards])
-    config = load(str(ROOT / "config/config.yaml"), str(ROOT / "config/smoke.yaml"))
-    spec = json.loads(as_json(SubsetsSpec.of(config, first_model=min(numbers)))) | {"models": len(numbers)} | changed
+    spec = (
+        json.loads(as_json(SubsetsSpec.of(EXPERIMENT, first_model=min(numbers)))) | {"models": len(numbers)} | changed
+    )
     about = provenance("subsets", spec=spec, data=world.data.digest())
     write_table(path, "subsets", rows.set_index("model").loc[list(numbers)].reset_index(), about)
     return path
@@ -136,6 +138,16 @@ def test_shards_that_do_not_agree_are_refused(world: World, here: Path, capsys: 
     assert f"{other}: damaged" in refused(capsys, here, first, other)
     (here / "empty").mkdir()
     assert "empty: a folder without any shard-NNN.parquet: give another" in refused(capsys, here, here / "empty")
+
+
+def test_robust_shards_are_joined_among_their_own(world: World, here: Path) -> None:
+    robust = json.loads(as_json(SubsetsSpec.of(EXPERIMENT, first_model=0, robust=True)))
+    for name, numbers in (("a", range(7)), ("b", range(7, 20))):
+        machine(world, here / f"{name}.parquet", numbers, adversary=robust["adversary"])
+    main(["merge", *CONFIG, "--shards", "a.parquet", "b.parquet"])
+    expected = machine(world, here / "whole.parquet", range(20), adversary=robust["adversary"])
+    assert {path.name for path in (here / "results/smoke").iterdir()} == {"data", "robust_subsets"}
+    assert (here / "results/smoke/robust_subsets/shard-000.parquet").read_bytes() == expected.read_bytes()
 
 
 def test_own_shards_of_another_size_are_not_overwritten(

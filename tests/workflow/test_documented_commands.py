@@ -49,6 +49,7 @@ COSTLY = {
     "python benchmarks/cpu_types.py": "18 minutes",
     "python benchmarks/recipes.py cache": "minutes, and needs downloads",
     "python benchmarks/label_errors.py": "minutes",
+    "python benchmarks/duplicates.py --cache cache": "minutes, and needs downloads",
     "python benchmarks/scores_at_scale.py --folder /tmp/scale": "minutes, and writes gigabytes",
 }
 FOR_CLUSTERS = re.compile(r"snakemake --executor (kubernetes|googlebatch|aws-batch) ")

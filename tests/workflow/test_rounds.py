@@ -52,7 +52,7 @@ def test_rounds_end_with_the_scores_of_as_many_models_also_after_a_kill(finished
         assert len(found) == (2 if kind == "subsets" else 7)
     assert planned(folder, *TARGETS) == {}
     edit(folder, lambda config: config["memorization"]["until"].update(standard_error=0.14))
-    assert planned(folder, *TARGETS)["enough"] == 2
+    assert planned(folder, *TARGETS)["enough"] == 1
 
 
 def test_the_plan_counts_all_rounds(tmp_path):
