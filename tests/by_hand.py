@@ -258,7 +258,7 @@ def runs_table(*names: str) -> pd.DataFrame:
 def summarize(folder: Path, names: dict[str, list[str]], *, questions: Any = None) -> None:
     outputs = {name: f"{name}.parquet" for name in ("per_sample", "by_seed", "summary", "comparisons", "runs")}
     outputs |= {"all_flags": "all_flags.parquet", "raised": "flags.csv"}
-    spec = SUMMARY | {"bootstrap": 400, "questions": PAIRS if questions is None else questions}
+    spec = SUMMARY | {"bootstrap": 100, "questions": PAIRS if questions is None else questions}
     spec |= {"runs": planned(dict.fromkeys(name.rpartition("-")[0] for name in names["attacked"]))}
     call(
         "summary",

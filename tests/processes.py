@@ -5,6 +5,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
+
+from warm import Forked
+
+Process: TypeAlias = "subprocess.Popen[str] | Forked"
 
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
@@ -12,13 +17,13 @@ def start(*arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-m", "bat", *arguments], stderr=subprocess.PIPE, text=True)
 
 
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+def ended(process: Process) -> tuple[int, str]:
     """Wait for the end of a process; return its status, and what it said on standard error."""
     said = process.communicate()[1]
     return process.returncode, said
 
 
-def wait_until(process: "subprocess.Popen[str]", true: Callable[[], object]) -> None:
+def wait_until(process: Process, true: Callable[[], object]) -> None:
     """Wait until something is true while the process runs."""
     while not true():
         assert process.poll() is None, f"ended too soon for this test: {ended(process)}"

@@ -473,7 +473,7 @@ def narrow():
 @pytest.fixture
 def own(copy, monkeypatch):
     test = read_data(copy / "data.safetensors").test
-    np.savez(copy / "images.npz", x=test.images().numpy(), y=test.labels.numpy())
+    np.savez(copy / "images.npz", x=test.images(slice(0, 100)).numpy(), y=test.labels[:100].numpy())
     (copy / "own_model.py").write_text(MODULE)
     monkeypatch.chdir(copy)
     yield copy
@@ -487,19 +487,25 @@ def attack(entry="own_model:model", **changed):
 
 
 def test_a_users_own_model_and_images_give_what_the_workflow_gives(own):
+    call("data", own, **digits(validation_samples=1477), data="data.safetensors")
+    outputs = {"best": "best.safetensors", "last": "last.safetensors", "records": "natural_records.parquet"}
+    call("train", own, spec=TRAIN | {"method": NATURAL}, data="data.safetensors", **outputs)
+    test = read_data("data.safetensors").test
+    np.savez("images.npz", x=test.images().numpy(), y=test.labels.numpy())
     attack()
-    call("evaluate", own, **evaluation(spec=EVALUATE | {"ensemble": "fast", "batch_size": 256}))
+    call("evaluate", own, **evaluation(spec=EVALUATE | {"ensemble": "fast", "batch_size": 60}))
     expected = pd.read_parquet("attacked.parquet").query("checkpoint == 'last'").reset_index(drop=True)
     found = pd.read_parquet("own.parquet")
     for column in ("label", "predicted", "clean_correct"):
         pd.testing.assert_series_equal(found[column], expected[column])
     # the samples have other indices, and so other random starts
-    assert abs(found["robust_correct"].sum() - expected["robust_correct"].sum()) <= 8
+    assert abs(found["robust_correct"].sum() - expected["robust_correct"].sum()) <= 2
+    assert 0 < found["robust_correct"].sum() < found["clean_correct"].sum()
     assert (found["tier"] == "fast").all()
     assert (
         not pd.read_parquet("own_flags.parquet").set_index("flag")["raised"].drop(["pgd_gap", "zero_gradients"]).any()
     )
-    assert f"1617 images, linf 0.05: clean {100 * found['clean_correct'].mean():.2f} %" in Path("own.log").read_text()
+    assert f"200 images, linf 0.05: clean {100 * found['clean_correct'].mean():.2f} %" in Path("own.log").read_text()
 
 
 def test_weights_and_an_architecture_are_a_model_too(own):
@@ -522,7 +528,7 @@ def test_a_torchscript_file_is_a_model_too(own):
     attack("script.pt")
     found = pd.read_parquet("own.parquet")
     pd.testing.assert_series_equal(found["predicted"], by_entry["predicted"])
-    assert (found["robust_correct"] != by_entry["robust_correct"]).sum() <= 2
+    assert (found["robust_correct"] != by_entry["robust_correct"]).sum() <= 1
 
 
 @pytest.mark.parametrize("name", ["resnet18", "torchvision:shufflenet_v2_x0_5"])

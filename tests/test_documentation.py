@@ -7,7 +7,7 @@ import pytest
 from documented import GENERATED, PAGES, RESULTS, ROOT, all_commands, anchors, blocks, links, prose, text_of
 
 from bat.io.schemas import SCHEMAS
-from bat.report.drawing import FIGURES
+from bat.report.catalogue import FIGURES
 
 FILES = {"subsets": "shard-NNN", "training_samples": "samples"}
 TABLES = re.findall(r"^## `([^`]+)`\n(.*?)(?=^## |\Z)", text_of("docs/tables.md"), re.MULTILINE | re.DOTALL)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from counts import doubled_names
 from documented import commands
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -20,7 +21,7 @@ from packaging.utils import canonicalize_name
 import bat
 import bat.config
 from bat.cli import main
-from bat.report.drawing import FIGURES
+from bat.report.catalogue import FIGURES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -218,15 +219,7 @@ def test_imports_point_down_and_in_no_circle():
 
 
 def test_a_public_name_stands_in_one_module():
-    places = defaultdict(list)
-    for module, tree in modules().items():
-        for node in tree.body:
-            targets = node.targets if isinstance(node, ast.Assign) else [node]
-            for target in targets:
-                name = getattr(target, "name", None) or getattr(target, "id", "_")
-                if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign) and not name.startswith("_"):
-                    places[name].append(module)
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+    assert doubled_names(ROOT) == {}
 
 
 def test_the_package_has_a_room_per_stage_and_nothing_imports_snakemake():

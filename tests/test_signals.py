@@ -14,6 +14,7 @@ import pytest
 import torch
 from processes import ended, says, start, wait_until
 from stages import EVALUATE, MODEL, NATURAL, PGD_AT, RECIPE, SUBSETS, TRAIN, command, digits, evaluation
+from warm import Forked
 
 from bat.cli import main
 from bat.data.saved import read_data
@@ -74,7 +75,7 @@ def written(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "out").iterdir() if path.is_file()}
 
 
-# each signal in two stages, since a process takes seconds to start
+# each signal in two stages
 @pytest.mark.parametrize(
     ("stage", "number"),
     [("train", signal.SIGINT), ("subsets", signal.SIGTERM), ("evaluate", signal.SIGINT), ("attack", signal.SIGTERM)],
@@ -86,7 +87,7 @@ def test_a_stage_that_is_stopped_says_so_and_goes_on_to_the_same_bytes(
     main(arguments(stage, made))
     expected = written(made)
     shutil.rmtree(made / "out")
-    process = start(*arguments(stage, made))
+    process = Forked(*arguments(stage, made))
     wait_until(process, (made / begun).exists)
     time.sleep(random.Random(stage).uniform(0, 0.05))
     assert process.poll() is None, "ended too soon for this test"

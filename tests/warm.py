@@ -3,7 +3,7 @@
 Without them the tests of the workflow spend most of their time on importing torch once per job. The folder of
 ``shims()`` comes first in PATH. Its ``python`` sends ``-m bat`` and ``-m snakemake`` to the server, with arguments,
 folder, environment and standard files, and ends with the status of the fork; all else it leaves to the true Python.
-Tests of signals, and the experiment that other tests copy, take true processes.
+``Forked`` is for tests that stop a process: it has the fork's own number.
 """
 
 import array
@@ -32,14 +32,59 @@ server.connect({address!r})
 call = json.dumps([arguments[1:], os.getcwd(), dict(os.environ)]).encode()
 server.sendmsg([len(call).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
 server.sendall(call)
-status = server.recv(1)
-sys.exit(status[0] if status else "the process behind this one died")
+answer = server.recv(8, socket.MSG_WAITALL)
+sys.exit(int.from_bytes(answer[4:], signed=True) % 256 if answer[4:] else "the process behind this one died")
 """
+
+
+class Forked:
+    """``python -m bat`` as a fork, with what tests of signals need of ``subprocess.Popen``."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.returncode: int | None = None
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.connect(str(shims() / "socket"))
+        self._stderr, stderr = os.pipe()
+        call = json.dumps([["bat", *arguments], str(Path.cwd()), dict(os.environ)]).encode()
+        socket.send_fds(self._server, [len(call).to_bytes(8, "big")], [0, 1, stderr])
+        os.close(stderr)
+        self._server.sendall(call)
+        self.pid = int.from_bytes(self._server.recv(4, socket.MSG_WAITALL))
+
+    def poll(self) -> int | None:
+        """Return the status if the process has ended."""
+        return self.wait() if self.returncode is not None or select.select([self._server], [], [], 0)[0] else None
+
+    def wait(self) -> int:
+        """Wait for the end, and return the status."""
+        if self.returncode is None:
+            self.returncode = int.from_bytes(self._server.recv(4, socket.MSG_WAITALL), signed=True)
+            self._server.close()
+            with os.fdopen(self._stderr) as said:
+                self.said = said.read()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask it to stop."""
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self) -> tuple[None, str]:
+        """Wait for the end; return nothing and what it said on standard error."""
+        self.wait()
+        return None, self.said
 
 
 @cache
 def shims() -> Path:
-    """Start a server, which ends with this process; return the folder of the ``python`` that calls it."""
+    """Start a server, which ends with this process; return the folder of its socket and of its ``python``."""
     folder = Path(tempfile.mkdtemp(prefix="warm"))
     atexit.register(shutil.rmtree, folder)
     address = str(folder / "socket")
@@ -60,14 +105,22 @@ def serve(address: str) -> None:
     import gc
 
     gc.disable()
-    import snakemake.cli  # noqa: F401
+    import snakemake.cli
 
     import bat.evaluation.stage
+    import bat.planning.stage
+    import bat.report.explorer
+    import bat.report.figures.differences
+    import bat.report.figures.findings
+    import bat.report.figures.memorization
+    import bat.report.figures.training
+    import bat.report.html
     import bat.report.stage
     import bat.scores.importing
     import bat.scores.robust
     import bat.training.stage  # noqa: F401
 
+    snakemake.cli.get_argument_parser()  # imports its plugins
     gc.freeze()
     gc.enable()
     listening = socket.socket(socket.AF_UNIX)
@@ -95,8 +148,9 @@ def answer(connection: socket.socket) -> None:
     (module, *arguments), folder, environment = json.loads(text)
     job = os.fork()
     if job:
+        connection.send(job.to_bytes(4))
         status = os.waitpid(job, 0)[1]
-        connection.send(bytes([os.waitstatus_to_exitcode(status) % 256]))
+        connection.send(os.waitstatus_to_exitcode(status).to_bytes(4, signed=True))
         os._exit(0)
     connection.close()
     for number, file in enumerate(files):

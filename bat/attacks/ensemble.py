@@ -13,7 +13,7 @@ from bat.attacks.gradient import cross_entropy, label_margin, predictions, targe
 from bat.attacks.own import own_attack
 from bat.attacks.pgd import pgd
 from bat.attacks.square import square
-from bat.config import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, OwnAttack, Square, Threat
+from bat.config.attacks import ApgdCe, ApgdT, Attack, Ensemble, EvaluationPgd, FabT, OwnAttack, Square, Threat
 from bat.models import for_attacks
 from bat.seeds import derive_seed, uniform
 

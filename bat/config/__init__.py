@@ -49,7 +49,7 @@ from bat.config.own import own_function, users_code
 from bat.config.reading import as_yaml, check_files, load, parse
 from bat.config.reference import editor_schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
-from bat.config.runs import figures_of, is_weighted, natural_of, pictured, questions, rounds_of, runs_of, shards_of
+from bat.config.runs import is_weighted, natural_of, pictured, questions, rounds_of, runs_of, shards_of
 from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
 from bat.config.training import (
@@ -143,7 +143,6 @@ __all__ = [
     "check_steps",
     "compared",
     "editor_schema",
-    "figures_of",
     "is_weighted",
     "load",
     "natural_of",

@@ -149,22 +149,26 @@ Data = Annotated[
 
 @dataclass(frozen=True)
 class Size:
-    """What is known of a data set that has not been read. test: None where the test samples are the pool's rest."""
+    """What is known of a data set that has not been read.
+
+    test: None where the test samples are the pool's rest; torchvision: the class of torchvision that reads it.
+    """
 
     pool: int
     test: int | None
     shape: tuple[int, int, int]
     classes: int
+    torchvision: str = ""
 
 
 SOURCES = {
     "digits": Size(1_797, None, (1, 8, 8), 10),
     "mnist5k": Size(5_000, None, (1, 28, 28), 10),
-    "mnist": Size(60_000, 10_000, (1, 28, 28), 10),
-    "fashion_mnist": Size(60_000, 10_000, (1, 28, 28), 10),
-    "svhn": Size(73_257, 26_032, (3, 32, 32), 10),
-    "cifar10": Size(50_000, 10_000, (3, 32, 32), 10),
-    "cifar100": Size(50_000, 10_000, (3, 32, 32), 100),
+    "mnist": Size(60_000, 10_000, (1, 28, 28), 10, "MNIST"),
+    "fashion_mnist": Size(60_000, 10_000, (1, 28, 28), 10, "FashionMNIST"),
+    "svhn": Size(73_257, 26_032, (3, 32, 32), 10, "SVHN"),
+    "cifar10": Size(50_000, 10_000, (3, 32, 32), 10, "CIFAR10"),
+    "cifar100": Size(50_000, 10_000, (3, 32, 32), 100, "CIFAR100"),
     "tiny_imagenet": Size(100_000, 10_000, (3, 64, 64), 200),
 }
 """Published sizes: images that training and validation samples are drawn from, test images, (c, h, w), classes."""

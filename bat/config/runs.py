@@ -45,29 +45,6 @@ def natural_of(config: Config) -> str | None:
     return next((method.name for method in config.training.methods if isinstance(method, Natural)), None)
 
 
-def figures_of(config: Config) -> tuple[str, ...]:
-    """Return the names of the figures of an experiment."""
-    names = [
-        "differences",
-        "tradeoff",
-        "typical_atypical",
-        "memorization",
-        "gallery",
-        "influence",
-        "curves",
-        "overfitting",
-    ]
-    if any(is_weighted(method) for method in config.training.methods):
-        names.append("weights")
-    if config.removal.method is not None:
-        names += ["finding_a", "finding_b", "harmful"]
-    if any(run.role in ("control", "removal") for run in runs_of(config)):
-        names.append("controls")
-    if pictured(config):
-        names.append("adversarial")
-    return tuple(names)
-
-
 def pictured(config: Config) -> tuple[str, ...]:
     """Return the methods whose adversarial images are drawn: of each kind the first, none where they are not kept."""
     if not config.evaluation.images:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST
+import torchvision
+from torchvision.datasets import CIFAR10, MNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from bat.config import Cached
+from bat.config import SOURCES, Cached
 from bat.data.record import Samples, Source
 from bat.errors import BatError
 from bat.io.files import replacing
@@ -35,14 +36,6 @@ _RECEIPT = "md5sums.txt"
 _FASHION = {"train": 60_000, "t10k": 10_000}
 """Images of Fashion-MNIST, as many of each class, for files whose sums nobody knows."""
 
-_CLASSES: dict[str, Any] = {
-    "mnist": MNIST,
-    "fashion_mnist": FashionMNIST,
-    "svhn": SVHN,
-    "cifar10": CIFAR10,
-    "cifar100": CIFAR100,
-}
-
 
 def open_published(data: Cached) -> Source:
     """Read a data set from the cache, which is laid out as a ``root`` of torchvision.
@@ -53,7 +46,7 @@ def open_published(data: Cached) -> Source:
         BatError: no whole copy is there.
     """
     try:
-        if issubclass(_CLASSES[data.name], MNIST):
+        if issubclass(_kind(data.name), MNIST):
             _check_raw(data)
         train, test = (part(data, train=train) for train in (True, False))
         samples = _samples(data.name, train), _samples(data.name, test)
@@ -65,13 +58,17 @@ def open_published(data: Cached) -> Source:
     return Source(*samples, class_names=_class_names(data.name, train), pixel_max=255)
 
 
+def _kind(name: str) -> Any:
+    return getattr(torchvision.datasets, SOURCES[name].torchvision)
+
+
 def part(data: Cached, *, train: bool, download: bool = False) -> Any:
     """Open one part with torchvision, after downloading it where asked."""
     chosen = {"split": "train" if train else "test"} if data.name == "svhn" else {"train": train}
     with warnings.catch_warnings():
         # CIFAR's pickles are of a time when numpy wrote booleans as 0 and 1
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-        kind = _CLASSES[data.name]
+        kind = _kind(data.name)
         if issubclass(kind, MNIST):
             # the unpacked files alone: torchvision would rather take older ones, which have no sums
             kind = type(kind.__name__, (kind,), {"_check_legacy_exist": lambda self: False})
@@ -80,7 +77,7 @@ def part(data: Cached, *, train: bool, download: bool = False) -> Any:
 
 def extracted(data: Cached) -> list[Path]:
     """Return the files that torchvision unpacks from archives."""
-    kind, cache = _CLASSES[data.name], Path(data.cache).expanduser()
+    kind, cache = _kind(data.name), Path(data.cache).expanduser()
     if issubclass(kind, MNIST):
         names = [archive.removesuffix(".gz") for archive, _ in kind.resources]
         return [cache / kind.__name__ / "raw" / name for name in (*names, _RECEIPT)]
@@ -122,7 +119,7 @@ def _check_raw(data: Cached) -> None:
 def _sums_by_archives(data: Cached) -> dict[str, str] | None:
     """Return the sums of what the archives beside the unpacked files hold; None where one is missing."""
     sums = {}
-    for archive, md5 in _CLASSES[data.name].resources:
+    for archive, md5 in _kind(data.name).resources:
         path = extracted(data)[0].with_name(archive)
         if not path.exists():
             return None

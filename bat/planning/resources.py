@@ -1,6 +1,7 @@
 """What a job of each rule asks a cluster for: memory and time, from the sizes of data, subsets and network alone.
 
 Estimates on the safe side, made without torch or the data: a job that needs more is tried again with twice as much.
+Times are of one thread of a CPU also where a profile gives the job a GPU, of which the rules know nothing.
 ``bat plan`` measures on one machine what these guess.
 """
 

@@ -9,17 +9,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
+from bat.report.catalogue import FIGURES
 from bat.report.verdicts import NOT_SHOWN, SHOWN, TOO_SMALL
 
 _STORY = {
-    # heading: figures, and how the headings of its tables begin
-    "The trade-off": (("differences", "tradeoff", "typical_atypical"), ("Accuracy", "Answers", "Methods", "Further")),
-    "What is memorized": (("memorization", "gallery", "finding_a"), ("Proxies",)),
-    "How training went": (("curves", "overfitting", "weights"), ("Training,",)),
-    "What robustness depends on": (
-        ("influence", "finding_b", "harmful", "controls", "adversarial"),
-        ("Training without",),
-    ),
+    # heading: how the headings of its tables begin
+    "The trade-off": ("Accuracy", "Answers", "Methods", "Further"),
+    "What is memorized": ("Proxies",),
+    "How training went": ("Training,",),
+    "What robustness depends on": ("Training without",),
 }
 _KINDS = {SHOWN: "shown", NOT_SHOWN: "not", TOO_SMALL: "small", "a trade": "trade"}
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -88,13 +86,13 @@ def html_page(markdown: str, flags: pd.DataFrame, captions: Mapping[str, str], f
     """
     found = parsed_results(markdown)
     sections = []
-    for heading, (names, starts) in _STORY.items():
+    for heading, starts in _STORY.items():
         drawn = [
             {"name": name.replace("_", " "), "caption": captions[name], "source": _embedded(figures.get(name))}
-            for name in names
-            if name in captions
+            for name, entry in FIGURES.items()
+            if entry.heading == heading and name in captions
         ]
-        tables = {title: table for title, table in found.tables.items() if title.startswith(starts)} if starts else {}
+        tables = {title: table for title, table in found.tables.items() if title.startswith(starts)}
         sections.append({"heading": heading, "figures": drawn, "tables": tables})
     return render("report.html", results=found, raised=raised_flags(flags), sections=sections)
 

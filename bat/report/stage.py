@@ -11,6 +11,7 @@ from bat.io.files import remove, replacing
 from bat.io.journal import Journal
 from bat.io.outputs import Html, Latex, Markdown, Picture
 from bat.io.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts
+from bat.report.catalogue import FIGURES, drawing
 from bat.report.page import Tables, methods_of, results_page, warnings_of
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table
 
@@ -45,8 +46,8 @@ def figures(
             --out tradeoff.svg
     """
     # only here: the page of results needs no figure
-    from bat.report.drawing import FIGURES, Given
-    from bat.report.figures import save
+    from bat.report.figures.style import save
+    from bat.report.given import Given
 
     paths = {
         "data": data,
@@ -73,7 +74,7 @@ def figures(
     with journal.work():
         for name in journal.bar(wanted, len(wanted), "figures"):
             try:
-                drawn[name] = FIGURES[name](given)
+                drawn[name] = drawing(name)(given)
             except BatError:
                 raise
             except Exception:  # whatever it is, the other figures are drawn

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bat.attacks.gradient import InnerLoss, cross_entropy
-from bat.config import (
+from bat.config import is_weighted
+from bat.config.training import (
     Bat,
     BatMart,
     BatTrades,
@@ -27,7 +28,6 @@ from bat.config import (
     OwnMethod,
     PgdAt,
     Trades,
-    is_weighted,
 )
 from bat.models import Network
 from bat.training.own import own_inner, own_losses

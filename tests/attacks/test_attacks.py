@@ -392,8 +392,8 @@ def apgd_of_one(
 @pytest.mark.parametrize("norm", NORMS)
 def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho: float) -> None:
     # 2 eps is exact in float32: apgd keeps its step sizes in float32
-    eps, steps, n = {"linf": 0.0625, "l2": 0.125}[norm], 100, 60
-    model, x = bumpy(0), numbers(1, 60, 3, 2, 2)
+    eps, steps, n = {"linf": 0.0625, "l2": 0.125}[norm], 100, 24
+    model, x = bumpy(0), numbers(1, n, 3, 2, 2)
     with torch.no_grad():
         labels = model(x).argmax(1)
     start = random_start(x, numbers(2, *x.shape), norm=norm, eps=eps)
@@ -402,7 +402,7 @@ def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho:
     torch.testing.assert_close(found, torch.cat([point for point, _ in runs]), rtol=0, atol=1e-7)
     with torch.no_grad():
         stood = model(found).argmax(1) == labels
-    assert 5 < stood.sum() < n - 5
+    assert 3 < stood.sum() < n - 3
     assert max(halvings for _, halvings in runs) >= 3
 
 
@@ -457,7 +457,7 @@ def test_apgd_and_its_authors_code_break_the_same_samples_of_a_natural_model(nor
         ranked = model(x).argsort(dim=1, descending=True)
     options: dict[str, Any] = {"norm": norm, "eps": eps, "steps": 100, "rho": 0.75}
     name = {"linf": "Linf", "l2": "L2"}[norm]
-    for rank in range(4):  # the cross-entropy, then the three most likely wrong classes
+    for rank in range(2):  # the cross-entropy, then the most likely wrong class
         uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(rank))
         start = random_start(x, uniform, norm=norm, eps=eps)
         loss = targeted_dlr if rank else cross_entropy

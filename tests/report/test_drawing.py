@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tensors import write_tensors
-from bat.report import drawing, figures
-from bat.report.drawing import FIGURES, Given
+from bat.report import given as reading
+from bat.report.catalogue import FIGURES, drawing
+from bat.report.given import Given, nearest
 
 THREAT = {"norm": "l2", "eps": 0.5}
 NAMES = tuple(f"m{number}" for number in range(10))
@@ -87,8 +89,9 @@ def drawn(
     name: str, files: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch, function: str = ""
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Draw a figure by its name; return what its function is given."""
-    monkeypatch.setattr(figures, function or name, lambda *given, **said: (given, said))
-    found: Any = FIGURES[name](Given(files))
+    module = import_module(f"bat.report.figures.{FIGURES[name].module}")
+    monkeypatch.setattr(module, function or name, lambda *given, **said: (given, said))
+    found: Any = drawing(name)(Given(files))
     return found
 
 
@@ -161,7 +164,7 @@ def test_adversarial_images_are_of_the_last_epoch_and_of_one_seed(
             assert (attacked[f"m{number}"](index) == 0.5 + number + 3 * (row == 1)).all()
     about["data"] = "other"
     write_tensors(files["images"][1], tensors, provenance("images", **about))
-    assert refusal(FIGURES["adversarial"], Given(files)) == (
+    assert refusal(drawing("adversarial"), Given(files)) == (
         f"{files['images'][1]}: of other data than {files['data']}: run its stage again"
     )
 
@@ -177,7 +180,7 @@ def test_the_nearest_are_those_of_the_class_with_the_least_distance_of_pixels() 
             for other in range(12)
             if other != row and labels[other] == labels[row]
         }
-        assert drawing.nearest(part, row, 3) == sorted(distances, key=lambda other: distances[other])[:3]
+        assert nearest(part, row, 3) == sorted(distances, key=lambda other: distances[other])[:3]
 
 
 def test_influence_is_of_the_last_epoch(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,9 +252,9 @@ def test_without_a_data_set_it_is_asked_for(files: Any) -> None:
 
 def test_each_file_is_read_once(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given, read = Given(files), []
-    monkeypatch.setattr(drawing, "read_data", lambda path: read.append(path))
-    one, of_table = given.data(), drawing.read_table_with_facts
-    monkeypatch.setattr(drawing, "read_table_with_facts", lambda *what: read.append(what) or of_table(*what))
+    monkeypatch.setattr(reading, "read_data", lambda path: read.append(path))
+    one, of_table = given.data(), reading.read_table_with_facts
+    monkeypatch.setattr(reading, "read_table_with_facts", lambda *what: read.append(what) or of_table(*what))
     assert given.data() is one
     assert given.table("summary") is given.table("summary")
     assert given.facts("summary")["tier"] == "fast"

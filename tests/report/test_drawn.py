@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from stages import PGD_AT, SCORES, TRAIN, call
 
-import bat.report.figures
+import bat.report.figures.style
 from bat.io.tables import read_table_with_facts
 
 Made = tuple[Path, dict[str, list[str]]]
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def draw(made: Made, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a stage of a figure, and return the figure that it would write."""
     drawn: list[Figure] = []
-    monkeypatch.setattr(bat.report.figures, "save", lambda figure, paths: drawn.append(figure))
+    monkeypatch.setattr(bat.report.figures.style, "save", lambda figure, paths: drawn.append(figure))
 
     def one(name: str, folder: Path = made[0], **flags: Any) -> Figure:
         call("figures", folder, runs="runs.parquet", **flags, out=[f"{name}.svg"])

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stubs import Lines, written
 
-from bat.report.drawing import FIGURES
+from bat.report.catalogue import FIGURES
 from bat.report.html import html_page, parsed_results, raised_flags
 from bat.report.page import _QUESTIONS, markdown_page
 from bat.report.stage import page

@@ -1,5 +1,7 @@
 """Stages figures and results around figures and a page that are made up: what is drawn, written, told and refused."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,15 +10,21 @@ import pytest
 from refusals import refusal
 from stubs import Lines, written
 
-import bat.report.figures
+import bat.report.figures.style
+import bat.report.given
 import bat.report.stage
 from bat.config import OneCycle, Recipe, SizedModel
 from bat.config.specs import ResultsSpec
 from bat.errors import BatError
 from bat.io.tables import read_table
-from bat.report import drawing
 from bat.report.stage import figures, results
 from bat.report.tables import LATEX, MARKDOWN, accuracy_table
+
+
+def test_the_page_of_results_needs_no_matplotlib() -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; import bat.report.stage"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
 
 # -- figures
 
@@ -43,9 +51,10 @@ class Drawn:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **figures: Callable[[Any], Any]) -> None:
         self.saved: list[tuple[Any, list[Path]]] = []
         self.given: Any = None
-        monkeypatch.setattr(drawing, "Given", self.take)
-        monkeypatch.setattr(drawing, "FIGURES", figures)
-        monkeypatch.setattr(bat.report.figures, "save", lambda figure, paths: self.saved.append((figure, paths)))
+        monkeypatch.setattr(bat.report.given, "Given", self.take)
+        monkeypatch.setattr(bat.report.stage, "FIGURES", figures)
+        monkeypatch.setattr(bat.report.stage, "drawing", figures.__getitem__)
+        monkeypatch.setattr(bat.report.figures.style, "save", lambda figure, paths: self.saved.append((figure, paths)))
 
     def take(self, files: Any) -> Any:
         self.given = files

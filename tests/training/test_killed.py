@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import ended, says, start, wait_until
+from processes import ended, says, wait_until
 from stages import COMPUTE, NATURAL, PGD_AT, RECIPE, SCORES, SUBSETS, TRAIN, call, command, digits, scores, training
+from warm import Forked
 
 torch.set_num_threads(1)
 
-EPOCHS = 60
+EPOCHS = 30
 LONG = RECIPE | {"epochs": EPOCHS}
 PLANS = {
     "natural": TRAIN | {"method": NATURAL, "recipe": LONG | {"ema_decay": 0.9}},
@@ -43,7 +44,7 @@ def test_a_killed_run_ends_with_the_same_weights_and_tables(name: str, folder: P
     flags = training(spec=plan) | {"log": log.name}
 
     # killed without a word: what the interval has kept is there
-    process = start(*command("train", folder, **flags), "--checkpoint-minutes=0")
+    process = Forked(*command("train", folder, **flags), "--checkpoint-minutes=0")
     wait_until(process, lambda: says(log, f"of {EPOCHS} epochs"))
     time.sleep(moments.uniform(0, 0.1))
     process.kill()
@@ -52,7 +53,7 @@ def test_a_killed_run_ends_with_the_same_weights_and_tables(name: str, folder: P
 
     # asked to stop, long before the interval is over
     log.unlink()
-    process = start(*command("train", folder, **flags))
+    process = Forked(*command("train", folder, **flags))
     wait_until(process, lambda: says(log, "goes on after epoch"))
     wait_until(process, lambda: says(log, " epochs\n"))
     before = checkpoint.read_bytes()
@@ -72,14 +73,14 @@ def test_a_killed_shard_goes_on_at_its_last_model(folder: Path) -> None:
     call("subsets", folder, spec=plan, data="data.safetensors", shard="whole.parquet")
     parts = folder / "killed.parquet.parts"
     flags = {"spec": plan, "data": "data.safetensors", "shard": "killed.parquet"}
-    process = start(*command("subsets", folder, **flags))
+    process = Forked(*command("subsets", folder, **flags))
     wait_until(process, lambda: len(list(parts.glob("*.safetensors"))) >= 5)
     process.kill()
     ended(process)
     kept = {path: path.stat().st_mtime_ns for path in parts.glob("[0-9]*.safetensors")}
     assert 5 <= len(kept) < 40
     # it goes on: the models that are there are read, not trained
-    process = start(*command("subsets", folder, **flags))
+    process = Forked(*command("subsets", folder, **flags))
     wait_until(process, lambda: len(list(parts.glob("[0-9]*.safetensors"))) > len(kept))
     process.kill()
     ended(process)

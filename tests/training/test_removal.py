@@ -21,7 +21,7 @@ import bat.training.run
 from bat.config import Adversary, Method
 from bat.data.dataset import DataSet
 from bat.models import build
-from bat.report.figures import curves
+from bat.report.figures.training import curves
 from bat.seeds import derive_seed
 from bat.training.loop import fit
 from bat.training.losses import objective

@@ -13,7 +13,7 @@ def finished(tmp_path_factory, worker_id):
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
             folder.mkdir()
-            done = snakemake(new_experiment(folder), warm=False)
+            done = snakemake(new_experiment(folder))
             assert done.returncode == 0, done.stderr
             (folder / "done").write_text(done.stderr)
     return folder

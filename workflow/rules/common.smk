@@ -12,6 +12,7 @@ import bat.config.specs
 import bat.io.files
 import bat.io.given
 import bat.planning.resources
+import bat.report.catalogue
 from bat.errors import BatError
 
 
@@ -54,7 +55,7 @@ RESULTS = f"results/{parsed.experiment}"
 RUNS = {run.name: run for run in bat.config.runs_of(parsed)}
 SEEDS = parsed.training.seeds
 NATURAL = bat.config.natural_of(parsed)
-FIGURES = bat.config.figures_of(parsed)
+FIGURES = bat.report.catalogue.figures_of(parsed)
 PUBLISHED = isinstance(parsed.data, bat.config.Published)
 IMPORTED = isinstance(parsed.scores, bat.config.FileScores)
 SHARDS, ROBUST_SHARDS = (

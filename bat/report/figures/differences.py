@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from bat.evaluation.comparison import GROUNDLESS, HIGHER, LOWER
 from bat.report.figures.style import PALE, STYLE, RunLook, attacks, error_bars, headed, looks, note, signed
+from bat.report.given import Given
 
 _PANELS = tuple((group, metric) for group in ("typical", "atypical") for metric in ("clean", "robust"))
 _FAR = 4
@@ -190,3 +191,13 @@ def _figure(
         f"{attacks(str(facts['tier']))}. In numbers (◂, ▸): outside of the range.",
     )
     return figure
+
+
+def draw_differences(given: Given) -> Figure:
+    """Draw ``differences`` from the files of an experiment."""
+    return differences(given.table("comparisons"), given.table("runs"), **given.about_comparisons())
+
+
+def draw_controls(given: Given) -> Figure:
+    """Draw ``controls`` from the files of an experiment."""
+    return controls(given.table("comparisons"), given.table("runs"), **given.about_comparisons())

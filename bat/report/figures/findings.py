@@ -27,6 +27,7 @@ from bat.report.figures.style import (
     note,
     signed,
 )
+from bat.report.given import Given
 
 _METRICS = ("clean", "robust")
 
@@ -240,3 +241,19 @@ def _effects(axes: Axes, effects: pd.DataFrame, harmful: pd.DataFrame) -> None:
         f"typical test samples: {int(found.sum())} of {len(order)} significantly negative",
     )
     axes.legend(fontsize=7.5, loc="upper left")
+
+
+def draw_finding_a(given: Given) -> Figure:
+    """Draw ``finding_a`` from the files of an experiment."""
+    return finding_a(given.table("summary"), given.table("history"), given.table("runs"), **given.about_summary())
+
+
+def draw_finding_b(given: Given) -> Figure:
+    """Draw ``finding_b`` from the files of an experiment."""
+    return finding_b(
+        given.table("comparisons"),
+        given.table("runs"),
+        given.get("robust_effects"),
+        given.table("harmful"),
+        **given.about_comparisons(),
+    )

@@ -1,6 +1,7 @@
 """Figures of stage 1: memorization, and the images behind it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bat.report.figures.style import BLACK, PALE, STYLE, headed, note, printable, show
+from bat.report.given import Given, image_of, nearest, threat_text
 from bat.statistics import ROUNDING
 
 Images = Callable[[int], NDArray[np.float32]]
@@ -271,3 +273,45 @@ def _named(index: int, files: Mapping[int, str]) -> str:
 
 def _behind(models: int) -> str:
     return f"{models} subset models" if models else "scores from a file"
+
+
+def draw_memorization(given: Given) -> Figure:
+    """Draw ``memorization`` from the files of an experiment."""
+    facts = given.facts("memorization")
+    threshold = facts["spec"]["threshold"]
+    return memorization(given.table("memorization"), threshold=threshold, models=facts["models"])
+
+
+def draw_gallery(given: Given) -> Figure:
+    """Draw ``gallery`` from the files of an experiment."""
+    data = given.data()
+    return gallery(
+        image_of(data.train),
+        given.table("memorization"),
+        given.table("train_influence"),
+        nearest=lambda row, most: nearest(data.train, row, most),
+        class_names=data.class_names,
+        models=given.facts("memorization")["models"],
+    )
+
+
+def draw_harmful(given: Given) -> Figure:
+    """Draw ``harmful_gallery`` from the files of an experiment."""
+    data = given.data()
+    return harmful_gallery(image_of(data.train, by_index=True), given.table("harmful"), class_names=data.class_names)
+
+
+def draw_adversarial(given: Given) -> Figure:
+    """Draw ``adversarial`` from the files of an experiment."""
+    data, samples, images = given.data(), given.table("per_sample"), given.images()
+    seed = next(iter(images.values()))[0]
+    place = {int(index): row for row, index in enumerate(data.test.index)}
+    last = samples[(samples["checkpoint"] == "last") & (samples["seed"] == seed) & samples["method"].isin(images)]
+    return adversarial(
+        image_of(data.test, by_index=True),
+        {name: partial(lambda found, index: found[place[index]], found) for name, (_, found) in images.items()},
+        last,
+        class_names=data.class_names,
+        threat=threat_text(given.facts("per_sample")["spec"]["threat"]),
+        seed=seed,
+    )

@@ -23,6 +23,7 @@ from bat.report.figures.style import (
     note,
     ordered,
 )
+from bat.report.given import MOST, Given, threat_text
 from bat.statistics import ROUNDING
 
 # of the influence of the atypical training sample that influences a test sample most
@@ -342,4 +343,31 @@ def _dot(axes: Axes, cell: Mapping[str, float], place: float, color: str, filled
         elinewidth=1.4 if main else 0.8,
         linestyle="none",
         zorder=4 if main else 3,
+    )
+
+
+def draw_tradeoff(given: Given) -> Figure:
+    """Draw ``tradeoff`` from the files of an experiment."""
+    return tradeoff(given.table("summary"), given.table("runs"), **given.about_summary())
+
+
+def draw_typical_atypical(given: Given) -> Figure:
+    """Draw ``typical_atypical`` from the files of an experiment."""
+    return typical_atypical(given.table("summary"), given.table("runs"), **given.about_summary())
+
+
+def draw_overfitting(given: Given) -> Figure:
+    """Draw ``overfitting`` from the files of an experiment."""
+    return overfitting(given.table("summary"), given.table("runs"), **given.about_summary())
+
+
+def draw_influence(given: Given) -> Figure:
+    """Draw ``influence`` from the files of an experiment."""
+    samples = given.table("per_sample")
+    chosen = (samples["checkpoint"] == "last") & samples["method"].isin(given.runs("method")[:MOST])
+    return influence(
+        samples[chosen].reset_index(drop=True),
+        given.table("runs"),
+        tier=samples["tier"].iloc[0],
+        threat=threat_text(given.facts("per_sample")["spec"]["threat"]),
     )

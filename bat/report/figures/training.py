@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bat.report.figures.style import STYLE, RunLook, baseline_of, headed, label_ends, looks, note, ordered
+from bat.report.given import MOST, Given, threat_text
 
 
 @matplotlib.rc_context(STYLE)
@@ -118,3 +119,24 @@ def _mean_and_range(
     axes.fill_between(mean.index, low, high, color=look.color, alpha=0.2 if look.main else 0.08, linewidth=0)
     means: pd.Series[float] = mean
     return means
+
+
+def draw_curves(given: Given) -> Figure:
+    """Draw ``curves`` from the files of an experiment."""
+    groups, spec = given.table("test_groups"), given.facts("history")["spec"]
+    histories = given.table("history")
+    return curves(
+        histories[histories["method"].isin(given.runs("method")[:MOST])],
+        given.table("runs"),
+        atypical=int(groups["atypical"].sum()),
+        typical=int((~groups["atypical"]).sum()),
+        attack=f"PGD-{spec['attack']['steps']}",
+        threat=threat_text(spec["threat"]),
+    )
+
+
+def draw_weights(given: Given) -> Figure:
+    """Draw ``weights`` from the files of an experiment."""
+    runs, samples = given.table("runs"), given.table("training_samples")
+    weighted = runs.loc[runs["weighted"] & runs["removed"].isna(), "method"][:MOST]
+    return weights(samples[samples["method"].isin(weighted)].reset_index(drop=True), runs)
