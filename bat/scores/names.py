@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ class SourceFiles(NamedTuple):
     files the source has besides.
     """
 
-    place: "pd.Series[int]"
+    place: "pd.Series[Any]"
     others: int
 
 

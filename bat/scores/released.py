@@ -7,7 +7,7 @@ of the training file, and of the test file.
 import csv
 import os
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -181,7 +181,7 @@ def _file_names(path: str, table: _Table) -> "pd.Series[str] | None":
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
         gaps = f", {column.null_count} of them missing" if column.null_count else ""
         raise BatError(f"{path}: column file holds {column.type}{gaps}: need names of files, none missing")
-    return column.to_pandas()
+    return pd.Series(column.to_pylist(), dtype=object)
 
 
 def _places_of(path: str, names: "pd.Series[str]", files: SourceFiles, given: Counts | None) -> Counts:
@@ -192,7 +192,7 @@ def _places_of(path: str, names: "pd.Series[str]", files: SourceFiles, given: Co
     twice = names[names.duplicated()]
     if len(twice):
         raise BatError(f"{path}: file {twice.iloc[0]} is there twice: give each sample one row")
-    index: Counts = files.place.reindex(names, fill_value=-1).to_numpy()
+    index = files.place.reindex(names, fill_value=-1).to_numpy(np.int64)
     unknown = names[~names.isin(files.place.index)]
     if len(unknown) > files.others:
         raise BatError(
@@ -271,7 +271,7 @@ def _csv(path: str, file: BufferedReader) -> _Table:
     return {name: read.column(str(place)) for name, place in places.items()}
 
 
-def _places(path: str, names: Sequence[str], known: Container[str] = ()) -> dict[str, int]:
+def _places(path: str, names: Sequence[str], known: Iterable[str] = ()) -> dict[str, int]:
     """Return where the columns are that count; those that are needed must be there or ``known``."""
     stripped = [name.strip() for name in names]
     twice = next((name for name in _COLUMNS if stripped.count(name) > 1), None)

@@ -73,7 +73,7 @@ def gallery(
     models: K behind both, 0 for scores from a file.
     """
     place = {index: row for row, index in enumerate(table["train_index"])}
-    files = table.set_index("train_index")["file"].dropna().to_dict()
+    files = {index: file for index, file in zip(table["train_index"], table["file"], strict=True) if pd.notna(file)}
     scored = table[table["memorization"].notna()]
     chosen = scored.sort_values("memorization", ascending=False, kind="stable").head(rows)
     # two samples side by side, so that the figure fits a page
