@@ -8,6 +8,7 @@ folder, environment and standard files, and ends with the status of the fork; al
 
 import array
 import atexit
+import importlib
 import json
 import os
 import runpy
@@ -105,6 +106,9 @@ def serve(address: str) -> None:
     import gc
 
     gc.disable()
+    # what a dry run and a figure import late
+    for module in ("smart_open", "docutils.core", "fontTools.subset", "matplotlib.backends.backend_pdf"):
+        importlib.import_module(module)
     import snakemake.cli
 
     import bat.evaluation.stage

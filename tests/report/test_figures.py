@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bat.evaluation.comparison import FAILED
-from bat.report import figures
+from bat.report.figures import differences, findings, memorization, style, tradeoff, training
 from bat.report.figures.differences import reach
 from bat.report.figures.style import baseline_of, error_bars, fonts, looks, ordered, printable, spread
 
@@ -46,7 +46,7 @@ def percent(found: pd.Series) -> list[float]:
 
 def test_tradeoff_draws_the_means_of_methods_and_variants_and_of_no_control() -> None:
     table = many.summary(20)
-    axes = figures.tradeoff.tradeoff(table, RUNS, **ABOUT).axes[0]
+    axes = tradeoff.tradeoff(table, RUNS, **ABOUT).axes[0]
     drawn = bars(axes)
     assert set(drawn) == set(METHODS) - {"natural"}
     for method, (points,) in drawn.items():
@@ -69,7 +69,7 @@ def test_a_method_with_less_than_half_of_the_best_accuracy_is_told_in_words(robu
     last = (table["checkpoint"] == "last") & (table["metric"] == "robust")
     table.loc[last, "accuracy"] = table["method"].map({"natural": robust, "pgd_at": 0.5, "bat": 0.6})
     table.loc[last, ["ci_low", "ci_high"]] = [0.125, 0.625]
-    figure = figures.tradeoff.tradeoff(table, many.runs(3), **ABOUT)
+    figure = tradeoff.tradeoff(table, many.runs(3), **ABOUT)
     assert ("natural" in bars(figure.axes[0])) == there
     clean = percent(cell(table, method="natural", checkpoint="last", group="all", metric="clean"))
     told = f"natural (clean {clean[0]:.1f} [{clean[1]:.1f}, {clean[2]:.1f}], robust 30.0 [12.5, 62.5])"
@@ -78,7 +78,7 @@ def test_a_method_with_less_than_half_of_the_best_accuracy_is_told_in_words(robu
 
 def test_variants_are_joined_to_their_method_in_its_colour() -> None:
     table = many.summary(20)
-    axes = figures.tradeoff.tradeoff(table, RUNS, **ABOUT).axes[0]
+    axes = tradeoff.tradeoff(table, RUNS, **ABOUT).axes[0]
     points = {name: found[0, :2] for name, found in bars(axes).items()}
     joined = [line.get_xydata() for line in axes.lines if line.get_linewidth() == 0.8 and len(line.get_xdata()) == 2]
     variants = RUNS[RUNS["role"] == "variant"]
@@ -94,7 +94,7 @@ def test_variants_are_joined_to_their_method_in_its_colour() -> None:
 
 def test_typical_and_atypical_are_drawn_on_one_scale() -> None:
     table = many.summary(8)
-    figure = figures.tradeoff.typical_atypical(table, many.runs(8), **ABOUT)
+    figure = tradeoff.typical_atypical(table, many.runs(8), **ABOUT)
     for axes, metric in zip(figure.axes, ("clean", "robust"), strict=True):
         assert axes.get_xlim() == (-2, 102)
         drawn = iter(artists.bars(axes))
@@ -114,7 +114,7 @@ def test_typical_and_atypical_are_drawn_on_one_scale() -> None:
 
 def test_overfitting_draws_best_and_last_and_both_panels_span_as_many_points() -> None:
     table = many.summary(8)
-    figure = figures.tradeoff.overfitting(table, many.runs(8), **ABOUT)
+    figure = tradeoff.overfitting(table, many.runs(8), **ABOUT)
     near = [name for name in many.NAMES[:8] if name != "natural"]
     for axes, metric in zip(figure.axes, ("clean", "robust"), strict=True):
         drawn = iter(artists.bars(axes))
@@ -129,7 +129,7 @@ def test_overfitting_draws_best_and_last_and_both_panels_span_as_many_points() -
 
 def test_differences_are_those_of_the_table_in_points() -> None:
     table = many.comparisons(8)
-    figure = figures.differences.differences(table, many.runs(8), **SAID)
+    figure = differences.differences(table, many.runs(8), **SAID)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     methods = [name for name in many.NAMES[:8] if name != "pgd_at"]
     assert names == [*methods, "bat_trades − bat", "bat_mart − bat"]
@@ -163,7 +163,7 @@ def test_differences_are_those_of_the_table_in_points() -> None:
 
 def test_significant_differences_are_thick() -> None:
     table = many.comparisons(8)
-    axes = figures.differences.differences(table, many.runs(8), **SAID).axes[0]
+    axes = differences.differences(table, many.runs(8), **SAID).axes[0]
     keys = {"question": "methods", "checkpoint": "last", "group": "typical", "metric": "clean"}
     for place, name in enumerate(name for name in many.NAMES[:8] if name != "pgd_at"):
         verdict = cell(table, method=name, **keys)["verdict"]
@@ -174,7 +174,7 @@ def test_significant_differences_are_thick() -> None:
 
 def test_controls_are_those_runs_that_are_no_methods() -> None:
     table = many.comparisons(3)
-    figure = figures.differences.controls(table, many.runs(3), **SAID)
+    figure = differences.controls(table, many.runs(3), **SAID)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names[:4] == [
         "bat_shuffled − pgd_at",
@@ -206,7 +206,7 @@ def test_the_range_of_differences_holds_all_but_those_far_off(ends: list[float],
 
 def test_influence_draws_the_mean_of_each_bin_and_joins_no_bins_of_few_samples() -> None:
     table = many.per_sample(3)
-    figure = figures.tradeoff.influence(table, many.runs(3), tier="fast", threat="L-inf 0.1")
+    figure = tradeoff.influence(table, many.runs(3), tier="fast", threat="L-inf 0.1")
     axes = figure.axes[0]
     points = bars(axes)["natural"]
     chosen = table[(table["method"] == "natural") & (table["max_influence"] == 0.02)]
@@ -229,7 +229,7 @@ def test_influence_draws_the_mean_of_each_bin_and_joins_no_bins_of_few_samples()
 
 def test_curves_have_a_panel_for_each_split_and_group() -> None:
     table = many.histories(3)
-    figure = figures.training.curves(table, many.runs(3), typical=5, atypical=7, attack="PGD-2", threat="L2 1")
+    figure = training.curves(table, many.runs(3), typical=5, atypical=7, attack="PGD-2", threat="L2 1")
     columns = [(split, group) for split in ("test", "train") for group in ("typical", "atypical")]
     for row, metric in enumerate(("clean", "pgd")):
         for axes, (split, group) in zip(figure.axes[4 * row : 4 * row + 4], columns, strict=True):
@@ -245,7 +245,7 @@ def test_curves_have_a_panel_for_each_split_and_group() -> None:
 
 def test_weights_are_means_over_samples_then_seeds() -> None:
     table = many.weights(1).assign(method="bat")
-    left, right = figures.training.weights(table, many.runs(3)).axes
+    left, right = training.weights(table, many.runs(3)).axes
     for epoch in (1, 2, 3):
         rows = table[table["epoch"] == epoch]
         assert left.lines[0].get_ydata()[epoch - 1] == pytest.approx(rows["weight"].mean())
@@ -261,7 +261,7 @@ OF_A = ("pgd_at", *(name for name in many.REMOVED if "atypical" in name or "top"
 
 def test_finding_a_draws_each_case_at_the_share_it_leaves_out() -> None:
     table, histories = many.summary(3), many.histories(0, OF_A)
-    figure = figures.findings.finding_a(table, histories, RUNS, **ABOUT)
+    figure = findings.finding_a(table, histories, RUNS, **ABOUT)
     for axes, metric in zip(figure.axes[::2], ("clean", "robust"), strict=True):
         for kind, prefix, shift in (("memorized", "", -0.12), ("random", "random_", 0.12)):
             points = bars(axes)[f"atypical, without {kind}"]
@@ -287,7 +287,7 @@ def test_finding_a_draws_each_case_at_the_share_it_leaves_out() -> None:
 
 def test_finding_b_draws_differences_of_harmful_and_benign_cases_in_points() -> None:
     table, (found, harmful) = many.comparisons(3), many.effects()
-    figure = figures.findings.finding_b(table, RUNS, found, harmful, **SAID)
+    figure = findings.finding_b(table, RUNS, found, harmful, **SAID)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names[:3] == [
         "without harmful samples −\nall samples",
@@ -318,7 +318,7 @@ def sheet(harmful: int, benign: int) -> Figure:
     table = table.assign(
         memorization=0.5, wrong_probability=np.linspace(1, 0, count), harmful=np.arange(count) < harmful
     )
-    return figures.memorization.harmful_gallery(
+    return memorization.harmful_gallery(
         lambda index: np.full((1, 4, 4), index / 100, np.float32), table, class_names=["a", "b"]
     )
 
@@ -343,7 +343,7 @@ def test_adversarial_images_are_those_of_the_last_epoch_by_method() -> None:
         name: (lambda index, add=add: np.full((1, 2, 2), (index + add) / 100, np.float32))
         for name, add in (("natural", 20), ("bat", 40))
     }
-    figure = figures.memorization.adversarial(
+    figure = memorization.adversarial(
         lambda index: np.full((1, 2, 2), index / 100, np.float32),
         pictures,
         pd.DataFrame(rows),
@@ -429,18 +429,18 @@ def test_labels_stay_where_they_are_wanted_if_there_is_room() -> None:
 def drawing(name: str, count: int) -> Figure:
     runs, few = many.runs(count), min(count, 8)
     drawn: dict[str, Callable[[], Figure]] = {
-        "tradeoff": lambda: figures.tradeoff.tradeoff(many.summary(count), runs, **ABOUT),
-        "typical_atypical": lambda: figures.tradeoff.typical_atypical(many.summary(count), runs, **ABOUT),
-        "overfitting": lambda: figures.tradeoff.overfitting(many.summary(count), runs, **ABOUT),
-        "differences": lambda: figures.differences.differences(many.comparisons(count), runs, **SAID),
-        "controls": lambda: figures.differences.controls(many.comparisons(count), runs, **SAID),
-        "influence": lambda: figures.tradeoff.influence(many.per_sample(few), runs, tier="fast", threat="L2 1"),
-        "curves": lambda: figures.training.curves(
+        "tradeoff": lambda: tradeoff.tradeoff(many.summary(count), runs, **ABOUT),
+        "typical_atypical": lambda: tradeoff.typical_atypical(many.summary(count), runs, **ABOUT),
+        "overfitting": lambda: tradeoff.overfitting(many.summary(count), runs, **ABOUT),
+        "differences": lambda: differences.differences(many.comparisons(count), runs, **SAID),
+        "controls": lambda: differences.controls(many.comparisons(count), runs, **SAID),
+        "influence": lambda: tradeoff.influence(many.per_sample(few), runs, tier="fast", threat="L2 1"),
+        "curves": lambda: training.curves(
             many.histories(few), runs, typical=929, atypical=68, attack="PGD-10", threat="L2 1"
         ),
-        "weights": lambda: figures.training.weights(many.weights(few), runs),
-        "finding_a": lambda: figures.findings.finding_a(many.summary(count), many.histories(0, OF_A), runs, **ABOUT),
-        "finding_b": lambda: figures.findings.finding_b(many.comparisons(count), runs, *many.effects(), **SAID),
+        "weights": lambda: training.weights(many.weights(few), runs),
+        "finding_a": lambda: findings.finding_a(many.summary(count), many.histories(0, OF_A), runs, **ABOUT),
+        "finding_b": lambda: findings.finding_b(many.comparisons(count), runs, *many.effects(), **SAID),
     }
     return drawn[name]()
 
@@ -507,7 +507,7 @@ def test_no_bar_where_an_end_is_unknown_and_no_error_bar_but_by_the_helper() -> 
     axes = Figure().add_subplot()
     error_bars(axes, [0, 1], [0.5, 0.5], y_range=([np.nan, 0.4], [np.nan, 0.7]))
     assert artists.bars(axes)[0][1][1] == pytest.approx([1, 0.5, np.nan, np.nan, 0.4, 0.7], nan_ok=True)
-    sources = Path(figures.__file__).parent.glob("*.py")
+    sources = Path(style.__file__).parent.glob("*.py")
     assert {path.stem for path in sources if ".errorbar(" in path.read_text(encoding="utf-8")} == {"style"}
 
 
@@ -528,7 +528,7 @@ def by_seed(right: int, of: int, seeds: int) -> pd.DataFrame:
     ("right", "of", "seeds"), [(7, 997, 5), (8, 997, 5), (2, 3, 3), (1, 10, 3), (0, 4, 2), (4, 4, 1)]
 )
 def test_influence_is_drawn_where_all_seeds_agree(right: int, of: int, seeds: int) -> None:
-    figure = figures.tradeoff.influence(by_seed(right, of, seeds), ONE_RUN, tier="fast", threat="L2 1")
+    figure = tradeoff.influence(by_seed(right, of, seeds), ONE_RUN, tier="fast", threat="L2 1")
     points = artists.bars(figure.axes[0])[0][1][0]
     share = 100 * right / of
     assert points[[0, 1, 4, 5]] == pytest.approx([4, share, share, share])
@@ -549,9 +549,7 @@ def test_influence_is_drawn_where_all_seeds_agree(right: int, of: int, seeds: in
     ],
 )
 def test_an_influence_at_the_end_of_a_bin_stays_in_it(value: float, place: int) -> None:
-    figure = figures.tradeoff.influence(
-        by_seed(1, 2, 1).assign(max_influence=value), ONE_RUN, tier="fast", threat="L2 1"
-    )
+    figure = tradeoff.influence(by_seed(1, 2, 1).assign(max_influence=value), ONE_RUN, tier="fast", threat="L2 1")
     assert artists.bars(figure.axes[0])[0][1][:, 0] == pytest.approx([place])
     counts = [label.get_text().split("n = ")[1] for label in figure.axes[0].get_xticklabels()]
     assert counts == ["2" if number == place else "0" for number in range(6)]
@@ -565,7 +563,7 @@ def test_the_front_does_not_depend_on_rounding() -> None:
         for metric, values in {"clean": (0.9, 0.5 + shift, 0.5), "robust": (0.4, 0.7, 0.7 + shift)}.items():
             for method, value in zip(many.NAMES[:3], values, strict=True):
                 table.loc[last & (table["metric"] == metric) & (table["method"] == method), "accuracy"] = value
-        axes = figures.tradeoff.tradeoff(table, runs, **ABOUT).axes[0]
+        axes = tradeoff.tradeoff(table, runs, **ABOUT).axes[0]
         front = next(line for line in axes.lines if line.get_drawstyle().startswith("steps"))
         assert front.get_xydata() == pytest.approx(np.array([[70, 50], [40, 90]]))
 
@@ -574,7 +572,7 @@ def test_the_front_does_not_depend_on_rounding() -> None:
 def test_no_bar_of_the_histogram_is_of_typical_and_atypical_samples(threshold: float) -> None:
     values = np.array([-0.21, -0.05, 0.0, threshold, threshold - 1e-17, threshold + 1e-6, 0.999, 1.0, np.nan])
     table = pd.DataFrame({"memorization": values, "atypical": values > threshold + 1e-9})
-    typical, atypical = figures.memorization.memorization(table, threshold=threshold, models=9).axes[0].containers
+    typical, atypical = memorization.memorization(table, threshold=threshold, models=9).axes[0].containers
     heights = [[bar.get_height() for bar in bars_] for bars_ in (typical, atypical)]
     assert [sum(each) for each in heights] == [5, 3]
     assert not any(one and other for one, other in zip(*heights, strict=True))
@@ -598,7 +596,7 @@ def gallery(count: int, known: int, pairs: int = 0, models: int = 0, name: str =
     image = np.zeros((1, 4, 4), np.float32)
     table = scored(count, known).assign(taken_for=0, taken_for_share=0.5, file=None)
     table.loc[0, "file"] = f"a/{name}.png"
-    return figures.memorization.gallery(
+    return memorization.gallery(
         lambda row: image,
         table,
         influence,
@@ -610,14 +608,12 @@ def gallery(count: int, known: int, pairs: int = 0, models: int = 0, name: str =
 
 def no_weights() -> Figure:
     columns = ["method", "seed", "epoch", "train_index", "weight"]
-    return figures.training.weights(pd.DataFrame({name: pd.Series(dtype=float) for name in columns}), RUNS)
+    return training.weights(pd.DataFrame({name: pd.Series(dtype=float) for name in columns}), RUNS)
 
 
 def unknown_effects() -> Figure:
     found, harmful = many.effects()
-    return figures.findings.finding_b(
-        many.comparisons(3), RUNS, found.assign(robust_standard_error=np.nan), harmful, **SAID
-    )
+    return findings.finding_b(many.comparisons(3), RUNS, found.assign(robust_standard_error=np.nan), harmful, **SAID)
 
 
 def of_one(count: int = 3) -> pd.DataFrame:
@@ -631,45 +627,43 @@ NO_PAIR = many.comparisons(3)[:0]
 GROUNDLESS_ALL = many.comparisons(3).assign(verdict=FAILED, difference=np.nan, ci_low=np.nan, ci_high=np.nan)
 NO_EFFECT = [table[:0] for table in many.effects()]
 EDGES: dict[str, Callable[[], Figure]] = {
-    "tradeoff, one method, seed and sample": lambda: figures.tradeoff.tradeoff(
+    "tradeoff, one method, seed and sample": lambda: tradeoff.tradeoff(
         of_one().assign(samples=1, seeds=1), ONE_RUN, **ABOUT
     ),
-    "tradeoff, all failed": lambda: figures.tradeoff.tradeoff(
-        many.summary(3), many.runs(3), **ABOUT, failed=many.NAMES
-    ),
-    "typical_atypical, none atypical": lambda: figures.tradeoff.typical_atypical(TYPICAL, many.runs(3), **ABOUT),
-    "overfitting, one method": lambda: figures.tradeoff.overfitting(of_one(), ONE_RUN, **ABOUT),
-    "differences, none": lambda: figures.differences.differences(NO_PAIR, many.runs(3), **SAID),
-    "differences, none atypical": lambda: figures.differences.differences(
+    "tradeoff, all failed": lambda: tradeoff.tradeoff(many.summary(3), many.runs(3), **ABOUT, failed=many.NAMES),
+    "typical_atypical, none atypical": lambda: tradeoff.typical_atypical(TYPICAL, many.runs(3), **ABOUT),
+    "overfitting, one method": lambda: tradeoff.overfitting(of_one(), ONE_RUN, **ABOUT),
+    "differences, none": lambda: differences.differences(NO_PAIR, many.runs(3), **SAID),
+    "differences, none atypical": lambda: differences.differences(
         many.comparisons(3).query("group != 'atypical'"), many.runs(3), **SAID
     ),
-    "differences, groundless": lambda: figures.differences.differences(GROUNDLESS_ALL, many.runs(3), **SAID),
-    "controls, none": lambda: figures.differences.controls(NO_PAIR, many.runs(3), **SAID),
-    "finding_a": lambda: figures.findings.finding_a(TYPICAL, MISSING, RUNS, **ABOUT),
-    "finding_a, one seed": lambda: figures.findings.finding_a(
+    "differences, groundless": lambda: differences.differences(GROUNDLESS_ALL, many.runs(3), **SAID),
+    "controls, none": lambda: differences.controls(NO_PAIR, many.runs(3), **SAID),
+    "finding_a": lambda: findings.finding_a(TYPICAL, MISSING, RUNS, **ABOUT),
+    "finding_a, one seed": lambda: findings.finding_a(
         many.summary(3), many.histories(0, OF_A).query("seed == 0"), RUNS, **ABOUT
     ),
-    "finding_b, none typical": lambda: figures.findings.finding_b(
+    "finding_b, none typical": lambda: findings.finding_b(
         many.comparisons(3).query("group == 'all'"), RUNS, None, many.effects()[1], **SAID
     ),
-    "finding_b without effects": lambda: figures.findings.finding_b(many.comparisons(3), RUNS, *NO_EFFECT, **SAID),
-    "finding_b, groundless": lambda: figures.findings.finding_b(GROUNDLESS_ALL, RUNS, None, NO_EFFECT[1], **SAID),
+    "finding_b without effects": lambda: findings.finding_b(many.comparisons(3), RUNS, *NO_EFFECT, **SAID),
+    "finding_b, groundless": lambda: findings.finding_b(GROUNDLESS_ALL, RUNS, None, NO_EFFECT[1], **SAID),
     "finding_b, no error": unknown_effects,
     "no harmful": lambda: sheet(0, 3),
     "nothing atypical": lambda: sheet(0, 0),
-    "influence, one sample": lambda: figures.tradeoff.influence(by_seed(1, 1, 1), ONE_RUN, tier="fast", threat="L2 1"),
-    "influence, none": lambda: figures.tradeoff.influence(
+    "influence, one sample": lambda: tradeoff.influence(by_seed(1, 1, 1), ONE_RUN, tier="fast", threat="L2 1"),
+    "influence, none": lambda: tradeoff.influence(
         by_seed(1, 3, 2).assign(max_influence=np.nan), ONE_RUN, tier="fast", threat="L2 1"
     ),
-    "memorization, no score": lambda: figures.memorization.memorization(scored(4, 0), threshold=0.15, models=0),
-    "memorization, one score": lambda: figures.memorization.memorization(scored(4, 1), threshold=0.15, models=3),
+    "memorization, no score": lambda: memorization.memorization(scored(4, 0), threshold=0.15, models=0),
+    "memorization, one score": lambda: memorization.memorization(scored(4, 1), threshold=0.15, models=3),
     "gallery, no score": lambda: gallery(4, 0),
     "gallery, one score": lambda: gallery(1, 1, pairs=1),
     "gallery, nothing near": lambda: gallery(1, 1),
     "gallery, few scores": lambda: gallery(5, 3, models=9),
     "gallery, other letters": lambda: gallery(9, 9, models=9, name="\u4e2d\u6587$_{" + 30 * "\u5b57"),
     "weights, none": no_weights,
-    "curves, one seed, no atypical": lambda: figures.training.curves(
+    "curves, one seed, no atypical": lambda: training.curves(
         ONE_SEED.assign(**{name: np.nan for name in ONE_SEED if "atypical" in name}),
         many.runs(3),
         typical=4,
@@ -683,9 +677,9 @@ EDGES: dict[str, Callable[[], Figure]] = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("edge", EDGES)
 def test_what_is_missing_stops_no_figure_and_the_bytes_are_the_same_again(edge: str, tmp_path: Path) -> None:
-    figures.style.save(EDGES[edge](), [tmp_path / "first.svg"])
+    style.save(EDGES[edge](), [tmp_path / "first.svg"])
     figure = EDGES[edge]()
-    figures.style.save(figure, [tmp_path / "again.svg"])
+    style.save(figure, [tmp_path / "again.svg"])
     assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
     assert not re.search(r"\bnan\b|-0\.0+\b(?!\d)", " ".join(artists.texts(figure)))
     assert artists.misplaced(figure) == []

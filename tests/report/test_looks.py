@@ -11,8 +11,11 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
+import bat.report.figures.differences
+import bat.report.figures.findings
+import bat.report.figures.memorization
+import bat.report.figures.tradeoff
 from bat.evaluation.comparison import FAILED
-from bat.report import figures
 from bat.report.figures import style
 
 
@@ -27,7 +30,9 @@ def summary() -> pd.DataFrame:
 
 
 def tradeoff(failed: tuple[str, ...] = ()) -> Figure:
-    return figures.tradeoff.tradeoff(summary(), methods(), tier="fast", threat="L2 1", confidence=0.95, failed=failed)
+    return bat.report.figures.tradeoff.tradeoff(
+        summary(), methods(), tier="fast", threat="L2 1", confidence=0.95, failed=failed
+    )
 
 
 RUNS = pd.DataFrame(
@@ -61,7 +66,7 @@ def finding_a() -> Figure:
         for epoch in (1, 2)
     ]
     every = [rows, rows.assign(method="pgd_at_without_atypical")]
-    return figures.findings.finding_a(
+    return bat.report.figures.findings.finding_a(
         pd.concat(every),
         pd.DataFrame(histories),
         RUNS,
@@ -90,7 +95,7 @@ def finding_b() -> Figure:
     effects = pd.DataFrame({"train_index": [4, 5, 6], "robust_effect": [0.01, -0.03, 0.02]})
     effects = effects.assign(robust_standard_error=0.001, models=9, robust_significant=[True, True, False])
     harmful = pd.DataFrame({"train_index": [4, 5, 6], "harmful": [False, True, False]})
-    return figures.findings.finding_b(found, RUNS, effects, harmful, threat="L2 1", confidence=0.95)
+    return bat.report.figures.findings.finding_b(found, RUNS, effects, harmful, threat="L2 1", confidence=0.95)
 
 
 def differences() -> Figure:
@@ -107,18 +112,18 @@ def differences() -> Figure:
         seeds=3,
         tier="fast",
     )
-    return figures.differences.differences(found, RUNS, threat="L2 1", confidence=0.95)
+    return bat.report.figures.differences.differences(found, RUNS, threat="L2 1", confidence=0.95)
 
 
 def overfitting() -> Figure:
-    return figures.tradeoff.overfitting(
+    return bat.report.figures.tradeoff.overfitting(
         summary(), methods(), tier="standard", threat="L2 1", confidence=0.9, failed=["bat"]
     )
 
 
 def memorization(models: int) -> Figure:
     table = pd.DataFrame({"memorization": [0.0, 0.02, 0.5], "atypical": [False, False, True]})
-    return figures.memorization.memorization(table, threshold=0.15, models=models)
+    return bat.report.figures.memorization.memorization(table, threshold=0.15, models=models)
 
 
 DRAWN = {
