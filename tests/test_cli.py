@@ -139,7 +139,8 @@ def test_a_run_that_stops_early_says_so(copy):
 
 def test_one_process_and_two_shards_train_the_same_models(experiment, tmp_path):
     whole = shard(0) | {"spec": SUBSETS | {"first_model": 0, "models": 20, "adversary": None}}
-    shutil.copy(experiment / "data.safetensors", tmp_path)
+    for name in ("data.safetensors", "files.parquet"):
+        shutil.copy(experiment / name, tmp_path)
     call("subsets", tmp_path, **whole)
     call("scores", tmp_path, **scores("shard-0.parquet"))
     for name in ("memorization", "influence", "test_groups"):

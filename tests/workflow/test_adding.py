@@ -80,9 +80,7 @@ KINDS = {
     },
     "score source": {
         "bat/config/scores.py": [('"table"]', '"table", "lines"]')],
-        "bat/scores/released.py": [
-            ('        "table": _table,\n', '        "table": _table,\n        "lines": _npz,\n')
-        ],
+        "bat/scores/released.py": [('"npz": _npz}', '"npz": _npz, "lines": _npz}')],
     },
     "config key": {
         "bat/config/experiment.py": [

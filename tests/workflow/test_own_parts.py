@@ -153,7 +153,7 @@ def test_the_same_network_and_losses_as_own_parts_and_as_built_in_ones_end_in_th
         ]
 
     edit(folder, change)
-    done = snakemake(folder, "--until", "summary", "null_pairs")  # all tables
+    done = snakemake(folder, "--until", "summary", "null_pairs", "duplicates")  # all tables
     assert done.returncode == 0, done.stderr
     own, expected = tables(folder / SMOKE), tables(finished / SMOKE)
     # of training that is known to be natural

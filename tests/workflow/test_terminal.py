@@ -7,11 +7,11 @@ from experiments import SMOKE, new_experiment, planned, snakemake
 
 def test_a_run_tells_each_job_in_one_line(finished):
     lines = (finished / "done").read_text().splitlines()
-    jobs = [line for line in lines if re.fullmatch(r" ?\d+ of 25: \w+( \w+=\w+)*, \d+:\d\d:\d\d", line)]
-    assert [int(line.split()[0]) for line in jobs] == list(range(1, 26))
+    jobs = [line for line in lines if re.fullmatch(r" ?\d+ of 26: \w+( \w+=\w+)*, \d+:\d\d:\d\d", line)]
+    assert [int(line.split()[0]) for line in jobs] == list(range(1, 27))
     assert " train method=bat seed=1, " in "\n".join(jobs)
     # the head has a row per rule
-    assert len(lines) < 25 + 25 + 15
+    assert len(lines) < 26 + 26 + 15
     (log,) = (finished / ".snakemake" / "log").iterdir()
     assert log.read_text().count("    reason: Missing output files: ") >= 24
 
