@@ -69,7 +69,7 @@ LARGE = ["mnist", "cifar10", "cifar100", "tiny_imagenet"]
 SHIPPED = [
     DEFAULT,
     *(("config", name) for name in ("smoke", "digits_full", "mnist5k", "my_images", "cifar100_gpu", *LARGE)),
-    *(("config", name) for name in ("cifar100_animals", "tiny_imagenet_10")),
+    *(("config", name) for name in ("cifar100_animals", "cifar100_animals_published", "tiny_imagenet_10")),
 ]
 
 

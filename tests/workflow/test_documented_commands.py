@@ -39,6 +39,9 @@ COSTLY = {
     "python benchmarks/subset_training.py": "minutes",
     "python benchmarks/published_scores.py results/cifar100_animals --npz PUBLISHED.npz "
     "--cscores cifar100-cscores-orig-order.npz --figure disagreements.png": "needs the experiment above",
+    "python benchmarks/join_published.py --npz PUBLISHED.npz --pairs PAIRS.csv --cache cache "
+    "--out cache/cifar100-published.npz": "needs downloads",
+    "snakemake --cores all --configfile config/cifar100_animals_published.yaml": "needs downloads",
     "python benchmarks/explorer.py": "two minutes, and needs Chromium",
     "python benchmarks/gpu.py": "needs a GPU",
     "python benchmarks/gpu.py --device cpu --quick": "two minutes",

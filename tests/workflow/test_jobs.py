@@ -70,7 +70,9 @@ def test_there_are_as_many_jobs_as_the_plan_says(name, tmp_path):
     if isinstance(config.data, ImageFolder):
         (tmp_path / config.data.path).mkdir(parents=True)
     if isinstance(config.scores, FileScores):
-        (tmp_path / config.scores.path).touch()
+        scores = tmp_path / config.scores.path
+        scores.parent.mkdir(exist_ok=True)
+        scores.touch()
     assert planned(tmp_path, configfile=f"config/{name}") == jobs_of(config)
     asked = needs(config)
     assert jobs_of(config).keys() <= asked.keys()
