@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from bat.config.data import chosen_classes
 from bat.config.specs import DataSpec, DownloadSpec
 from bat.data.dataset import DataSet, split
 from bat.data.saved import write_data
@@ -44,7 +45,9 @@ def data(journal: Journal, *, spec: DataSpec, data: Safetensors, files: Parquet)
     digest = found.digest()
     # a pool has no test part of its own
     sizes = {"train": len(source.train.labels), "test": len((source.test or source.train).labels)}
-    write_data(data, found, provenance("data", spec=asdict(spec), digest=digest, source=sizes))
+    labels = list(chosen_classes(spec.data.classes, source.class_names))
+    about = provenance("data", spec=asdict(spec), digest=digest, source=sizes, source_labels=labels)
+    write_data(data, found, about)
     write_table(files, "files", file_table(found, source), provenance("files", spec=asdict(spec), data=digest))
 
 

@@ -51,9 +51,10 @@ def import_scores(
     samples, digest = load_data(data, "cpu")
     names = read_names(files, data=(data, digest))
     # samples in the source's parts, of which the data set may be a draw
-    sizes = read_tensors(data, "data")[1].get("source")
+    facts = read_tensors(data, "data")[1]
+    sizes = facts.get("source")
     released = read_released(file, spec.format, source_files(names, sizes) if sizes else None)
-    for kind in check_released_labels(file, released, samples, sizes):
+    for kind in check_released_labels(file, released, samples, sizes, facts.get("source_labels")):
         journal.line(f"the file has no labels of {kind} samples: whether it has the order of the data set is not known")
     with open_file(located(file)) as opened:
         source = {"name": Path(file).name, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}

@@ -345,12 +345,17 @@ def _check_range(path: str, name: str, values: NDArray[Any], lowest: int) -> Non
 
 
 def check_released_labels(
-    path: str, released: Released, samples: DataSet, sizes: Mapping[str, int] | None = None
+    path: str,
+    released: Released,
+    samples: DataSet,
+    sizes: Mapping[str, int] | None = None,
+    source_labels: Sequence[int] | None = None,
 ) -> list[str]:
     """Compare a file with the data set, and return the kinds of samples whose labels the file does not have.
 
     Validation samples are training samples of the source, and those that the file has are compared too. sizes: samples
-    in the ``train`` and ``test`` part of the source, where they are known.
+    in the ``train`` and ``test`` part of the source, where they are known. source_labels: the source's label of each
+    class, where classes were chosen: files of all its samples have these labels, tables those of the data set.
 
     Raises:
         BatError: the file lacks a sample, or has another label for it; names the first.
@@ -358,12 +363,13 @@ def check_released_labels(
     unchecked = []
     if sizes is not None:
         _check_sizes(path, released, sizes)
+    of_class = np.array(source_labels if source_labels and released.whole else range(samples.classes))
     train, test = _joined(samples.train), _joined(samples.test)
     _rows(path, released.index, train.place, "score of training sample")
     if released.labels is not None:
         everything = _joined(samples.train, samples.validation)
         there = np.isin(everything.place, released.index)
-        ours = _Samples(everything.place[there], everything.labels[there])
+        ours = _Samples(everything.place[there], of_class[everything.labels[there]])
         theirs = released.labels[np.searchsorted(released.index, ours.place)]
         _compare(path, "training", ours, theirs)
     else:
@@ -373,7 +379,8 @@ def check_released_labels(
         _rows(path, covered, test.place, "influence on test sample")
     if released.test_labels is not None:
         rows = _rows(path, np.arange(len(released.test_labels)), test.place, "label of test sample")
-        _compare(path, "test", test, released.test_labels[rows])
+        ours = _Samples(test.place, of_class[test.labels])
+        _compare(path, "test", ours, released.test_labels[rows])
     elif released.influence:
         unchecked.append("test")
     return unchecked

@@ -1,7 +1,7 @@
 """Stage data without a command line: what it reads from where, what it writes, and what it says."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,7 @@ def test_the_stage_writes_the_data_set_and_the_table(
     assert facts["spec"] == json.loads(json.dumps(asdict(spec)))
     assert facts["digest"] == expected.digest()
     assert facts["source"] == dict(zip(("train", "test"), sizes, strict=True))
+    assert facts["source_labels"] == [0, 1]
     table, about = read_table_with_facts(paths["files"], "files")
     pd.testing.assert_frame_equal(table, file_table(expected, there), check_dtype=False)
     assert about["spec"] == facts["spec"]
@@ -133,3 +134,15 @@ def test_a_download_leaves_a_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyP
     text = (tmp_path / "r.json").read_text()
     assert text.endswith("}\n")
     assert {key: json.loads(text)[key] for key in ("kind", "name")} == {"kind": "download", "name": "svhn"}
+
+
+def test_the_stage_keeps_which_labels_of_the_source_chosen_classes_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bat.data.stage, "open_source", lambda *given, **options: source())
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    paths = {"data": tmp_path / "d.safetensors", "files": tmp_path / "f.parquet"}
+    plan = replace(NPZ, classes=("bee", "ant"))
+    data(Lines(), spec=DataSpec(data=plan, subsample=1.0), **paths)  # type: ignore[arg-type]
+    assert read_data(paths["data"]).class_names == ("bee", "ant")
+    assert read_tensors(paths["data"], "data")[1]["source_labels"] == [1, 0]

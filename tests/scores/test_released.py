@@ -386,6 +386,45 @@ def test_labels_of_a_table_are_compared(tmp_path):
     )
 
 
+def of_classes(*classes):
+    """The data set of some classes, which are numbered anew in this order."""
+
+    def chosen(whole):
+        known = torch.isin(whole.labels, torch.tensor(classes))
+        labels = torch.tensor([classes.index(label) for label in whole.labels[known].tolist()])
+        return Part(whole.pixels[known], labels, whole.index[known], 255)
+
+    return DataSet(*(chosen(part) for part in DATA.parts().values()), len(classes))
+
+
+@pytest.mark.parametrize("arrays", [plain(), feldman_zhang()], ids=["npz", "feldman_zhang"])
+def test_files_have_the_labels_of_the_source_where_classes_were_chosen(arrays, tmp_path):
+    layout, data = "npz" if "labels" in arrays else "feldman_zhang", of_classes(2, 0)
+    path = npz(tmp_path / "released.npz", arrays)
+    released = read_released(path, layout)
+    assert check_released_labels(path, released, data, source_labels=[2, 0]) == []
+    found = released_memorization(path, released, data.train, threshold=THRESHOLD)
+    assert found["memorization"].tolist() == MEMORIZATION[data.train.index.numpy()].tolist()
+    assert found["label"].tolist() == data.train.labels.tolist()
+    rare = data.train.take(torch.tensor(np.flatnonzero(found["atypical"])))
+    pairs = released_influence(released, rare, data.test, threshold=THRESHOLD)
+    assert dict(
+        zip(zip(pairs["train_index"], pairs["target_index"], strict=True), pairs["influence"], strict=True)
+    ) == (expected_pairs(data))
+    index = min(*data.train.index.tolist(), *data.validation.index.tolist())
+    line = refusal(lambda: check_released_labels(path, released, data, source_labels=[0, 2]))
+    there = TRAIN_LABELS[index]
+    assert f"training sample {index} has label {there}, but {2 - there} in the data set" in line
+    assert "label" in refusal(check_released_labels, path, released, data)
+
+
+def test_tables_have_the_labels_of_the_data_set_where_classes_were_chosen(tmp_path):
+    data, path = of_classes(2, 0), str(tmp_path / "own.csv")
+    own = pd.DataFrame({"train_index": data.train.index, "label": data.train.labels, "memorization": 0.5})
+    own.to_csv(path, index=False)
+    assert check_released_labels(path, read_released(path, "table"), data, source_labels=[2, 0]) == []
+
+
 @pytest.mark.parametrize(
     ("layout", "arrays", "message"),
     [
