@@ -27,7 +27,7 @@ def test_a_job_that_fails_tells_its_rule_its_outputs_and_its_error(tmp_path):
     done = snakemake(tmp_path, shard, "--allowed-rules", "subsets")
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    (start,) = (place for place, line in enumerate(lines) if line == "Error in rule subsets shard=001:")
+    (start,) = (place for place, line in enumerate(lines) if line == "Failed: subsets shard=001")
     assert lines[start + 1 : start + 3] == [f"    output: {shard}", f"    log: {SMOKE}/logs/subsets/shard-001.log"]
     assert re.fullmatch(rf"    \d.* subsets: {SMOKE}/data/data.safetensors: .*", lines[start + 3])
     assert "CalledProcessError" not in done.stderr

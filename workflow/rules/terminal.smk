@@ -48,7 +48,7 @@ class OneLinePerJob(logging.Formatter):
 
     def failed(self, record):
         """Yield the lines on a job that failed."""
-        yield f"Error in rule {self.started[record.jobid][0]}:"
+        yield f"Failed: {self.started[record.jobid][0]}"
         yield f"output: {', '.join(record.output)}"
         for log in map(Path, record.log):
             yield f"log: {log}"
