@@ -204,7 +204,7 @@ def test_runs_are_compared(copy):
     clean = found[(found["metric"] == "clean") & (found["checkpoint"] == "last")].set_index("group")
     assert clean.loc["all", "difference"] == table.loc[table["checkpoint"] == "last", "clean_correct"].mean()
     assert (found[found["metric"] == "robust"]["difference"] == 0).all()
-    assert set(found["tier"]) == {"apgd_ce"}
+    assert set(found["tier"]) == {"apgd_ce (steps 5)"}
 
 
 def test_results_are_written_for_papers_and_readers(copy):

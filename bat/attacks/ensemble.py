@@ -1,6 +1,7 @@
 """Attacks as the configuration names them, each on the samples that are still classified correctly."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -34,8 +35,21 @@ def members(ensemble: Ensemble) -> tuple[Attack, ...]:
 
 
 def tier(ensemble: Ensemble) -> str:
-    """Return the name that tables and figures give the ensemble: the tier's, or its attacks' names."""
-    return ensemble if isinstance(ensemble, str) else " + ".join(attack.name for attack in ensemble)
+    """Return the name that tables and figures give the ensemble: the tier's, or its attacks' names.
+
+    Numbers that are not those of AutoAttack, or of the attack's record, stand behind the name: apgd_ce (steps 20).
+    """
+    return ensemble if isinstance(ensemble, str) else " + ".join(map(_with_numbers, ensemble))
+
+
+def _with_numbers(attack: Attack | EvaluationPgd) -> str:
+    changed = [
+        f"{field.name} {value:g}"
+        for field in fields(attack)
+        # pydantic's record of a field is its default, and has the true one
+        if isinstance(value := getattr(attack, field.name), int | float) and value != field.default.default  # type: ignore[union-attr]
+    ]
+    return attack.name + (f" ({', '.join(changed)})" if changed else "")
 
 
 class Outcome(NamedTuple):

@@ -16,6 +16,7 @@ from bat.evaluation.comparison import EQUAL, HIGHER, LOWER
 from bat.report.tables import MARKDOWN, accuracy_table, agreement_table, difference_table, training_table
 from bat.report.verdicts import Verdict, better, verdict_a, verdict_b
 from bat.scores.precision import none_atypical
+from bat.scores.proxies import HALF
 
 MORE = "<!-- all tables -->"
 """Divides the page: what comes before is enough for RESULTS.md (make results)."""
@@ -282,12 +283,15 @@ def _proxies(agreement: pd.DataFrame, percent: str) -> str:
     """Say how the proxies agree with memorization, and what they are no measure of."""
     atypical = agreement.drop_duplicates("score").set_index("score")["atypical"]
     numbers = " and ".join(f"{count} ({kind} score)" for kind, count in atypical.items())
+    # with scores from a file there are none
+    halves = "Half of the subset models against the other half says how far the scores agree with themselves. "
+    known = halves if (agreement["proxy"] == HALF).any() else ""
     table = agreement_table(agreement)
     return (
         f"From natural training alone, means over {agreement['runs'].max()} runs; {percent} bootstrap intervals over "
-        f"training samples. AUC and precision are for atypical training samples, n: {numbers}. Half of the subset "
-        "models against the other half says how far the scores agree with themselves. Proxies do not follow how "
-        f"memorization changes with the size of a network (Lukasik et al., arXiv 2310.05337).\n\n{table}"
+        f"training samples. AUC and precision are for atypical training samples, n: {numbers}. {known}Proxies do not "
+        "follow how memorization changes with the size of a network (Lukasik et al., arXiv 2310.05337)."
+        f"\n\n{table}"
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bat.attacks.ensemble import STANDARD, TIERS, margins, members, run_attack, tier
 from bat.attacks.gradient import cross_entropy, targeted_dlr, targeted_margin
-from bat.config import ApgdCe, Attack, EvaluationPgd, Threat
+from bat.config import ApgdCe, ApgdT, Attack, EvaluationPgd, Threat
 from bat.data.dataset import Part
 from bat.evaluation.flags import find_flags, probe
 from bat.evaluation.under_attack import attack_samples, sample_table
@@ -115,6 +115,12 @@ def test_tiers_are_named() -> None:
     assert members("fast") == members("standard")[:2]
     assert tier("fast") == "fast"
     assert tier(STANDARD[1:3]) == "apgd_t + fab_t"
+
+
+def test_numbers_that_are_not_autoattacks_stand_in_the_name() -> None:
+    weaker = ApgdT(name="apgd_t", steps=20, targets=3), replace(STANDARD[2], alpha_max=0.25), STANDARD[3]
+    assert tier(weaker) == "apgd_t (steps 20, targets 3) + fab_t (alpha_max 0.25) + square"
+    assert tier((EvaluationPgd(step_size=0.5, restarts=2),)) == "pgd (step_size 0.5, restarts 2)"
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor], order: Tensor | None = None) -> None:

@@ -132,7 +132,9 @@ def test_both_checkpoints_are_attacked_batch_by_batch(folder: Path, monkeypatch:
     assert {name: facts[name] for name in about} == about
     assert "weights" not in facts
     assert table["checkpoint"].tolist() == ["best"] * 6 + ["last"] * 6
-    assert set(table[["method", "seed", "tier"]].itertuples(index=False, name=None)) == {("bat", 3, "apgd_ce")}
+    assert set(table[["method", "seed", "tier"]].itertuples(index=False, name=None)) == {
+        ("bat", 3, "apgd_ce (steps 2)")
+    }
     found = {name: values + 0 for name, values in attacks.attack(Model(1.0), DATA.test, torch.arange(6)).items()}
     of_best: Any = sample_table(DATA.test, found, (APGD,)).to_dict("list")
     expected = read_table(written(folder / "through", "attacked", {}, **of_best), "attacked")[list(of_best)]
@@ -266,7 +268,7 @@ EVALUATED = {"spec": json.loads(json.dumps(asdict(SPEC))), "data": "d"}
 def attacked(path: Path, name: str, seed: int, **changed: Any) -> Path:
     random = np.random.default_rng([len(name), seed])
     columns: dict[str, Any] = {"method": [name] * 8, "seed": [seed] * 8, "checkpoint": ["best"] * 4 + ["last"] * 4}
-    columns |= {"test_index": [3, 5, 7, 9] * 2, "label": [0, 1, 0, 1] * 2, "tier": ["apgd_ce"] * 8}
+    columns |= {"test_index": [3, 5, 7, 9] * 2, "label": [0, 1, 0, 1] * 2, "tier": ["apgd_ce (steps 2)"] * 8}
     columns |= {f"{kind}_correct": (random.random(8) < 0.6).tolist() for kind in ("clean", "pgd", "robust")}
     return written(path, "attacked", EVALUATED | changed, **columns)
 
@@ -326,19 +328,19 @@ def test_the_summary_writes_what_its_functions_return(given: dict[str, Any], tmp
     about = {
         "spec": json.loads(json.dumps(asdict(SUMMARY))),
         "evaluation": EVALUATED["spec"],
-        "tier": "apgd_ce",
+        "tier": "apgd_ce (steps 2)",
         "failed": {},
         "data": "d",
     }
     drawn: Any = {"confidence": 0.9, "bootstrap": 200, "seed": 1}
     left_out = dict.fromkeys(METHODS, 0)
     for name, kind, expected in (
-        ("by_seed", "by_seed", accuracies_by_seed(samples, confidence=0.9).assign(tier="apgd_ce")),
-        ("summary", "summary", summary_table(samples, **drawn).assign(tier="apgd_ce")),
+        ("by_seed", "by_seed", accuracies_by_seed(samples, confidence=0.9).assign(tier="apgd_ce (steps 2)")),
+        ("summary", "summary", summary_table(samples, **drawn).assign(tier="apgd_ce (steps 2)")),
         (
             "comparisons",
             "comparisons",
-            comparison_table(samples, QUESTIONS, **drawn, left_out=left_out).assign(tier="apgd_ce"),
+            comparison_table(samples, QUESTIONS, **drawn, left_out=left_out).assign(tier="apgd_ce (steps 2)"),
         ),
         ("runs", "runs", run_table(SUMMARY.runs, SUMMARY.questions)),
         ("all_flags", "flags", pd.concat([read_table(path, "flags") for path in given["flags"]], ignore_index=True)),

@@ -13,7 +13,7 @@ from stages import PGD_AT, SCORES, TRAIN, fails
 
 from bat.evaluation.comparison import EQUAL, FAILED, HIGHER, LOWER, NOTHING_LEFT_OUT, UNFAIR
 from bat.io.tables import read_table_with_facts
-from bat.report.page import _repeated
+from bat.report.page import _proxies, _repeated
 
 Made = tuple[Path, dict[str, list[str]]]
 
@@ -394,6 +394,10 @@ def test_the_page_has_each_agreement_in_its_place_and_what_proxies_are_no_measur
     assert "From natural training alone, means over 4 runs; 95% bootstrap" in text
     assert "n: 12 (hard score) and 9 (soft score)." in text
     assert "Proxies do not follow how memorization changes with the size of a network (Lukasik et al." in text
+    halves = "Half of the subset models against the other half says how far the scores agree with themselves."
+    assert halves in text
+    # of scores from a file
+    assert halves not in _proxies(table[table["proxy"] == "csl"], "95%")
 
 
 @pytest.mark.parametrize(

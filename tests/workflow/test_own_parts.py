@@ -56,7 +56,7 @@ def test_all_five_parts_at_once_reach_the_page_of_results(own):
     weighed = samples[samples["wrong_probability"] > 0]
     assert (weighed["weight"] < 1).all()
     per_sample = pd.read_parquet(results / "evaluation/per_sample.parquet")
-    assert set(per_sample["tier"]) == {"apgd_ce + own_attack:attack"}
+    assert set(per_sample["tier"]) == {"apgd_ce (steps 10) + own_attack:attack"}
     assert "own_attack:attack" in set(per_sample["broken_by"])
     assert list(load_file(results / "models/margin/seed-0/last.safetensors")) == [
         *(f"body.{layer}.{kind}" for layer in (1, 3) for kind in ("bias", "weight")),
