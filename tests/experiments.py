@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -33,6 +35,20 @@ def run(folder, *words, warm=True):
 
 def snakemake(folder, *arguments, warm=True, **where):
     return run(folder, *command(*arguments, **where), warm=warm)
+
+
+def kill_when(folder, *arguments, true, within):
+    """Start snakemake with true processes, and kill all of them as soon as something is true, in so many seconds."""
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    called = [sys.executable, "-m", *command(*arguments)]
+    running = subprocess.Popen(called, cwd=folder, env=ENVIRONMENT, process_group=0, **silent)
+    deadline = time.monotonic() + within
+    while not true():
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
 
 
 def new_experiment(folder):

@@ -46,8 +46,9 @@ def _with_numbers(attack: Attack | EvaluationPgd) -> str:
     changed = [
         f"{field.name} {value:g}"
         for field in fields(attack)
-        # pydantic's record of a field is its default, and has the true one
-        if isinstance(value := getattr(attack, field.name), int | float) and value != field.default.default  # type: ignore[union-attr]
+        # pydantic's record of a field stands where its default does, and has it
+        if isinstance(value := getattr(attack, field.name), int | float)
+        and value != getattr(field.default, "default", field.default)
     ]
     return attack.name + (f" ({', '.join(changed)})" if changed else "")
 

@@ -48,7 +48,7 @@ class Tables(NamedTuple):
     harmful: pd.DataFrame | None
     robust_effects: pd.DataFrame | None
     proxy_agreement: pd.DataFrame | None
-    duplicates: pd.DataFrame | None = None
+    duplicates: pd.DataFrame | None
 
 
 def methods_of(runs: pd.DataFrame) -> list[str]:

@@ -117,9 +117,8 @@ def results(
     """
     means, about = read_table_with_facts(summary, "summary")
     scores, scored = read_table_with_facts(memorization, "memorization")
-    others = (runs, flags, memorization, test_groups, *histories, null_pairs, harmful, robust_effects, proxy_agreement)
-    others = (*others, duplicates)
-    check_one_data_set(summary, comparisons, *others)
+    found = (null_pairs, harmful, robust_effects, proxy_agreement, duplicates)
+    check_one_data_set(summary, comparisons, runs, flags, memorization, test_groups, *histories, *found)
     check_one_run(summary, comparisons, runs, flags)
     check_one_run(memorization, test_groups)
     with journal.work():

@@ -156,8 +156,7 @@ def duplicates(
         influence = pd.DataFrame(np.nan, table.index, names)
         if shards:
             models = open_shards(shards, data, samples, digest)
-            if scored["spec"].get("shards") != models.facts or scored["models"] != models.models:
-                raise BatError(f"{memorization}: of other subset models than {shards[0]}: run stage scores again")
+            models.check_scores(memorization, scored)
             tables = []
             for one in class_by_class(models, samples, ("correct",)):
                 rows = np.flatnonzero(train.labels.numpy() == one.label)

@@ -9,7 +9,7 @@ import numpy as np
 from bat.config.specs import ImportScoresSpec
 from bat.data.saved import load_data, tensor
 from bat.errors import BatError
-from bat.io.files import provenance, replacing
+from bat.io.files import provenance
 from bat.io.given import located, open_file
 from bat.io.journal import Journal
 from bat.io.outputs import Csv, Parquet
@@ -19,7 +19,7 @@ from bat.io.tensors import read_tensors
 from bat.scores.estimators import found_pairs, group_table
 from bat.scores.names import read_names, source_files, with_names
 from bat.scores.released import check_released_labels, read_released, released_influence, released_memorization
-from bat.scores.top import as_csv, top_table
+from bat.scores.top import write_top
 
 
 def import_scores(
@@ -73,8 +73,7 @@ def import_scores(
         )
         found = with_names(found, names, "train")
         write_table(memorization, "memorization", found, provenance("memorization", **about))
-        with replacing(top) as temporary:
-            temporary.write_text(as_csv(top_table(found, samples.class_names, score="hard")), encoding="utf-8-sig")
+        write_top(top, found, samples.class_names, score="hard")
         pairs = released_influence(released, atypical, samples.test, threshold=spec.threshold)
         nothing = pairs.iloc[:0]
         for name, path, over in (("test", test_groups, pairs), ("validation", validation_groups, nothing)):

@@ -146,8 +146,7 @@ def proxies(
             rows += agreement_rows(name, kinds, **options)
         if shards:
             models = open_shards(shards, data, samples, digest)
-            if scored["spec"].get("shards") != models.facts or scored["models"] != models.models:
-                raise BatError(f"{memorization}: of other subset models than {shards[0]}: run stage scores again")
+            models.check_scores(memorization, scored)
             rows += agreement_rows(HALF, half_scores(models, samples), **options)
     table = scores[["train_index", "label"]].join(mean)
     write_table(proxies, "proxies", table, provenance("proxies", **about))

@@ -71,6 +71,15 @@ class Shards:
                     found[name][models] = values
         return found
 
+    def check_scores(self, memorization: Path, facts: Mapping[str, Any]) -> None:
+        """Check that a table of memorization, of these facts, was estimated from these models.
+
+        Raises:
+            BatError: it was not; names it.
+        """
+        if facts["spec"].get("shards") != self.facts or facts["models"] != self.models:
+            raise BatError(f"{memorization}: of other subset models than {self.paths[0]}: run stage scores again")
+
     def _unpacked(self, path: Path, name: str, rows: Sequence[bytes | None]) -> NDArray[Any]:
         if None in rows:
             raise BatError(f"{path}: models trained on clean images: give the shards trained adversarially")

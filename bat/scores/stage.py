@@ -15,7 +15,7 @@ from bat.config.ranges import Models
 from bat.config.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.data.saved import load_data, tensor
 from bat.errors import BatError
-from bat.io.files import provenance, replacing
+from bat.io.files import provenance
 from bat.io.journal import Journal
 from bat.io.outputs import Csv, Parquet
 from bat.io.schemas import SCHEMAS
@@ -36,7 +36,7 @@ from bat.scores.names import read_names, with_names
 from bat.scores.precision import none_atypical
 from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.scores.subsets import ANSWERS_FORMAT, recorded, subset_masks
-from bat.scores.top import as_csv, top_table
+from bat.scores.top import write_top
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
 
@@ -177,8 +177,7 @@ def scores(
         f"{len(errors)} training samples are memorized, and taken for another class by most models without them"
     )
     write_table(label_errors, "label_errors", errors, provenance("label_errors", **about))
-    with replacing(top) as temporary:
-        temporary.write_text(as_csv(top_table(scores, samples.class_names, score=spec.score)), encoding="utf-8-sig")
+    write_top(top, scores, samples.class_names, score=spec.score)
     for name, path in (("test", test_groups), ("validation", validation_groups)):
         part, kind = samples.parts()[name], f"{name}_groups"
         groups = group_table(
@@ -223,8 +222,7 @@ def null_pairs(
     models = open_shards(shards, data, samples, digest)
     scores, scored = read_table_with_facts(memorization, "memorization")
     check_one_data_set(memorization, data=(data, digest))
-    if scored["spec"].get("shards") != models.facts or scored["models"] != models.models:
-        raise BatError(f"{memorization}: of other subset models than {shards[0]}: run stage scores again")
+    models.check_scores(memorization, scored)
     train = samples.train
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
     chosen = scores.loc[scores["atypical"], "train_index"]

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
+from bat.io.files import replacing
 from bat.scores.estimators import score_column
 
 _MOST = 100
@@ -24,6 +26,12 @@ def top_table(table: pd.DataFrame, class_names: Sequence[str], *, score: str) ->
     top = table.dropna(subset=score_column(score))[[*kept]].set_axis([*kept.values()], axis=1)
     top = top.sort_values(["memorization", "train_index"], ascending=[False, True]).head(_MOST)
     return top.assign(taken_for_name=top["taken_for_name"].map(dict(enumerate(class_names))))
+
+
+def write_top(path: Path, table: pd.DataFrame, class_names: Sequence[str], *, score: str) -> None:
+    """Write ``top_table`` as CSV, with the mark by which spreadsheets know UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(as_csv(top_table(table, class_names, score=score)), encoding="utf-8-sig")
 
 
 def as_csv(table: pd.DataFrame) -> str:

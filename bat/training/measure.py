@@ -89,9 +89,8 @@ def measure(
                 for rows in _batches(part, _BATCH)
             ]
             for metric, values in zip(_MEASURED, torch.cat(columns, dim=1), strict=True):
-                found[f"{name}_{metric}"] = values > 0 if metric.endswith("_correct") else values
-            if part is not data.train:
-                del found[f"{name}_clean_error"]
+                if metric != "clean_error" or part is data.train:
+                    found[f"{name}_{metric}"] = values > 0 if metric.endswith("_correct") else values
     return found
 
 

@@ -141,8 +141,8 @@ def test_the_stage_keeps_which_labels_of_the_source_chosen_classes_have(
 ) -> None:
     monkeypatch.setattr(bat.data.stage, "open_source", lambda *given, **options: source())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    paths = {"data": tmp_path / "d.safetensors", "files": tmp_path / "f.parquet"}
+    paths: dict[str, Any] = {"data": tmp_path / "d.safetensors", "files": tmp_path / "f.parquet"}
     plan = replace(NPZ, classes=("bee", "ant"))
-    data(Lines(), spec=DataSpec(data=plan, subsample=1.0), **paths)  # type: ignore[arg-type]
+    data(Lines(), spec=DataSpec(data=plan, subsample=1.0), **paths)
     assert read_data(paths["data"]).class_names == ("bee", "ant")
     assert read_tensors(paths["data"], "data")[1]["source_labels"] == [1, 0]

@@ -105,23 +105,30 @@ def test_a_distance_at_which_all_is_near_is_refused(monkeypatch: pytest.MonkeyPa
     )
 
 
+class Repeats(World):
+    """A world with planted repeats: exact and near ones in class 0, and one image with both labels."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, seed=16)
+        data = read_data(folder / "data.safetensors")
+        zero, one = (np.flatnonzero(self.labels["train"] == label) for label in (0, 1))
+        self.repeated, self.near, self.disputed = zero[:2], zero[2:4], (zero[4], one[0])
+        pixels = data.train.pixels.clone()
+        for first, second in (self.repeated, self.near, self.disputed):
+            pixels[second] = pixels[first]
+        pixels[self.near[1], 0, 0, 0] ^= 8
+        train = Part(pixels, data.train.labels, data.train.index, 255)
+        self.data = DataSet(train, data.validation, data.test, classes=2)
+        write_data(folder / "data.safetensors", self.data, provenance("data"))
+        named(folder / "files.parquet", self.data)
+        for shard in self.shards:
+            table, facts = read_table_with_facts(folder / shard, "subsets")
+            rewrite(folder / shard, "subsets", table, spec=facts["spec"], data=self.data.digest())
+
+
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A world with repeats: 3 of 0, 7 nearly of 5, and 9 of 1, of which the labels are 0, 0, and 1 and 0."""
-    made = World(tmp_path_factory.mktemp("world"), seed=16)
-    data = read_data(made.folder / "data.safetensors")
-    pixels, of_class = data.train.pixels.clone(), [np.flatnonzero(made.labels["train"] == label) for label in (0, 1)]
-    made.planted = (of_class[0][:2], of_class[0][2:4], (of_class[0][4], of_class[1][0]))  # type: ignore[attr-defined]
-    for first, second in made.planted:  # type: ignore[attr-defined]
-        pixels[second] = pixels[first]
-    pixels[made.planted[1][1], 0, 0, 0] ^= 8  # type: ignore[attr-defined]
-    train = Part(pixels, data.train.labels, data.train.index, 255)
-    made.data = DataSet(train, data.validation, data.test, classes=2)
-    write_data(made.folder / "data.safetensors", made.data, provenance("data"))
-    named(made.folder / "files.parquet", made.data)
-    for shard in made.shards:
-        table, facts = read_table_with_facts(made.folder / shard, "subsets")
-        rewrite(made.folder / shard, "subsets", table, spec=facts["spec"], data=made.data.digest())
+def world(tmp_path_factory: pytest.TempPathFactory) -> Repeats:
+    made = Repeats(tmp_path_factory.mktemp("world"))
     call("scores", made.folder, **scores(*made.shards, spec=SCORED))
     call("duplicates", made.folder, **flags(made.shards))
     return made
@@ -178,12 +185,11 @@ def test_the_table_equals_loops(world: World) -> None:
         assert row.hidden == (not row.atypical and together > 0.2)
 
 
-def test_planted_repeats_are_found_and_no_other(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_planted_repeats_are_found_and_no_other(world: Repeats, capsys: pytest.CaptureFixture[str]) -> None:
     table = pd.read_parquet(world.folder / "duplicates.parquet")
-    repeated, near, disputed = world.planted  # type: ignore[attr-defined]
-    assert np.flatnonzero(table["nearest_distance"] == 0).tolist() == repeated.tolist()
-    assert np.flatnonzero(table["near_duplicates"]).tolist() == sorted([*repeated, *near])
-    assert np.flatnonzero(table["other_near_duplicate"]).tolist() == sorted(disputed)
+    assert np.flatnonzero(table["nearest_distance"] == 0).tolist() == world.repeated.tolist()
+    assert np.flatnonzero(table["near_duplicates"]).tolist() == sorted([*world.repeated, *world.near])
+    assert np.flatnonzero(table["other_near_duplicate"]).tolist() == sorted(world.disputed)
     call("duplicates", world.folder, **flags(world.shards))
     assert "4 of 14 training samples are repeated exactly; 4 have a near-duplicate of" in capsys.readouterr().err
 

@@ -1,13 +1,8 @@
 """memorization.until: subset models in rounds, the same as a fixed number of them gives."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
-from experiments import ENVIRONMENT, ROOT, SMOKE, command, edit, new_experiment, planned, snakemake, tables
+from experiments import ROOT, SMOKE, edit, kill_when, new_experiment, planned, snakemake, tables
 
 from bat.config import load
 from bat.planning.jobs import jobs_of
@@ -26,21 +21,7 @@ def test_rounds_end_with_the_scores_of_as_many_models_also_after_a_kill(finished
     # what comes after the first round nobody knows before
     assert planned(folder, *TARGETS) == {"data": 1, "subsets": 1, "enough": 1, "scores": 1, "null_pairs": 1}
     first, second = (folder / SMOKE / f"scores/rounds/{models}.json" for models in (20, 40))
-    running = subprocess.Popen(
-        [sys.executable, "-m", *command(*TARGETS)],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        process_group=0,
-    )
-    deadline = time.monotonic() + 300
-    while not first.exists():
-        assert time.monotonic() < deadline
-        assert running.poll() is None
-        time.sleep(0.02)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
+    kill_when(folder, *TARGETS, true=first.exists, within=300)
     assert snakemake(folder, *TARGETS, "--unlock").returncode == 0
     done = snakemake(folder, *TARGETS)
     assert done.returncode == 0, done.stderr

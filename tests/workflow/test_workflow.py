@@ -1,18 +1,13 @@
 """The workflow as a user runs it: real snakemake processes on the smoke experiment, each in a folder of its own."""
 
 import base64
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from experiments import ENVIRONMENT, SMOKE, command, edit, new_experiment, planned, run, snakemake, tables
+from experiments import SMOKE, edit, kill_when, new_experiment, planned, run, snakemake, tables
 
 from bat.config import load
 from bat.io.schemas import SCHEMAS
@@ -177,22 +172,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(finished, copy):
     already = list(trained.glob("pgd_at/*/records.parquet"))
     for place in ("models/natural", "models/bat", "evaluation", "figures"):
         shutil.rmtree(copy / SMOKE / place)
-    running = subprocess.Popen(
-        [sys.executable, "-m", *command("--until", "train")],
-        cwd=copy,
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        process_group=0,
-    )
-    deadline = time.monotonic() + 120
-    # kill when some models are there and others are being trained
-    while len(list(trained.glob("*/*/records.parquet"))) == len(already):
-        assert time.monotonic() < deadline
-        assert running.poll() is None
-        time.sleep(0.02)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
+
+    def more():
+        return len(list(trained.glob("*/*/records.parquet"))) > len(already)
+
+    # when some models are there and others are being trained
+    kill_when(copy, "--until", "train", true=more, within=120)
     kept = tables(trained)
     assert snakemake(copy, "--unlock").returncode == 0
     done = snakemake(copy, "--until", "train")

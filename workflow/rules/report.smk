@@ -15,9 +15,7 @@ if ROBUST_SHARDS:
     EXPLORED["robust_memorization"] = rules.robust_scores.output.robust_memorization
 if NATURAL:
     EXPLORED["proxies"] = rules.proxies.output.proxies
-if not IMPORTED:
-    EXPLORED["label_errors"] = rules.scores.output.label_errors
-
+EXPLORED |= LABEL_ERRORS
 
 DUPLICATES = (
     {"duplicates": rules.duplicates.output.duplicates}
