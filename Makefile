@@ -44,7 +44,7 @@ test: install
 	snakefmt --check workflow
 	snakemake --lint
 	mypy
-	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 python -m slipcover --source bat --skip-covered --fail-under 90 -m pytest -n 2 --dist worksteal
 
 # site/README.html; fails where a link leads nowhere
 docs: install

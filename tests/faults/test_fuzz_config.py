@@ -160,6 +160,7 @@ NOT_0 = {
     **dict.fromkeys(("step_size", "learning_rate", "eps_factor", "temperature", "false_discovery_rate"), 1e-8),
     "confidence": 0.5,
 }
+SIGNED = {"offset": -100, "bias": -10}
 
 
 def check_sense(value: dict[str, Any]) -> None:
@@ -167,7 +168,7 @@ def check_sense(value: dict[str, Any]) -> None:
     for name, number in numbers(value):
         assert math.isfinite(number)
         assert number <= SMALL.get(name, 2**63 - 1)
-        assert number >= (-100 if name == "offset" else NOT_0.get(name, 0)) or name == "values"
+        assert number >= SIGNED.get(name, NOT_0.get(name, 0)) or name == "values"
     stage, plan, threat = value["training"], value["memorization"], value["threat"]
     assert 0 < threat["eps"] <= (1 if threat["norm"] == "linf" else 1000)
     for attack in (stage["attack"], plan["robust"]["attack"], value["evaluation"]["pgd"]):

@@ -274,6 +274,7 @@ function build() {
   const tools = "box_select,lasso_select,pan,wheel_zoom,reset", active_drag = "box_select";
   plot = Bokeh.Plotting.figure({ tools, active_drag, toolbar_location: "above", sizing_mode: "stretch_both", min_height: 220 });
   plot.toolbar.logo = null;
+  for (const range of [plot.x_range, plot.y_range]) range.default_span = 0.1; // where all values are equal
   source = new Bokeh.ColumnDataSource({ data: { x: [], y: [], colour: [], row: [] } });
   mapper = new Bokeh.LinearColorMapper({ palette: Bokeh.Palettes.Viridis256, low: 0, high: 1 });
   bar = new Bokeh.ColorBar({ color_mapper: mapper, width: 10, padding: 4 });
