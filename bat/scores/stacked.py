@@ -111,7 +111,8 @@ def _fit(models: Sequence[Network], train: Part, rows: Tensor, *, recipe: Recipe
         orders = [torch.randperm(rows.shape[1], generator=generator(seed, "order", epoch + 1)) for seed in seeds]
         order = rows.gather(1, torch.stack(orders))
         for number, batch in enumerate(order.tensor_split(batches, dim=1), start=epoch * batches):
-            x = train.images(batch.flatten()).unflatten(0, batch.shape)
+            x = train.images(batch.flatten())
+            x = x.view(*batch.shape, *x.shape[1:])
             inputs = [x.sub_(mean).div_(std).flatten(2)]
             for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
                 inputs.append(torch.baddbmm(bias[:, None], inputs[-1], weight.mT).relu_())
@@ -136,6 +137,6 @@ def _loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return each sample's cross-entropy (models, n), and the gradient of each model's mean of them."""
     with torch.enable_grad():
         leaf = logits.requires_grad_()
-        losses = F.cross_entropy(leaf.flatten(0, 1), labels.flatten(), reduction="none").unflatten(0, labels.shape)
+        losses = F.cross_entropy(leaf.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     (gradient,) = torch.autograd.grad(losses, leaf, torch.full_like(losses, 1 / labels.shape[1]))
     return losses.detach(), gradient
