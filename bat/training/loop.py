@@ -1,6 +1,6 @@
 """The one training loop, for subset models and adversarial training alike."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -105,10 +105,8 @@ def fit(
             seeded(derive_seed(seed, "layers", epoch), device),
         ):
             order = torch.randperm(len(train), generator=order_random, device=device)
-            # taken once an epoch: of small networks the operations of a step cost more than their arithmetic
-            taken = (order, train.labels[order], atypical[order], difficulty[order])
-            splits = list(zip(*(values.tensor_split(batches) for values in taken), strict=True))
-            for number, (rows, *known) in enumerate(splits):
+            splits = order.tensor_split(batches)
+            for number, rows in enumerate(splits):
                 x = train.images(rows)
                 if recipe.crop_padding or recipe.flip:
                     x = augment(x, crop_padding=recipe.crop_padding, flip=recipe.flip, random=augment_random)
@@ -116,20 +114,21 @@ def fit(
                     x = x.contiguous(memory_format=torch.channels_last)
                 learner.zero_gradients()
                 sums = torch.zeros(4, device=device)
-                for images, labels, rare, hard in _parts((x, *known), compute.micro_batch if compute else 0):
+                size = compute.micro_batch if compute and compute.micro_batch else len(rows)
+                for some, images in zip(torch.split(rows, size), torch.split(x, size), strict=True):
                     batch = Batch(
                         clean=images,
                         x=images,
-                        labels=labels,
-                        atypical=rare,
-                        difficulty=hard,
+                        labels=train.labels[some],
+                        atypical=atypical[some],
+                        difficulty=difficulty[some],
                         right=x.new_empty(0),
                         progress=(done + number) / total,
                         label_smoothing=recipe.label_smoothing,
                     )
                     if objective.inner and adversary:
                         batch = _attacked(learner.network, batch, objective, adversary, start_random)
-                    share = len(images) / len(rows)
+                    share = len(some) / len(rows)
                     terms = backward(learner.network, batch, objective, scale=partial(_scaled, learner, share))
                     loss, discrimination, *counted = (term.detach().float() for term in terms[:4])
                     sums += torch.stack([loss * share, discrimination * share, *counted])
@@ -139,17 +138,12 @@ def fit(
                 # read once an epoch: a GPU never waits
                 seen.append(sums)
         samples = _samples(order, train.labels, torch.cat(logits), torch.cat(weight))
-        counts = torch.tensor([len(rows) for rows, *_ in splits])
+        counts = torch.tensor([len(rows) for rows in splits])
         learning_rate = recipe.learning_rate * learning_rate_factor(recipe.schedule, done, total)
         ended = _epoch(epoch, learning_rate, torch.stack(seen).double().cpu(), counts, samples, learner.state, what)
         if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
             raise BatError(f"{what}: weights are NaN or infinite after epoch {epoch}: lower the learning rate")
         yield ended
-
-
-def _parts(batch: Sequence[Tensor], size: int) -> Iterable[Sequence[Tensor]]:
-    """Return a batch in parts of at most ``size`` samples, 0: as it is."""
-    return zip(*(torch.split(values, size) for values in batch), strict=True) if size else [batch]
 
 
 def _scaled(learner: Learner, share: float, loss: Tensor) -> Tensor:
