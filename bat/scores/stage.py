@@ -2,12 +2,11 @@
 
 import shutil
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bat.config import check_models, subset_size
@@ -21,6 +20,7 @@ from bat.io.outputs import Csv, Parquet
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import check_labels, check_one_data_set, pack, read_table_with_facts, write_table
 from bat.io.tensors import kept
+from bat.models import Network
 from bat.scores.estimators import (
     InfluenceFinder,
     group_table,
@@ -35,7 +35,8 @@ from bat.scores.label_errors import label_errors_table
 from bat.scores.names import read_names, with_names
 from bat.scores.precision import none_atypical
 from bat.scores.shards import class_by_class, in_order, open_shards
-from bat.scores.subsets import ANSWERS_FORMAT, recorded, subset_masks
+from bat.scores.stacked import MODELS, stackable, train_stacked
+from bat.scores.subsets import ANSWERS_FORMAT, answers, recorded, subset_masks
 from bat.scores.top import write_top
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
@@ -72,29 +73,39 @@ def subsets(
     )
     about = {"spec": asdict(spec), "data": digest}
     folder = Path(f"{shard}.parts")
+    numbers = spec.first_model + np.arange(spec.models)
+    seeds = [derive_seed(spec.seed, "model", number) for number in numbers.tolist()]
+    ready: dict[int, Network | None] = {}
 
-    def record(number: int, seed: int, mask: NDArray[np.bool_]) -> dict[str, Tensor]:
-        """Train model ``number`` on its subset and return what it says of each sample."""
-        subset = samples.train.take(tensor(np.flatnonzero(mask), samples))
-        return recorded(samples, subset, spec, seed=seed, what=f"subset model {number} (seed {spec.seed})")
+    @cache
+    def together() -> bool:
+        """Return whether several models are trained at once; asked only where one is missing."""
+        return stackable(samples, masks[:MODELS], spec, seeds=seeds[:MODELS])
 
-    seeds, results = [], []
+    def record(row: int) -> dict[str, Tensor]:
+        """Train the model of a row on its subset and return what it says of each sample."""
+        if row not in ready and together():
+            some = slice(row, row + MODELS)
+            ready.update(enumerate(train_stacked(samples, masks[some], spec, seeds=seeds[some]), start=row))
+        if model := ready.pop(row, None):
+            return answers(model, samples, spec, seed=seeds[row])
+        subset = samples.train.take(tensor(np.flatnonzero(masks[row]), samples))
+        what = f"subset model {numbers[row]} (seed {spec.seed})"
+        return recorded(samples, subset, spec, seed=seeds[row], what=what)
+
+    results = []
     with journal.work():
-        for row, mask in enumerate(journal.bar(masks, len(masks), "models")):
-            number = spec.first_model + row
-            seeds.append(derive_seed(spec.seed, "model", number))
+        for row, number in enumerate(journal.bar(numbers.tolist(), spec.models, "models")):
             # so that a killed shard goes on at its last model
             part = provenance("part", **about, model=number, format=ANSWERS_FORMAT)
-            make = partial(record, number, seeds[-1], mask)
-            results.append(kept(folder / f"{number}.safetensors", part, make, journal.line))
+            results.append(kept(folder / f"{number}.safetensors", part, partial(record, row), journal.line))
     columns = {name: np.stack([found[name].numpy() for found in results]) for name in results[0]}
     own = (masks & columns["correct_train"]).sum(1) / masks.sum(1)
     problem = failed_subsets(own, samples.train.labels.cpu().numpy(), recipe="memorization.recipe")
     if problem:
         journal.line(problem)
-    numbers = {"model": spec.first_model + np.arange(spec.models), "seed": seeds}
     bytes_ = {name: pack(values) for name, values in ({"in_subset": masks} | columns).items()}
-    table = pd.DataFrame(dict.fromkeys(SCHEMAS["subsets"].names) | numbers | bytes_)
+    table = pd.DataFrame(dict.fromkeys(SCHEMAS["subsets"].names) | {"model": numbers, "seed": seeds} | bytes_)
     write_table(shard, "subsets", table, provenance("subsets", **about))
     shutil.rmtree(folder)
 

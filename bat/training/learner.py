@@ -1,7 +1,7 @@
 """What learns: a network with its optimizer, moving average and loss scaling, whose whole state can be kept."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,6 +11,23 @@ from bat.config import Compute, Recipe
 from bat.models import Network
 
 _PRECISION = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def sgd(parameters: Iterable[Tensor], recipe: Recipe) -> torch.optim.SGD:
+    """Return the optimizer of a recipe."""
+    return torch.optim.SGD(
+        parameters,
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.SGD, learning_rate: float) -> None:
+    """Set the learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
 
 
 class Learner:
@@ -34,13 +51,7 @@ class Learner:
             self.network.to(memory_format=torch.channels_last)
         if compute and compute.compile:
             self.network.body.compile()
-        self._optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
+        self._optimizer = sgd(self.network.parameters(), recipe)
         self.scaler = torch.amp.GradScaler(model.mean.device.type, enabled=self.precision is torch.float16)
 
     def zero_gradients(self) -> None:
@@ -49,8 +60,7 @@ class Learner:
 
     def step(self, learning_rate: float) -> None:
         """Move the weights by their gradients, and their average after them."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self._optimizer, learning_rate)
         self.scaler.step(self._optimizer)
         self.scaler.update()
         if self._average:

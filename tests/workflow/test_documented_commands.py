@@ -37,6 +37,8 @@ COSTLY = {
     "bat merge --configfile config/smoke.yaml --shards machine_1/subsets machine_2/subsets": "needs their shards: "
     "test_workflow merges those of one",
     "python benchmarks/subset_training.py": "minutes",
+    "python benchmarks/subset_training.py --model mlp:128": "minutes",
+    "python benchmarks/subset_training.py --model mlp:128 --data mnist5k": "minutes",
     "python benchmarks/published_scores.py results/cifar100_animals --npz PUBLISHED.npz "
     "--cscores cifar100-cscores-orig-order.npz --figure disagreements.png": "needs the experiment above",
     "python benchmarks/join_published.py --npz PUBLISHED.npz --pairs PAIRS.csv --cache cache "

@@ -1,0 +1,154 @@
+"""Subset models that are trained several at a time: the bits of one by one, and where one by one it is."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stages import COMPUTE, RECIPE, SUBSETS, call, digits
+
+from bat.config import parse
+from bat.config.specs import SubsetsSpec
+from bat.data.dataset import DataSet
+from bat.data.saved import load_data
+from bat.models import Network
+from bat.scores import stacked, stage
+from bat.scores.stacked import stackable, train_stacked
+from bat.scores.subsets import epochs_on, network, subset_masks
+from bat.statistics import Bools
+
+torch.set_num_threads(1)
+
+SEEDS = list(range(5, 16))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stacked")
+    call("data", folder, **digits(), data="data.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(folder: Path) -> DataSet:
+    return load_data(folder / "data.safetensors", "cpu")[0]
+
+
+@pytest.fixture(scope="module")
+def masks(samples: DataSet) -> Bools:
+    return subset_masks(len(samples.train), 84, design="balanced", seed=0, first=0, count=len(SEEDS))
+
+
+def spec(**changed: Any) -> SubsetsSpec:
+    return parse(SubsetsSpec, SUBSETS | {"first_model": 0} | changed, "spec")
+
+
+@pytest.mark.parametrize("width", [16, 33])
+@pytest.mark.parametrize("batch_size", [32, 84])
+def test_weights_are_those_of_training_one_by_one(samples: DataSet, masks: Bools, width: int, batch_size: int) -> None:
+    asked = spec(model={"name": "mlp", "width": width}, recipe=RECIPE | {"batch_size": batch_size})
+    found = train_stacked(samples, masks, asked, seeds=SEEDS)
+    exactly = stackable(samples, masks, asked, seeds=SEEDS)
+    for model, mask, seed in zip(found, masks, SEEDS, strict=True):
+        subset = samples.train.take(torch.from_numpy(np.flatnonzero(mask)))
+        alone = network(subset, asked, classes=samples.classes, seed=seed)
+        for _ in epochs_on(alone, subset, asked, seed=seed, what="alone"):
+            pass
+        assert model is not None
+        for one, other in zip(model.state_dict().values(), alone.state_dict().values(), strict=True):
+            # another processor may round stacked products otherwise, and then does without them
+            torch.testing.assert_close(one, other, rtol=0 if exactly else 1e-3, atol=0 if exactly else 1e-3)
+
+
+@pytest.mark.parametrize("models", [1, 7, 19])
+def test_a_shard_has_the_bytes_of_training_one_by_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, models: int
+) -> None:
+    flags = {"spec": SUBSETS | {"first_model": 4, "models": models}, "data": "data.safetensors"}
+    call("subsets", folder, **flags, shard="together.parquet")
+    monkeypatch.setattr(stage, "stackable", lambda *_, **__: False)
+    call("subsets", folder, **flags, shard="alone.parquet")
+    assert (folder / "together.parquet").read_bytes() == (folder / "alone.parquet").read_bytes()
+
+
+def test_models_of_missing_parts_are_trained_with_the_same_bytes(folder: Path, unfinished: pytest.MonkeyPatch) -> None:
+    flags = {"spec": SUBSETS | {"first_model": 0, "models": 19}, "data": "data.safetensors", "shard": "shard.parquet"}
+    call("subsets", folder, **flags)
+    shard = folder / "shard.parquet"
+    expected, parts = shard.read_bytes(), folder / "shard.parquet.parts"
+    for missing in (0, 3, 4, 12, 18):
+        (parts / f"{missing}.safetensors").unlink()
+    shard.unlink()
+    call("subsets", folder, **flags)
+    assert shard.read_bytes() == expected
+
+
+ADVERSARY = {
+    "threat": {"norm": "linf", "eps": 0.05},
+    "attack": {"steps": 1, "step_size": 0.03},
+    "attack_bn": "eval",
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": {"name": "small_cnn", "width": 2}},
+        {"model": {"name": "mlp", "width": 1024}},
+        {"adversary": ADVERSARY},
+        {"compute": COMPUTE | {"micro_batch": 8}},
+        {"compute": COMPUTE | {"precision": "bfloat16"}},
+        {"recipe": RECIPE | {"flip": True}},
+        {"recipe": RECIPE | {"crop_padding": 1}},
+        {"recipe": RECIPE | {"label_smoothing": 0.1}},
+        {"recipe": RECIPE | {"ema_decay": 0.9}},
+    ],
+)
+def test_what_a_stack_does_not_know_is_trained_one_by_one(
+    samples: DataSet, masks: Bools, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(stacked, "train_stacked", lambda *_, **__: pytest.fail("stacked"))
+    assert not stackable(samples, masks, spec(**changed), seeds=SEEDS)
+
+
+def test_a_processor_that_rounds_stacked_products_otherwise_does_without(
+    samples: DataSet, masks: Bools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = torch.baddbmm
+    monkeypatch.setattr(torch, "baddbmm", lambda *factors: product(*factors).mul_(1 + 2**-23))
+    assert not stackable(samples, masks, spec(), seeds=SEEDS)
+
+
+def test_a_model_that_fails_takes_no_other_with_it(
+    samples: DataSet, masks: Bools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = train_stacked(samples, masks, spec(), seeds=SEEDS)
+
+    def poisoned(*arguments: Any, seed: int, **named: Any) -> Network:
+        model = network(*arguments, seed=seed, **named)
+        if seed == SEEDS[3]:
+            model.head.weight.data[0, 0] = torch.nan
+        return model
+
+    monkeypatch.setattr(stacked, "network", poisoned)
+    found = train_stacked(samples, masks, spec(), seeds=SEEDS)
+    assert [place for place, model in enumerate(found) if model is None] == [3]
+    for one, other in zip(found, expected, strict=True):
+        assert other is not None
+        assert one is None or all(map(torch.equal, one.parameters(), other.parameters()))
+
+
+def test_a_model_that_failed_in_a_stack_is_trained_by_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = {"spec": SUBSETS | {"first_model": 0, "models": 3}, "data": "data.safetensors"}
+    call("subsets", folder, **flags, shard="whole.parquet")
+    trained: list[str] = []
+    monkeypatch.setattr(stage, "stackable", lambda *_, **__: True)
+    monkeypatch.setattr(stage, "train_stacked", lambda *_, **__: [None, None, None])
+    alone = stage.recorded
+    monkeypatch.setattr(
+        stage, "recorded", lambda *given, what, **named: trained.append(what) or alone(*given, what=what, **named)
+    )
+    call("subsets", folder, **flags, shard="failed.parquet")
+    assert trained == [f"subset model {number} (seed 0)" for number in range(3)]
+    assert (folder / "failed.parquet").read_bytes() == (folder / "whole.parquet").read_bytes()
