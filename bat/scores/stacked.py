@@ -16,6 +16,7 @@ from bat.config import Compute, OwnModel, Recipe, SizedModel
 from bat.config.specs import SubsetsSpec
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import tensor
+from bat.errors import BatError
 from bat.models import Network
 from bat.scores.subsets import epochs_on, network
 from bat.seeds import generator
@@ -65,8 +66,12 @@ def stackable(samples: DataSet, masks: Bools, spec: SubsetsSpec, *, seeds: Seque
     alone = network(subset, short, classes=samples.classes, seed=seeds[-1])
     if _layers(alone) is None or sum(weights.numel() for weights in alone.parameters()) > _PARAMETERS:
         return False
-    for _ in epochs_on(alone, subset, short, seed=seeds[-1], what="subset model"):
-        pass
+    try:
+        for _ in epochs_on(alone, subset, short, seed=seeds[-1], what="subset model"):
+            pass
+    except BatError:
+        # by itself it says what is wrong, with its number
+        return False
     stacked = train_stacked(samples, masks, short, seeds=seeds)[-1]
     return stacked is not None and all(map(torch.equal, alone.parameters(), stacked.parameters()))
 

@@ -230,7 +230,8 @@ def test_one_cycle_rises_to_about_1_at_warmup_and_falls(warmup: float, total: in
     peak = int(np.argmax(factors))
     assert abs(peak - warmup * total) <= 1
     assert all(np.diff(factors[: peak + 1]) > 0)
-    assert all(np.diff(factors[peak:]) < 0)
+    # the last step of the rise and the first of the fall may be as high
+    assert all(np.diff(factors[peak + 1 :]) < 0)
     # the top is missed by less than a step up or down
     assert factors[peak] >= 1 - 1 / min(warmup * total + 1, max((1 - warmup) * total, 1))
 
