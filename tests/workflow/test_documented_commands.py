@@ -54,6 +54,7 @@ COSTLY = {
     "--attacks apgd_ce apgd_t --seeds 20": "an hour, and needs the authors' code",
     "python benchmarks/cpu_types.py": "18 minutes",
     "python benchmarks/recipes.py cache": "minutes, and needs downloads",
+    "python benchmarks/influence.py": "six minutes",
     "python benchmarks/label_errors.py": "minutes",
     "python benchmarks/duplicates.py --cache cache": "minutes, and needs downloads",
     "python benchmarks/scores_at_scale.py --folder /tmp/scale": "minutes, and writes gigabytes",
