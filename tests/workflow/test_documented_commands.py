@@ -55,6 +55,9 @@ COSTLY = {
     "python benchmarks/cpu_types.py": "18 minutes",
     "python benchmarks/recipes.py cache": "minutes, and needs downloads",
     "python benchmarks/influence.py": "six minutes",
+    "python benchmarks/precision.py --folder /tmp/precision --models 1600 --reference 800 --independent 400": "an hour",
+    "python benchmarks/precision.py --folder /tmp/precision5k --data mnist5k --models 400 --reference 400 "
+    "--independent 100": "an hour",
     "python benchmarks/label_errors.py": "minutes",
     "python benchmarks/duplicates.py --cache cache": "minutes, and needs downloads",
     "python benchmarks/scores_at_scale.py --folder /tmp/scale": "minutes, and writes gigabytes",
