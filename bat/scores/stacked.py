@@ -37,8 +37,8 @@ _VECTOR = 64
 def train_stacked(samples: DataSet, masks: Bools, spec: SubsetsSpec, *, seeds: Sequence[int]) -> list[Network | None]:
     """Train the models of some subsets and return them.
 
-    masks: (models, n); seeds: one a model. None stands for a model whose training failed: trained by itself, it says
-    what is wrong.
+    masks: (models, n); seeds: that of each model. None stands for a model whose training failed: trained by itself,
+    it says what is wrong.
     """
     rows = [tensor(mask.nonzero()[0], samples) for mask in masks]
     models = [
@@ -99,12 +99,9 @@ def _fit(models: Sequence[Network], train: Part, rows: Tensor, *, recipe: Recipe
     layers = list(zip(*(_layers(model) or [] for model in models), strict=True))
     weights = [torch.stack([layer.weight for layer in stack]) for stack in layers]
     biases = [torch.stack([layer.bias for layer in stack]) for stack in layers]
-    steps = [(values, torch.empty_like(values)) for values in (*weights, *biases)]
-    of_weights, of_biases = (
-        [gradient for _, gradient in some] for some in (steps[: len(layers)], steps[len(layers) :])
-    )
+    of_weights, of_biases = ([torch.empty_like(values) for values in some] for some in (weights, biases))
     parameters = []
-    for values, gradient in steps:
+    for values, gradient in zip((*weights, *biases), (*of_weights, *of_biases), strict=True):
         whole = values[0].numel() % _VECTOR == 0
         for value, its in [(values, gradient)] if whole else zip(values, gradient, strict=True):
             parameters.append(nn.Parameter(value))
