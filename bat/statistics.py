@@ -30,7 +30,7 @@ def majority_share(labels: Counts) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-def wilson(successes: Counts, n: Counts, *, confidence: float) -> tuple[Floats, Floats]:
+def wilson(successes: Counts | Floats, n: Counts | Floats, *, confidence: float) -> tuple[Floats, Floats]:
     """Return Wilson's score interval (low, high) of a proportion; NaN where n is 0. Source: Wilson 1927."""
     from scipy.special import ndtri  # only here: most jobs need none of scipy, which takes a second to import
 
@@ -45,7 +45,12 @@ def wilson(successes: Counts, n: Counts, *, confidence: float) -> tuple[Floats, 
 
 
 def newcombe(
-    successes_1: Counts, n_1: Counts, successes_2: Counts, n_2: Counts, *, confidence: float
+    successes_1: Counts | Floats,
+    n_1: Counts | Floats,
+    successes_2: Counts | Floats,
+    n_2: Counts | Floats,
+    *,
+    confidence: float,
 ) -> tuple[Floats, Floats]:
     """Return the interval (low, high) of p_1 - p_2 from two Wilson intervals; NaN where a count is 0.
 

@@ -7,7 +7,8 @@ former are compared with, each score with its own. Printed by K, over all groups
 
 - the root mean square error on atypical training samples (hard memorization over 0.15 in the reference), without what
   the reference's own standard errors add;
-- the share of 95 % intervals that hold the reference's value, all training samples;
+- the share of 95 % intervals that hold the reference's value, of atypical and of all training samples; each interval is
+  widened by the reference's own (its distances to both ends and 1.96 of the reference's standard errors in quadrature);
 - pairs of atypical training and test samples that are significant at a false discovery rate of 0.05, and how many with
   the models' results shuffled among them.
 
@@ -95,12 +96,8 @@ def main() -> None:
                 square = (errors**2).mean(0)[atypical] - noise[atypical]
                 squares[name, models, kind] = square
                 row[f"{kind}rmse"] = np.sqrt(max(square.mean(), 0))
-                inside = [
-                    (table[f"{kind}ci_low"] <= whole[f"{kind}memorization"])
-                    & (whole[f"{kind}memorization"] <= table[f"{kind}ci_high"])
-                    for table in tables
-                ]
-                row[f"{kind}coverage"] = float(np.mean(inside))
+                inside = np.stack([_covers(table, whole, kind) for table in tables])
+                row |= {f"{kind}coverage": inside[:, atypical].mean(), f"{kind}coverage_all": inside.mean()}
             pairs = np.array([said[name].pairs(group, atypical) for group in groups])
             shuffled = np.array([said[name].pairs(group, atypical, shuffle=seed) for seed, group in enumerate(groups)])
             row |= {"pairs": pairs[:, 0].mean(), "soft_pairs": pairs[:, 1].mean()}
@@ -116,6 +113,15 @@ def main() -> None:
         low, high = np.quantile(soft[drawn].mean(1) / hard[drawn].mean(1), [0.025, 0.975])
         share = f"{soft.mean() / hard.mean():.2f} [{low:.2f}, {high:.2f}]"
         print(f"{name}, K = {models}: the soft score needs {share} of the models for the same error")
+
+
+def _covers(table: pd.DataFrame, reference: pd.DataFrame, kind: str) -> Bools:
+    noise = 1.96 * reference[f"{kind}standard_error"]
+    distance = reference[f"{kind}memorization"] - table[f"{kind}memorization"]
+    above = np.hypot(table[f"{kind}ci_high"] - table[f"{kind}memorization"], noise)
+    below = np.hypot(table[f"{kind}memorization"] - table[f"{kind}ci_low"], noise)
+    inside: Bools = ((-below <= distance) & (distance <= above)).to_numpy()
+    return inside
 
 
 class _Said:

@@ -73,6 +73,28 @@ class Means(NamedTuple):
             first, second = (np.maximum(squares - sums**2 / n, 0.0) / (n - 1) / n for sums, squares, n in sides)
         return np.where(self.n_in > 1, first, np.nan), np.where(self.n_out > 1, second, np.nan)
 
+    def interval(self, *, confidence: float) -> tuple[Floats, Floats]:
+        """Return an interval (low, high) of the difference; NaN for fewer than two models on a side.
+
+        Newcombe's, with as many right and wrong answers as would make the variance of each mean: n / d of them, where
+        d is the variance of the probabilities as a share of mean (1 - mean), that of right and wrong answers. One more
+        model with the largest variance, 1/4, counts for both, since models that are all sure have said nothing yet of
+        the rare one that is not. Where probabilities are 0 and 1, d is 1: the interval of the hard score.
+
+        An interval of t with Welch's degrees of freedom holds the value in 67 to 82 of 100 samples where it says 95:
+        it has no width where the models seen happen to agree (``benchmarks/precision.py``).
+        """
+        sides = []
+        for variance, sums, n in zip(
+            self.variances(), (self.sum_in, self.sum_out), (self.n_in, self.n_out), strict=True
+        ):
+            with np.errstate(invalid="ignore", divide="ignore"):
+                mean = sums / n
+                share = (variance * n**2 + 0.25) / (n * mean * (1 - mean) + 0.25)
+                answers = n / np.minimum(share, 1.0)
+            sides += [mean * answers, answers]
+        return newcombe(*sides, confidence=confidence)
+
 
 def welch(means: Means) -> tuple[Floats, Floats]:
     """Return the standard error of the difference and Welch's degrees of freedom (Welch 1947)."""
@@ -190,21 +212,18 @@ def memorization_scores(mask: Bools, correct: Bools, *, confidence: float = 0.95
 def memorization_table(mask: Bools, correct: Bools, probability: NDArray[Any], *, confidence: float) -> pd.DataFrame:
     """Return one row per training sample: as ``memorization_scores``, and the same of the soft score.
 
-    probability: (models, n), float16, that each model gives to each sample's label. Intervals of the soft score are
-    Welch's.
+    probability: (models, n), float16, that each model gives to each sample's label.
     """
     soft = memorization_means(mask, probability)
-    error, freedom = welch(soft)
-    from scipy.special import stdtrit
-
+    error, _ = welch(soft)
+    low, high = soft.interval(confidence=confidence)
     with np.errstate(invalid="ignore", divide="ignore"):
         soft_in, soft_out = soft.sum_in / soft.n_in, soft.sum_out / soft.n_out
-        half = np.where(error == 0, 0.0, stdtrit(freedom, (1 + confidence) / 2) * error)
     return memorization_scores(mask, correct, confidence=confidence).assign(
         soft_memorization=soft.difference,
         soft_standard_error=error,
-        soft_ci_low=np.maximum(soft.difference - half, -1.0),
-        soft_ci_high=np.minimum(soft.difference + half, 1.0),
+        soft_ci_low=low,
+        soft_ci_high=high,
         soft_p_in=soft_in,
         soft_p_out=soft_out,
     )

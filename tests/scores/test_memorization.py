@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from influences import find_pairs
-from scipy.stats import t, ttest_ind
+from scipy.stats import norm, t, ttest_ind
 
 from bat.scores.estimators import (
     Rates,
@@ -21,6 +21,7 @@ from bat.scores.estimators import (
     taken_for,
 )
 from bat.scores.subsets import subset_masks
+from bat.seeds import derive_seed
 from bat.statistics import greater_p_value, newcombe, standard_error
 
 DESIGNS = ["balanced", "independent"]
@@ -450,8 +451,16 @@ def soft_example(seed=0):
     return case, p
 
 
+def ends_by_hand(p, z):
+    """Return where (mean - m)^2 = z^2 d m (1 - m) / n, d the share of the largest variance that there is."""
+    n, mean = len(p), p.mean()
+    d = min(1, (n * p.var(ddof=1) + 0.25) / (n * mean * (1 - mean) + 0.25))
+    k = z**2 * d / n
+    return mean, *np.sort(np.roots([1 + k, -2 * mean - k, mean**2]).real)
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_soft_memorization_has_welchs_standard_error_and_interval(seed):
+def test_soft_memorization_has_welchs_standard_error_and_an_interval_of_two_scaled_score_intervals(seed):
     case, p = soft_example(seed)
     table = memorization_table(case["mask"], case["correct"], p, confidence=0.9)
     for i, row in enumerate(table.itertuples()):
@@ -462,7 +471,46 @@ def test_soft_memorization_has_welchs_standard_error_and_interval(seed):
         assert row.soft_p_out == pytest.approx(outside.mean(), abs=1e-12)
         assert row.soft_memorization == pytest.approx(inside.mean() - outside.mean(), abs=1e-12)
         assert row.soft_standard_error == pytest.approx((high - low) / 2 / t.ppf(0.95, test.df), abs=1e-12)
-        assert (row.soft_ci_low, row.soft_ci_high) == pytest.approx((max(low, -1), min(high, 1)), abs=1e-12)
+        (m_1, low_1, high_1), (m_2, low_2, high_2) = (ends_by_hand(side, norm.ppf(0.95)) for side in (inside, outside))
+        assert row.soft_ci_low == pytest.approx(m_1 - m_2 - np.hypot(m_1 - low_1, high_2 - m_2), abs=1e-12)
+        assert row.soft_ci_high == pytest.approx(m_1 - m_2 + np.hypot(high_1 - m_1, m_2 - low_2), abs=1e-12)
+
+
+def test_soft_intervals_of_right_and_wrong_are_those_of_the_hard_score():
+    case = example(targets=30, seed=0)
+    table = memorization_table(case["mask"], case["correct"], case["correct"].astype(np.float16), confidence=0.95)
+    for end in ("ci_low", "ci_high"):
+        np.testing.assert_allclose(table[f"soft_{end}"], table[end], atol=1e-12, rtol=0)
+
+
+@given(probabilities())
+@settings(deadline=None)
+def test_soft_intervals_hold_the_score_and_have_a_width_wherever_two_models_are_on_each_side(case):
+    mask, p, _ = case
+    means = memorization_means(mask, p)
+    low, high = means.interval(confidence=0.95)
+    known = (means.n_in > 1) & (means.n_out > 1)
+    assert np.isnan([low[~known], high[~known]]).all()
+    low, high, difference = low[known], high[known], means.difference[known]
+    assert (low <= difference + 1e-12).all()
+    assert (difference <= high + 1e-12).all()
+    assert (high - low > 0.01).all()
+    assert (low >= -1 - 1e-12).all()
+    assert (high <= 1 + 1e-12).all()
+
+
+@pytest.mark.parametrize("models", [50, 400])
+@pytest.mark.parametrize("rare", [0.004, 0.02, 0.1, 0.4])
+def test_soft_intervals_hold_what_models_are_rarely_unsure_of(models, rare):
+    """Probabilities of 0.99 to 1, but in some models far lower: those seen often all agree."""
+    random = np.random.default_rng(derive_seed(0, models, int(1000 * rare)))
+    mask = np.zeros((models, 4000), dtype=bool)
+    mask[: models // 2] = True
+    unsure = random.random(mask.shape) < np.where(mask, 0.001, rare)
+    p = np.where(unsure, random.beta(1, 2, mask.shape), random.uniform(0.99, 1, mask.shape))
+    truth = (rare - 0.001) * (0.995 - 1 / 3)
+    low, high = memorization_means(mask, p.astype(np.float16)).interval(confidence=0.95)
+    assert ((low <= truth) & (truth <= high)).mean() > 0.94
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["others", "own"])
