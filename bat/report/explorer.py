@@ -15,8 +15,8 @@ from bat.data.dataset import DataSet, Part
 PER_ROW = 10
 """Thumbnails in a row of a sheet, which has as many rows."""
 
-_LARGEST = 64
-"""Pixels of a thumbnail, its longer side."""
+THUMBNAIL, LARGE = 64, 256
+"""Pixels of the longer side of an image: of a thumbnail and where it is shown large. Smaller images are as they are."""
 
 _PAIRS = 12
 """Influences that are kept of each sample, the strongest."""
@@ -83,7 +83,8 @@ def explored(data: DataSet, tables: Mapping[str, pd.DataFrame], splits: Mapping[
     order = {name: split.table.index for name, split in splits.items()}
     return {
         "classes": list(data.class_names),
-        "tile": list(thumbnail_size(data)),
+        "tile": list(shown_size(data, THUMBNAIL)),
+        "large": list(shown_size(data, LARGE)),
         "perRow": PER_ROW,
         "splits": {name: _split(getattr(data, name), split) for name, split in splits.items()},
         "influence": _pairs(tables.get("influence"), order["train"], order["test"], "test_index"),
@@ -98,9 +99,9 @@ def as_script(found: Mapping[str, Any]) -> str:
 
 
 def sheets(part: Part, rows: NDArray[np.int64], size: tuple[int, int]) -> Iterator[Image.Image]:
-    """Yield sheets of thumbnails, left to right and top to bottom.
+    """Yield sheets of images, left to right and top to bottom.
 
-    rows: (n,) of samples of the part; size: width and height of a thumbnail.
+    rows: (n,) of samples of the part; size: width and height of an image on the sheet.
     """
     width, height = size
     for start in range(0, len(rows), PER_ROW**2):
@@ -115,10 +116,10 @@ def sheets(part: Part, rows: NDArray[np.int64], size: tuple[int, int]) -> Iterat
         yield sheet
 
 
-def thumbnail_size(data: DataSet) -> tuple[int, int]:
-    """Return width and height of a thumbnail: of the image, or less where that is large."""
+def shown_size(data: DataSet, largest: int) -> tuple[int, int]:
+    """Return width and height of an image on a sheet: its own, or smaller where a side is over ``largest`` pixels."""
     height, width = data.train.pixels.shape[2:]
-    scale = min(1.0, _LARGEST / max(height, width))
+    scale = min(1.0, largest / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

@@ -198,7 +198,7 @@ def explorer(
     from bokeh import __version__ as bokeh
     from bokeh.util.paths import bokehjs_path
 
-    from bat.report.explorer import PER_ROW, as_script, explored, sheets, shown_splits, thumbnail_size
+    from bat.report.explorer import LARGE, PER_ROW, THUMBNAIL, as_script, explored, sheets, shown_size, shown_splits
     from bat.report.html import render
 
     paths = {
@@ -223,15 +223,19 @@ def explorer(
         texts = {"data.js": as_script(explored(samples, tables, splits))}
     for name in ("bokeh.min.js", "bokeh-api.min.js"):
         texts[name] = (bokehjs_path() / "js" / name).read_text(encoding="utf-8")
+    thumbnail, large = shown_size(samples, THUMBNAIL), shown_size(samples, LARGE)
+    kinds = [(thumbnail, ".png")] + ([(large, "-large.jpeg")] if large != thumbnail else [])
     drawn = (
-        (f"sheets/{name}-{number}.png", sheet)
+        (f"sheets/{name}-{number}{ending}", sheet)
+        for size, ending in kinds
         for name, split in splits.items()
-        for number, sheet in enumerate(sheets(getattr(samples, name), split.rows, thumbnail_size(samples)))
+        for number, sheet in enumerate(sheets(getattr(samples, name), split.rows, size))
     )
-    total = sum(-(-len(split.rows) // PER_ROW**2) for split in splits.values())
+    total = len(kinds) * sum(-(-len(split.rows) // PER_ROW**2) for split in splits.values())
     for place, sheet in journal.bar(drawn, total, "sheets"):
         with replacing(index.parent / place) as temporary:
-            sheet.save(temporary, "PNG")
+            # quality counts for photographs alone, which would take several times as much as PNG
+            sheet.save(temporary, "JPEG" if place.endswith("jpeg") else "PNG", quality=90)
     for name, text in [*texts.items(), (index.name, render("explorer.html", bokeh=bokeh))]:
         with replacing(index.parent / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.tables import read_table
-from bat.report.explorer import as_script, explored, sheets, shown_splits, thumbnail_size
+from bat.report.explorer import as_script, explored, sheets, shown_size, shown_splits
 
 TRAIN, TEST = 230, 120
 SIZE = (6, 5)  # width, height
@@ -187,11 +188,16 @@ def test_sheets_hold_each_image_at_its_place(data: DataSet, tables: Any) -> None
 
 @pytest.mark.parametrize(("shape", "size"), [((8, 8), (8, 8)), ((64, 32), (32, 64)), ((100, 200), (64, 32))])
 def test_large_images_get_small_thumbnails(shape: tuple[int, int], size: tuple[int, int]) -> None:
-    pixels = torch.zeros((1, 1, *shape), dtype=torch.uint8)
-    one = Part(pixels, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64), 255)
-    assert thumbnail_size(DataSet(one, one, one, 1)) == size
+    one = flat_images(np.zeros(1, dtype=np.uint8), shape)
+    assert shown_size(DataSet(one, one, one, 1), 64) == size
     (sheet,) = sheets(one, np.array([0]), size)
     assert (sheet.mode, sheet.size) == ("L", (10 * size[0], size[1]))
+
+
+def flat_images(greys: np.ndarray, shape: tuple[int, int]) -> Part:
+    """Images of one grey each."""
+    pixels = torch.from_numpy(greys)[:, None, None, None].expand(-1, 1, *shape).contiguous()
+    return Part(pixels, torch.zeros(len(greys), dtype=torch.int64), torch.arange(len(greys)), 255)
 
 
 def unpacked(packed: dict[str, Any]) -> list[float | None]:
@@ -374,6 +380,25 @@ def test_scores_alone_make_a_page(folder: Path, browser: Browser) -> None:
     few.page.select_option("#split", "test")
     few.page.click("[role=option] >> nth=0")
     assert few.problems == []
+
+
+def test_images_over_64_pixels_are_shown_large_from_sheets_of_their_own(tmp_path: Path, browser: Browser) -> None:
+    greys = np.array([10, 100, 200], dtype=np.uint8)
+    parts = (flat_images(greys, (150, 300)) for _ in range(3))
+    large = DataSet(*parts, classes=1, class_names=("ant",))
+    write_data(tmp_path / "data.safetensors", large, provenance("data"))
+    train = {"train_index": np.arange(3), "label": np.zeros(3, dtype=np.int64), "memorization": [0.1, 0.3, 0.2]}
+    written(tmp_path / "memorization.parquet", "memorization", {"data": large.digest()}, **train)
+    opened = Opened(browser, make(tmp_path, "explorer/index.html", "memorization"))
+    opened.page.click("[role=option] >> nth=1")
+    for where, size in (("#grid", [64, 32]), ("dialog", [256, 128])):
+        image = opened.page.locator(f"{where} .image").first
+        box = image.bounding_box() or {}
+        assert [box["width"], box["height"]] == size
+    shot = np.asarray(Image.open(BytesIO(image.screenshot())).convert("L"))
+    assert abs(shot[60:70, 100:150].mean() - 200) < 2
+    assert any(address.endswith("sheets/train-0-large.jpeg") for address in opened.asked)
+    assert opened.problems == []
 
 
 def test_the_stage_writes_the_page_last_and_refuses_other_data(folder: Path, tmp_path: Path, capsys: Any) -> None:

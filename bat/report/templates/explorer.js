@@ -1,5 +1,5 @@
 "use strict";
-const { classes, tile, perRow, splits, influence, trainInfluence, methods } = unpacked(window.DATA);
+const { classes, tile, large, perRow, splits, influence, trainInfluence, methods } = unpacked(window.DATA);
 const $ = (id) => document.getElementById(id);
 const grid = $("grid"), dialog = $("sample");
 const NAMES = { train: "training sample", test: "test sample" };
@@ -18,7 +18,7 @@ for (const split of Object.values(splits)) {
 }
 
 const column = (select) => splits[state.split].columns[$(select).value];
-const scaled = (to) => Math.max(1, Math.round(to / Math.max(...tile)));
+const scaled = (to, size = tile) => Math.max(1, Math.round(to / Math.max(...size)));
 const written = (value) => (value === null ? "none" : Number.isInteger(value) ? String(value) : value.toFixed(3));
 
 /* what takes time to compute is computed when it is first read */
@@ -49,14 +49,15 @@ function element(tag, attributes = {}, ...children) {
 }
 
 function image(split, row, size) {
-  const scale = scaled(size), [width, height] = tile.map((pixels) => pixels * scale);
+  const own = size === LARGE ? large : tile, ending = own[0] === tile[0] ? ".png" : "-large.jpeg";
+  const scale = scaled(size, own), [width, height] = own.map((pixels) => pixels * scale);
   const sheet = Math.floor(row / perRow ** 2), place = row % perRow ** 2;
   const rows = Math.min(perRow, Math.ceil((splits[split].index.length - sheet * perRow ** 2) / perRow));
   const made = element("div", { className: "image" });
   Object.assign(made.style, {
     width: `${width}px`,
     height: `${height}px`,
-    backgroundImage: `url(sheets/${split}-${sheet}.png)`,
+    backgroundImage: `url(sheets/${split}-${sheet}${ending})`,
     backgroundSize: `${perRow * width}px ${rows * height}px`,
     backgroundPosition: `${-(place % perRow) * width}px ${-Math.floor(place / perRow) * height}px`,
   });
