@@ -15,7 +15,8 @@ from bat.config.specs import SubsetsSpec, TrainSpec
 from bat.data.dataset import DataSet, Part
 from bat.evaluation.under_attack import attack_samples
 from bat.models import build
-from bat.scores.subsets import answers, epochs_on, network, recorded
+from bat.scores.stacked import MODELS, stackable, train_stacked
+from bat.scores.subsets import answers, epochs_on, network, recorded, subset_masks
 from bat.training import run as training
 from bat.training.loop import fit
 from bat.training.losses import objective
@@ -66,9 +67,17 @@ def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
     start = now()
     model = network(_first(data.train, size), spec, classes=data.classes, seed=0)
     building = now() - start
+    single = replace(gentle, recipe=replace(gentle.recipe, epochs=1))
+    seeds = range(min(MODELS, spec.models))
+    masks = subset_masks(len(data.train), size, design=spec.design, seed=0, first=0, count=len(seeds))
+    together = stackable(data, masks, gentle, seeds=seeds)
 
     def epoch(count: int) -> float:
-        return typical_epoch(epochs_on(model, _first(data.train, count), gentle, seed=0, what="plan"))
+        part = _first(data.train, count)
+        if together:
+            few, every = replace(data, train=part), np.ones((len(seeds), count), dtype=bool)
+            return repeated(lambda: train_stacked(few, every, single, seeds=seeds)) / len(seeds)
+        return typical_epoch(epochs_on(model, part, gentle, seed=0, what="plan"))
 
     def record(count: int) -> float:
         few = _share(data, count)

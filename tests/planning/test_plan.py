@@ -223,13 +223,40 @@ def images(monkeypatch):
     hook.remove()
 
 
-def test_subset_models_by_a_clock_of_images(images):
+def test_subset_models_by_a_clock_of_images(images, monkeypatch):
+    monkeypatch.setattr(timing, "stackable", lambda *args, **kwargs: False)
     data = plan.random_data(SMOKE, "snakemake")
     # 12 epochs on 140 of 200 samples, then once each sample of 200 + 50 + 1547
     assert timing.subset_seconds(SMOKE, data, robust=False) == pytest.approx(12 * 140 + 1797, rel=1e-3)
     steps = SMOKE.memorization.robust.attack.steps
     expected = 12 * 140 * (steps + 1) + 1797 * (steps + 2)  # recorded clean and under attack
     assert timing.subset_seconds(SMOKE, data, robust=True) == pytest.approx(expected, rel=1e-3)
+
+
+def test_subset_models_that_are_trained_together_share_their_time(images, monkeypatch):
+    monkeypatch.setattr(timing, "stackable", lambda *args, **kwargs: True)
+
+    def half_of_one_by_one(samples, masks, spec, *, seeds):
+        assert masks.shape == (len(seeds), len(samples.train))
+        images.now += spec.recipe.epochs * masks.sum() / 2
+
+    monkeypatch.setattr(timing, "train_stacked", half_of_one_by_one)
+    data = plan.random_data(SMOKE, "snakemake")
+    assert timing.subset_seconds(SMOKE, data, robust=False) == pytest.approx(12 * 140 / 2 + 1797, rel=1e-3)
+
+
+def test_what_is_trained_together_is_timed_together(monkeypatch):
+    """What decides it for the stage decides it here."""
+    asked = []
+    monkeypatch.setattr(timing, "BUDGET", 0.01)
+    monkeypatch.setattr(timing, "stackable", lambda *args, **kwargs: not asked.append((args, kwargs)))
+    data = plan.random_data(SMOKE, "snakemake")
+    assert timing.subset_seconds(SMOKE, data, robust=False) > 0
+    ((samples, masks, spec), seeds) = asked[0][0], asked[0][1]["seeds"]
+    assert samples is data
+    assert masks.sum(1).tolist() == [140] * 8
+    assert len(seeds) == 8
+    assert spec.model == SMOKE.subset_model
 
 
 OWN = replace(SMOKE, memorization=replace(SMOKE.memorization, model=SizedModel(name="small_cnn", width=2)))
