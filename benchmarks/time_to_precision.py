@@ -11,7 +11,8 @@ are core-seconds.
 
 A score's standard error falls with the root of the number of models. From the median over atypical samples (hard
 memorization over 0.15) with --models models follow the models that 0.05 takes, hard and soft, and their core-seconds.
-JAX records right and wrong, as the example does: its models count for the hard score.
+JAX records right and wrong, as the example does: its models count for the hard score. Printed too is what the products
+of a model's training alone take at the speed of a large float32 product: no float32 training on a CPU takes less.
 """
 
 import argparse
@@ -217,11 +218,28 @@ def _compare(data: Path, shards: list[Path], folder: Path, seconds: dict[str, li
             f"{name}: {len(error)} atypical, {needed[name]:.0f} models, {each:.2f} core-seconds for each, "
             f"{needed[name] * each:.0f} in all"
         )
+    print(f"the products of one model at full speed: {_least_seconds(int(mask['mask'][0].sum())):.2f} core-seconds")
     ratios = [ours / other for ours, other in zip(seconds["bat"], seconds["JAX"], strict=True)]
     for name in ("bat, hard", "bat, soft"):
         factor = needed[name] / needed["JAX, hard"]
         spread = f"{factor * min(ratios):.2f} to {factor * max(ratios):.2f}"
         print(f"{name} over JAX: {factor * median(ratios):.2f} of the core-seconds (range {spread})")
+
+
+def _least_seconds(samples: int) -> float:
+    """Return the seconds that the products of one training take one core at the speed of a large product."""
+    from threadpoolctl import threadpool_limits
+
+    side, seconds = 2048, []
+    square = np.random.default_rng(0).random((side, side), dtype=np.float32)
+    with threadpool_limits(1):
+        for _ in range(5):
+            start = time.perf_counter()
+            square @ square
+            seconds.append(time.perf_counter() - start)
+    # forward, the gradient of the weights, and of the inputs but for the first layer
+    operations = 2 * samples * _EPOCHS * (3 * sum(i * o for i, o in pairwise(_LAYERS)) - _LAYERS[0] * _LAYERS[1])
+    return operations / (2 * side**3 / min(seconds))
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def test_runs_are_compared(copy):
 def test_results_are_written_for_papers_and_readers(copy):
     (copy / "benchmarks" / "train").mkdir(parents=True)
     for name, seconds in (("train/a", 60), ("summary", 120)):
-        (copy / "benchmarks" / f"{name}.tsv").write_text(f"s\tcpu_time\n{seconds}\t0\n")
+        (copy / "benchmarks" / f"{name}.tsv").write_text(f"s\tcpu_time\n{seconds}\t60\n")
     tables = ("summary", "comparisons", "runs", "memorization", "test_groups", "null_pairs")
     inputs = {name: f"{name}.parquet" for name in tables} | {"flags": "all_flags.parquet", "benchmarks": "benchmarks"}
     inputs["histories"] = ["history.parquet"]
@@ -218,7 +218,7 @@ def test_results_are_written_for_papers_and_readers(copy):
     page, markdown = (copy / "results.md").read_text(), (copy / "summary.md").read_text()
     assert page.startswith("## trial\n")
     assert markdown in page
-    assert "2 jobs of one thread, 3 minutes one after the other" in page
+    assert "2 jobs of one thread, 3 minutes one after the other with waiting and pauses, at least 2 of them CPU" in page
     means = pd.read_parquet(copy / "summary.parquet").set_index(["checkpoint", "group", "metric"])
     assert f"| {100 * means.loc[('last', 'all', 'clean'), 'accuracy']:.1f} [" in markdown
     assert r"\toprule" in (copy / "summary.tex").read_text()

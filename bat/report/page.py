@@ -310,9 +310,13 @@ def _cost(folder: Path) -> str:
         named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         processor = named[0].partition(":")[2].strip() if named else processor
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    taken = sum(record["s"].sum() for record in records) / 60
+    # Snakemake looks at a job's CPU time every 30 seconds, and writes NA for what ended before the first look
+    clock, cpu = (
+        sum(pd.to_numeric(record[name], errors="coerce").sum() for record in records) / 60 for name in ("s", "cpu_time")
+    )
     return (
-        f"{sum(map(len, records))} jobs of one thread, {taken:.0f} minutes one after the other; "
+        f"{len(records)} jobs of one thread, {clock:.0f} minutes one after the other with waiting and pauses, "
+        f"at least {cpu:.0f} of them CPU time; "
         f"{os.cpu_count()} cores of {processor}, {device}; Python {platform.python_version()}, "
         f"torch {torch.__version__}"
     )

@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     names = make(folder)
     by_hand.summarize(folder, names)
     (folder / "benchmarks").mkdir()
-    (folder / "benchmarks" / "a.tsv").write_text("s\tcpu_time\n90\t0\n")
+    (folder / "benchmarks" / "a.tsv").write_text("s\tcpu_time\n90\tNA\n")
     by_hand.page(folder, names)
     return folder, names
 
@@ -157,7 +157,9 @@ def test_facts_are_those_of_the_tables(text: str) -> None:
         "typical test samples significantly"
     )
     assert lines[6] == "- signs of overestimated robustness: masked on 2 models (bat)"
-    assert lines[7].startswith("- 1 jobs of one thread, 2 minutes one after the other; ")
+    assert lines[7].startswith(
+        "- 1 jobs of one thread, 2 minutes one after the other with waiting and pauses, at least 0 of them"
+    )
     assert lines[8].startswith("- intervals: 95%, ")
     assert "\n> " not in text  # nothing to be warned of
     figures = [re.findall(r"!\[.*\]\(figures/(\w+)\.svg\)", part) for part in text.split("<!-- all tables -->")]
