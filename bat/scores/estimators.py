@@ -37,7 +37,7 @@ class Rates(NamedTuple):
         The float64 nearest to the exact fraction: two differences that are equal are equal as floats, and one of
         exactly t is not over t, whatever decimal t is (of up to 9 places, for up to 4,000 models).
         """
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore"):
             # whole numbers, so the one division is all that rounds: 17/20 - 14/20 would be a little more than 0.15
             difference: Floats = (self.correct_in * self.n_out - self.correct_out * self.n_in) / (
                 self.n_in * self.n_out
@@ -61,14 +61,14 @@ class Means(NamedTuple):
     @property
     def difference(self) -> Floats:
         """Mean in - mean out; NaN where a number of models is 0."""
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore"):
             difference: Floats = self.sum_in / self.n_in - self.sum_out / self.n_out
         return difference
 
     def variances(self) -> tuple[Floats, Floats]:
         """Return the variances of the two means, from sample variances; NaN for fewer than two models."""
         sides = (self.sum_in, self.squares_in, self.n_in), (self.sum_out, self.squares_out, self.n_out)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore"):
             # what rounding leaves of a variance of 0 must not be negative
             first, second = (np.maximum(squares - sums**2 / n, 0.0) / (n - 1) / n for sums, squares, n in sides)
         return np.where(self.n_in > 1, first, np.nan), np.where(self.n_out > 1, second, np.nan)
@@ -88,7 +88,7 @@ class Means(NamedTuple):
         for variance, sums, n in zip(
             self.variances(), (self.sum_in, self.sum_out), (self.n_in, self.n_out), strict=True
         ):
-            with np.errstate(invalid="ignore", divide="ignore"):
+            with np.errstate(invalid="ignore"):
                 mean = sums / n
                 share = (variance * n**2 + 0.25) / (n * mean * (1 - mean) + 0.25)
                 answers = n / np.minimum(share, 1.0)
@@ -99,7 +99,7 @@ class Means(NamedTuple):
 def welch(means: Means) -> tuple[Floats, Floats]:
     """Return the standard error of the difference and Welch's degrees of freedom (Welch 1947)."""
     first, second = means.variances()
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         freedom = (first + second) ** 2 / (first**2 / (means.n_in - 1) + second**2 / (means.n_out - 1))
     return np.sqrt(first + second), freedom
 
@@ -119,7 +119,7 @@ def welch_p_value(difference: Floats, error: Floats, freedom: Floats) -> Floats:
 def memorization_means(mask: Bools, probability: NDArray[Any]) -> Means:
     """Sum, for each training sample, the probabilities of its label. mask, probability: (models, n)."""
     p = probability.astype(np.float64)
-    n_in = mask.sum(0, dtype=np.int64)
+    n_in = mask.sum(0)
     inside = np.where(mask, p, 0.0)
     sum_in, squares_in = inside.sum(0), (inside * inside).sum(0)
     outside = p - inside
@@ -131,12 +131,12 @@ def influence_means(mask: Bools, probability: NDArray[Any], counted: Bools | Non
     with_sample = mask.T.astype(np.float64)
     p = probability.astype(np.float64)
     if counted is None:
-        n_in = np.repeat(mask.sum(0, dtype=np.int64)[:, None], p.shape[1], axis=1)
+        n_in = np.repeat(mask.sum(0)[:, None], p.shape[1], axis=1)
         models = np.full(p.shape[1], len(mask))
     else:
         p = np.where(counted, p, 0.0)
         n_in = (mask.T.astype(np.float32) @ counted).astype(np.int64)
-        models = counted.sum(0, dtype=np.int64)
+        models = counted.sum(0)
     squares = p * p
     sum_in, squares_in = with_sample @ p, with_sample @ squares
     return Means(sum_in, squares_in, n_in, p.sum(0) - sum_in, squares.sum(0) - squares_in, models - n_in)
@@ -144,9 +144,9 @@ def influence_means(mask: Bools, probability: NDArray[Any], counted: Bools | Non
 
 def memorization_rates(mask: Bools, correct: Bools) -> Rates:
     """Count, for each training sample, the models that classify it correctly. mask, correct: (models, n)."""
-    n_in = mask.sum(0, dtype=np.int64)
-    correct_in = (mask & correct).sum(0, dtype=np.int64)
-    total = correct.sum(0, dtype=np.int64)
+    n_in = mask.sum(0)
+    correct_in = (mask & correct).sum(0)
+    total = correct.sum(0)
     return Rates(correct_in, n_in, total - correct_in, len(mask) - n_in)
 
 
@@ -160,12 +160,12 @@ def influence_rates(mask: Bools, correct: Bools, counted: Bools | None = None) -
     with_sample = mask.T.astype(np.float32)  # counts under 2^24 are exact in float32
     if counted is None:
         counted = np.ones_like(correct)
-        n_in = np.repeat(mask.sum(0, dtype=np.int64)[:, None], correct.shape[1], axis=1)
+        n_in = np.repeat(mask.sum(0)[:, None], correct.shape[1], axis=1)
     else:
         n_in = (with_sample @ counted).astype(np.int64)
     right = correct & counted
     correct_in = (with_sample @ right).astype(np.int64)
-    total, models = right.sum(0, dtype=np.int64), counted.sum(0, dtype=np.int64)
+    total, models = right.sum(0), counted.sum(0)
     return Rates(correct_in, n_in, total - correct_in, models - n_in)
 
 
@@ -193,7 +193,7 @@ def memorization_scores(mask: Bools, correct: Bools, *, confidence: float = 0.95
     rates = memorization_rates(mask, correct)
     counts = (rates.correct_in, rates.n_in, rates.correct_out, rates.n_out)
     low, high = newcombe(*counts, confidence=confidence)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         p_in, p_out = rates.correct_in / rates.n_in, rates.correct_out / rates.n_out
     return pd.DataFrame(
         {
@@ -217,7 +217,7 @@ def memorization_table(mask: Bools, correct: Bools, probability: NDArray[Any], *
     soft = memorization_means(mask, probability)
     error, _ = welch(soft)
     low, high = soft.interval(confidence=confidence)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         soft_in, soft_out = soft.sum_in / soft.n_in, soft.sum_out / soft.n_out
     return memorization_scores(mask, correct, confidence=confidence).assign(
         soft_memorization=soft.difference,
@@ -462,7 +462,7 @@ def effect_table(
     samples, are what is drawn; significant by Benjamini-Hochberg over the samples. A sample in or out of fewer than two
     models has NaN.
     """
-    n_in = mask.sum(0, dtype=np.int64)
+    n_in = mask.sum(0)
     n_out = len(mask) - n_in
     table = scores[["train_index", "label", "memorization"]].reset_index(drop=True)
     table = table.assign(models=len(mask), n_in=n_in, n_out=n_out)
@@ -470,7 +470,7 @@ def effect_table(
         # whole numbers: models that are all alike have an effect of 0 and no variance, not what rounding leaves
         total_in, squares_in = values @ mask, values**2 @ mask
         total_out, squares_out = values.sum() - total_in, (values**2).sum() - squares_in
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore"):
             effect = (total_in * n_out - total_out * n_in) / (n_in * n_out * samples)
             # 0 / 0 for fewer than two models
             deviation_in, deviation_out = (

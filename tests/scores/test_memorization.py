@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,19 @@ from scipy.stats import norm, t, ttest_ind
 
 from bat.scores.estimators import (
     Rates,
+    error_column,
     found_pairs,
     group_table,
     influence_means,
     influence_rates,
+    mean_table,
     memorization_means,
     memorization_rates,
+    memorization_scores,
     memorization_table,
+    over_threshold,
+    score_column,
+    shuffled,
     taken_for,
 )
 from bat.scores.subsets import subset_masks
@@ -202,6 +209,26 @@ def test_a_sample_that_was_never_left_out_or_never_in_has_no_score_but_its_count
     assert table["p_out"].tolist() == pytest.approx([math.nan, 0.75, 0.0], nan_ok=True)
 
 
+def test_scores_by_default_have_95_percent_intervals():
+    random = np.random.default_rng(0)
+    arrays = random.random((40, 5)) < 0.7, random.random((40, 5)) < 0.5
+    pd.testing.assert_frame_equal(memorization_scores(*arrays), memorization_scores(*arrays, confidence=0.95))
+
+
+@pytest.mark.parametrize(
+    ("mask", "correct", "found"),
+    [
+        (np.ones(3, bool), np.ones(3, bool), "mask is bool of shape (3,), correct bool of shape (3,)"),
+        (np.ones((2, 3), bool), np.ones((3, 2), bool), "mask is bool of shape (2, 3), correct bool of shape (3, 2)"),
+        (np.ones((2, 3)), np.ones((2, 3), bool), "mask is float64 of shape (2, 3), correct bool of shape (2, 3)"),
+        (np.ones((2, 3), bool), np.ones((2, 3)), "mask is bool of shape (2, 3), correct float64 of shape (2, 3)"),
+    ],
+)
+def test_scores_of_other_arrays_are_refused(mask, correct, found):
+    with pytest.raises(ValueError, match=re.escape(f"{found}: give bool arrays of one shape (models, n)")):
+        memorization_scores(mask, correct)
+
+
 def test_negative_memorization_is_not_clipped():
     mask = np.array([[True], [False]])
     table = memorization_table(mask, ~mask, (~mask).astype(np.float16), confidence=0.95)
@@ -251,7 +278,7 @@ def own_targets(seed):
     return case, ~case["mask"][:, targets]
 
 
-@pytest.mark.parametrize("level", [0.01, 0.05, 0.3, 0.7])
+@pytest.mark.parametrize("level", [0.01, 0.05, 0.3, 0.5, 0.7])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("own", [False, True], ids=["others", "own"])
 def test_influence_table_equals_loops_and_a_brute_force_benjamini_hochberg(own, seed, level):
@@ -287,7 +314,8 @@ def test_without_atypical_samples_there_are_no_pairs_and_no_atypical_targets():
     }
     found = find_pairs(**case, false_discovery_rate=0.1)
     assert (len(found.pairs), found.tests, found.significant) == (0, 0, (0, 0))
-    assert found.pairs["significant"].dtype == bool
+    some = find_pairs(**example(), false_discovery_rate=0.1).pairs
+    pd.testing.assert_series_equal(found.pairs.dtypes, some.dtypes)
     scores = pd.DataFrame({"train_index": [], "memorization": []})
     groups = group_table(found, case["target_index"], case["target_labels"], scores, threshold=0.1)
     assert groups["target_index"].tolist() == [4, 6, 9]
@@ -514,7 +542,7 @@ def test_soft_intervals_hold_what_models_are_rarely_unsure_of(models, rare):
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["others", "own"])
-@pytest.mark.parametrize("level", [0.05, 0.3, 0.7])
+@pytest.mark.parametrize("level", [0.05, 0.3, 0.5, 0.7])
 def test_soft_influence_equals_scipys_welch_test_and_a_brute_force_benjamini_hochberg(own, level):
     case, p = soft_example()
     counted = None
@@ -550,11 +578,27 @@ def test_only_pairs_over_the_threshold_are_rows_but_all_are_tested():
     pd.testing.assert_frame_equal(some.pairs, expected)
 
 
-def test_pairs_are_the_same_in_pieces(monkeypatch):
+def test_a_pair_of_exactly_the_threshold_is_no_row():
     case, p = soft_example()
-    whole = find_pairs(**case, probability=p, false_discovery_rate=0.3)
-    monkeypatch.setattr("bat.scores.estimators._PAIRS", 20)
-    pieces = find_pairs(**case, probability=p, false_discovery_rate=0.3)
+    every = find_pairs(**case, probability=p, false_discovery_rate=0.3).pairs
+    exactly = every["influence"].median()
+    some = find_pairs(**case, probability=p, false_discovery_rate=0.3, over=exactly).pairs
+    assert (every["influence"] == exactly).any()
+    assert len(some) == (every["influence"] > exactly).sum()
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["others", "own"])
+@pytest.mark.parametrize("most", [1, 20])
+def test_pairs_are_the_same_in_pieces(own, most, monkeypatch):
+    case, p = soft_example()
+    counted = None
+    if own:
+        case, counted = own_targets(0)
+        p = p[:, :15]
+    settings = {"probability": p, "counted": counted, "false_discovery_rate": 0.3}
+    whole = find_pairs(**case, **settings)
+    monkeypatch.setattr("bat.scores.estimators._PAIRS", most)
+    pieces = find_pairs(**case, **settings)
     pd.testing.assert_frame_equal(pieces.pairs, whole.pairs)
     pd.testing.assert_frame_equal(pieces.strongest.sort_index(), whole.strongest.sort_index())
     assert pieces[2:] == whole[2:]
@@ -577,6 +621,50 @@ def test_models_that_all_say_the_same_are_no_evidence_and_models_that_differ_wit
     assert table["soft_p_value"].tolist() == [0, 1]
 
 
+def test_a_target_whose_pairs_all_lack_an_estimate_has_no_strongest():
+    case, counted = own_targets(0)
+    counted[:, 3] = False
+    found = find_pairs(**case, counted=counted, false_discovery_rate=0.3)
+    assert case["target_index"][3] not in found.strongest.index
+    every = found.pairs.dropna(subset="influence")
+    assert set(found.strongest.index) == set(every["target_index"])
+    pd.testing.assert_series_equal(
+        found.strongest["influence"].sort_index(), every.groupby("target_index")["influence"].max(), check_names=False
+    )
+
+
+def test_pairs_of_a_file_are_found_as_they_stand_there():
+    pairs = find_pairs(**example(), false_discovery_rate=0.7).pairs
+    found = found_pairs(pairs)
+    assert (found.tests, found.significant) == (len(pairs), (pairs["significant"].sum(), 0))
+    assert found.pairs["soft_significant"].eq(False).all()
+    pd.testing.assert_frame_equal(found.pairs.drop(columns="soft_significant"), pairs.drop(columns="soft_significant"))
+
+
+def test_shuffles_begin_with_the_order_itself_and_follow_the_seed():
+    first, *others = shuffled(50, 3, seed=4)
+    assert first.tolist() == list(range(50))
+    expected = [np.random.default_rng(derive_seed(4, "null", number)).permutation(50) for number in (1, 2, 3)]
+    np.testing.assert_array_equal(others, expected)
+
+
+@pytest.mark.parametrize("score", ["hard", "soft"])
+def test_a_score_of_exactly_the_threshold_is_not_over_it(score):
+    table = pd.DataFrame({"memorization": [0.1, 0.15, 0.2], "soft_memorization": [0.2, 0.15, 0.1]})
+    assert over_threshold(table, score, 0.15).tolist() == [score == "soft", False, score == "hard"]
+    assert [score_column(score), error_column(score)] == [
+        "soft_" * (score == "soft") + name for name in ("memorization", "standard_error")
+    ]
+
+
+def test_means_over_all_models():
+    random = np.random.default_rng(0)
+    correct, p = random.random((30, 4)) < 0.5, random.random((30, 4)).astype(np.float16)
+    table = mean_table(correct, p)
+    assert table["accuracy"].tolist() == pytest.approx([column.sum() / 30 for column in correct.T])
+    assert table["soft_accuracy"].tolist() == pytest.approx([sum(map(float, column)) / 30 for column in p.T], abs=1e-12)
+
+
 @given(st.data())
 @settings(deadline=None)
 def test_what_samples_are_taken_for_equals_loops(data):
@@ -584,6 +672,7 @@ def test_what_samples_are_taken_for_equals_loops(data):
     predicted = data.draw(arrays(np.uint8, (models, n), elements=st.integers(0, classes)))
     counted = data.draw(st.one_of(st.none(), arrays(bool, (models, n))))
     table = taken_for(predicted, counted, classes)
+    assert table.dtypes.astype(str).tolist() == ["Int64", "float64", "float64"]
     for i, row in enumerate(table.itertuples(index=False)):
         said = [int(predicted[k, i]) for k in range(models) if counted is None or counted[k, i]]
         if not said:
