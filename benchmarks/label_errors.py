@@ -2,6 +2,7 @@
 
     python benchmarks/label_errors.py [--data digits] [--train 600] [--models 60] [--share 0.05] [--seeds 0 1 2]
     python benchmarks/label_errors.py --data mnist --cache CACHE
+    python benchmarks/label_errors.py --data cifar100 --cache CACHE --classes bear leopard lion tiger wolf
 
 Gives a share of the training samples a wrong label, each other class with equal chance, trains --models subset models
 on them as the config says, and ranks all training samples by the score of scores/label_errors.parquet. Printed for each
@@ -40,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=_MODEL, default="digits")
     parser.add_argument("--cache", help="folder of the files of mnist or cifar100")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="of the data set; all by default")
     parser.add_argument("--train", type=int, default=600, help="training samples")
     parser.add_argument("--model", help="network, as in a config: by default small_cnn:16, on cifar100 resnet9:32")
     parser.add_argument("--models", type=int, default=60, help="subset models, K")
@@ -53,7 +55,9 @@ def main() -> None:
     settings = [f"model={given.model or _MODEL[given.data]}", f"memorization.models_per_shard={given.models}"]
     settings += [f"memorization.subset_models={given.models}"]
     data = f"name: {given.data}, train_samples: {given.train}, validation_samples: 200"
-    settings += [f"data={{{data}}}" if given.data == "digits" else f"data={{{data}, cache: {given.cache}}}"]
+    data += f", cache: {given.cache}" if given.cache else ""
+    data += f", classes: [{', '.join(given.classes)}]" if given.classes else ""
+    settings += [f"data={{{data}}}"]
     if given.epochs:
         settings += [f"memorization.recipe.epochs={given.epochs}"]
     config = load("config/config.yaml", settings=settings)
