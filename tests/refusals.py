@@ -1,5 +1,7 @@
 """How a stage refuses what a user can fix."""
 
+from pathlib import Path
+
 import pytest
 
 from bat.errors import BatError
@@ -10,6 +12,15 @@ def refusals(act, *arguments):
     with pytest.raises(BatError) as caught:
         act(*arguments)
     return str(caught.value).splitlines()
+
+
+def flip(path: Path, byte: int, bit: int) -> None:
+    """Flip a bit of a file where it stands: to write thousands of files takes longer than to read them."""
+    with path.open("r+b") as file:
+        file.seek(byte)
+        value = file.read(1)[0]
+        file.seek(byte)
+        file.write(bytes([value ^ 1 << bit]))
 
 
 def refusal(act, *arguments):
