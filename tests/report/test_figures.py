@@ -672,14 +672,31 @@ EDGES: dict[str, Callable[[], Figure]] = {
         threat="L2 1",
     ),
 }
+# one of each function
+AGAIN = (
+    "tradeoff, all failed",
+    "typical_atypical, none atypical",
+    "overfitting, one method",
+    "differences, groundless",
+    "controls, none",
+    "finding_a",
+    "finding_b, none typical",
+    "no harmful",
+    "influence, one sample",
+    "memorization, one score",
+    "gallery, few scores",
+    "weights, none",
+    "curves, one seed, no atypical",
+)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("edge", EDGES)
 def test_what_is_missing_stops_no_figure_and_the_bytes_are_the_same_again(edge: str, tmp_path: Path) -> None:
-    style.save(EDGES[edge](), [tmp_path / "first.svg"])
     figure = EDGES[edge]()
-    style.save(figure, [tmp_path / "again.svg"])
-    assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+    style.save(figure, [tmp_path / "first.svg"])
+    if edge in AGAIN:
+        style.save(EDGES[edge](), [tmp_path / "again.svg"])
+        assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
     assert not re.search(r"\bnan\b|-0\.0+\b(?!\d)", " ".join(artists.texts(figure)))
     assert artists.misplaced(figure) == []
