@@ -4,7 +4,11 @@ Every accuracy is another one, so that no two can be exchanged unseen. Of each g
 right; seeds 0, 1 and 2 have one less, as many and one more than ``RIGHT`` says, so that means are what it says.
 """
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +206,18 @@ def proxy_agreement() -> pd.DataFrame:
     return table.assign(ci_low=table["value"] - 0.2, ci_high=table["value"] + 0.11, runs=4, models=200)
 
 
-def make(folder: Path, *, atypical: int = ATYPICAL, runs: Any = tuple(RIGHT)) -> dict[str, list[str]]:
+def make(folder: Path, *, atypical: int = ATYPICAL, runs: Iterable[str] = RIGHT) -> dict[str, list[str]]:
     """Write all tables that the stages read; return the names of those that there is one of a run and seed."""
+    made, names = _made(atypical, tuple(runs))
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    return {kind: list(files) for kind, files in names.items()}
+
+
+@cache
+def _made(atypical: int, runs: tuple[str, ...]) -> tuple[Path, dict[str, list[str]]]:
+    """Make the tables once in this process, in a folder that goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="by_hand"))
+    atexit.register(shutil.rmtree, folder)
     shards = {"shards": {"spec.subset_fraction": 0.7}}
     scored = {"spec": SCORES | shards, "models": 200}
     write_data(folder / "data.safetensors", data(), provenance("data"))
@@ -231,7 +245,7 @@ def make(folder: Path, *, atypical: int = ATYPICAL, runs: Any = tuple(RIGHT)) ->
             names["histories"].append(write(folder, "history", table, f"{run}-{seed}.history", **facts))
             table = per_sample(run, seed, atypical)
             names["attacked"].append(write(folder, "attacked", table, f"{run}-{seed}.parquet", **evaluated))
-    return names
+    return folder, names
 
 
 def planned(names: Iterable[str]) -> list[dict[str, Any]]:

@@ -69,9 +69,13 @@ def comparison_table(
                 groundless = _removal(left_out[method], left_out[baseline], control=control)
             if groundless is None and first.loc[seeds].equals(second.loc[seeds]):
                 groundless = EQUAL
-            for (group, chosen), (metric, column) in product(groups.items(), METRICS.items()):
-                right = [run.loc[seeds, column].to_numpy(dtype=np.int64)[:, chosen] for run in (first, second)]
-                differences = right[0] - right[1]
+            gained = {
+                metric: first.loc[seeds, column].to_numpy(dtype=np.int64)
+                - second.loc[seeds, column].to_numpy(dtype=np.int64)
+                for metric, column in METRICS.items()
+            }
+            for (group, chosen), metric in product(groups.items(), METRICS):
+                differences = gained[metric][:, chosen]
                 interval = bootstrap_interval(
                     differences, confidence=confidence, resamples=bootstrap, seed=derive_seed(seed, "bootstrap")
                 )

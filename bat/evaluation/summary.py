@@ -60,11 +60,12 @@ def summary_table(samples: pd.DataFrame, *, confidence: float, bootstrap: int, s
     """
     rows = []
     for (method, checkpoint), models in samples.groupby(["method", "checkpoint"], sort=False):
-        first = models[models["seed"] == models["seed"].iloc[0]]
-        for group, chosen in groups_of(first["atypical"]).items():
-            kept = models[models["test_index"].isin(first.loc[chosen, "test_index"])]
-            for metric, column in METRICS.items():
-                correct = kept.pivot(index="seed", columns="test_index", values=column).to_numpy(dtype=bool)
+        first = models[models["seed"] == models["seed"].iloc[0]].set_index("test_index")
+        wide = models.pivot(index="seed", columns="test_index", values=list(METRICS.values()))
+        right = {metric: wide[column].to_numpy(dtype=bool) for metric, column in METRICS.items()}
+        for group, chosen in groups_of(first["atypical"].sort_index()).items():
+            for metric in METRICS:
+                correct = right[metric][:, chosen]
                 low, high = bootstrap_interval(
                     correct, confidence=confidence, resamples=bootstrap, seed=derive_seed(seed, "bootstrap")
                 )
