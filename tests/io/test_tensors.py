@@ -80,7 +80,7 @@ def anonymous():
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel tells no memory")
 def test_a_data_set_is_mapped_into_memory_and_not_copied(tmp_path):
-    size = 200 * 2**20
+    size = 64 * 2**20
     pixels = torch.full((size // 1024, 1, 32, 32), 7, dtype=torch.uint8)
     large, *small = (Part(pixels[:n].clone(), torch.arange(n), torch.arange(n), 255) for n in (len(pixels), 2, 3))
     data = DataSet(large, *small, classes=2)
