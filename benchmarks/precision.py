@@ -18,6 +18,7 @@ interval by resampling the samples. Shards are kept in the folder, so that a kil
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -172,5 +173,6 @@ def _bat(stage: str, **flags: object) -> None:
 
 
 if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     main()

@@ -45,6 +45,7 @@ def main() -> None:
     if given.jax:
         _train_with_jax(given.folder, given.jax)
         return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of this process, which reads the results
     given.folder.mkdir(parents=True, exist_ok=True)
     data, masks = _prepared(given.folder, given.models)
     seconds: dict[str, list[float]] = {"bat": [], "JAX": []}
