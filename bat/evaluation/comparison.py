@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from bat.evaluation.summary import METRICS, groups_of
+from bat.evaluation.summary import METRICS, by_seed_and_sample, groups_of
 from bat.seeds import derive_seed
 from bat.statistics import ROUNDING, Floats, bootstrap_interval, holm, paired_p_value
 
@@ -50,10 +50,7 @@ def comparison_table(
     between runs that are right and wrong on the same test samples throughout: the verdict is then one of
     ``GROUNDLESS``.
     """
-    results = {
-        key: run.pivot(index="seed", columns="test_index", values=list(METRICS.values()))
-        for key, run in samples.groupby(["method", "checkpoint"])
-    }
+    results = {key: by_seed_and_sample(run) for key, run in samples.groupby(["method", "checkpoint"])}
     columns = samples.drop_duplicates("test_index").set_index("test_index")["atypical"].sort_index()
     groups = groups_of(columns)
     rows = []

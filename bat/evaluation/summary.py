@@ -23,6 +23,11 @@ def groups_of(atypical: pd.Series) -> dict[str, "pd.Series[bool]"]:
     return {name: rows for name, rows in groups.items() if rows.any()}
 
 
+def by_seed_and_sample(run: pd.DataFrame) -> pd.DataFrame:
+    """Return what the models of a run have right: a row per seed, columns by metric and test sample, in order."""
+    return run.pivot(index="seed", columns="test_index", values=list(METRICS.values()))
+
+
 def accuracies_by_seed(samples: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
     """Return the accuracies of each model on each group of test samples, with Wilson intervals over the samples.
 
@@ -61,7 +66,7 @@ def summary_table(samples: pd.DataFrame, *, confidence: float, bootstrap: int, s
     rows = []
     for (method, checkpoint), models in samples.groupby(["method", "checkpoint"], sort=False):
         first = models[models["seed"] == models["seed"].iloc[0]].set_index("test_index")
-        wide = models.pivot(index="seed", columns="test_index", values=list(METRICS.values()))
+        wide = by_seed_and_sample(models)
         right = {metric: wide[column].to_numpy(dtype=bool) for metric, column in METRICS.items()}
         for group, chosen in groups_of(first["atypical"].sort_index()).items():
             for metric in METRICS:

@@ -224,6 +224,7 @@ def explorer(
     for name in ("bokeh.min.js", "bokeh-api.min.js"):
         texts[name] = (bokehjs_path() / "js" / name).read_text(encoding="utf-8")
     thumbnail, large = shown_size(samples, THUMBNAIL), shown_size(samples, LARGE)
+    # photographs as PNG would take several times as much
     kinds = [(thumbnail, ".png")] + ([(large, "-large.jpeg")] if large != thumbnail else [])
     drawn = (
         (f"sheets/{name}-{number}{ending}", sheet)
@@ -234,7 +235,6 @@ def explorer(
     total = len(kinds) * sum(-(-len(split.rows) // PER_ROW**2) for split in splits.values())
     for place, sheet in journal.bar(drawn, total, "sheets"):
         with replacing(index.parent / place) as temporary:
-            # quality counts for photographs alone, which would take several times as much as PNG
             sheet.save(temporary, "JPEG" if place.endswith("jpeg") else "PNG", quality=90)
     for name, text in [*texts.items(), (index.name, render("explorer.html", bokeh=bokeh))]:
         with replacing(index.parent / name) as temporary:

@@ -8,6 +8,7 @@ subset, seed, order of samples and normalisation, so that it depends on its seed
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from bat.data.dataset import DataSet, Part
 from bat.data.saved import tensor
 from bat.errors import BatError
 from bat.models import Network
-from bat.scores.subsets import epochs_on, network
+from bat.scores.subsets import epochs_on, network, subset_of
 from bat.seeds import generator
 from bat.statistics import Bools
 from bat.training.learner import set_learning_rate, sgd
@@ -40,12 +41,12 @@ def train_stacked(samples: DataSet, masks: Bools, spec: SubsetsSpec, *, seeds: S
     masks: (models, n); seeds: that of each model. None stands for a model whose training failed: trained by itself,
     it says what is wrong.
     """
-    rows = [tensor(mask.nonzero()[0], samples) for mask in masks]
     models = [
-        network(samples.train.take(mine), spec, classes=samples.classes, seed=seed)
-        for mine, seed in zip(rows, seeds, strict=True)
+        network(subset_of(samples, mask), spec, classes=samples.classes, seed=seed)
+        for mask, seed in zip(masks, seeds, strict=True)
     ]
-    finite = _fit(models, samples.train, torch.stack(rows), recipe=spec.recipe, seeds=seeds)
+    rows = tensor(np.stack([np.flatnonzero(mask) for mask in masks]), samples)
+    finite = _fit(models, samples.train, rows, recipe=spec.recipe, seeds=seeds)
     return [model if fine else None for model, fine in zip(models, finite.tolist(), strict=True)]
 
 
@@ -66,10 +67,10 @@ def stackable(samples: DataSet, masks: Bools, spec: SubsetsSpec, *, seeds: Seque
         return False
     short = replace(spec, recipe=replace(recipe, epochs=1))
     for mask, seed, stacked in zip(masks, seeds, train_stacked(samples, masks, short, seeds=seeds), strict=True):
-        subset = samples.train.take(tensor(mask.nonzero()[0], samples))
-        alone = network(subset, short, classes=samples.classes, seed=seed)
+        mine = subset_of(samples, mask)
+        alone = network(mine, short, classes=samples.classes, seed=seed)
         try:
-            for _ in epochs_on(alone, subset, short, seed=seed, what="subset model"):
+            for _ in epochs_on(alone, mine, short, seed=seed, what="subset model"):
                 pass
         except BatError:
             return False

@@ -12,7 +12,7 @@ from torch import Tensor
 from bat.config import check_models, subset_size
 from bat.config.ranges import Models
 from bat.config.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
-from bat.data.saved import load_data, tensor
+from bat.data.saved import load_data
 from bat.errors import BatError
 from bat.io.files import provenance
 from bat.io.journal import Journal
@@ -36,7 +36,7 @@ from bat.scores.names import read_names, with_names
 from bat.scores.precision import none_atypical
 from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.scores.stacked import MODELS, stackable, train_stacked
-from bat.scores.subsets import ANSWERS_FORMAT, answers, recorded, subset_masks
+from bat.scores.subsets import ANSWERS_FORMAT, answers, recorded, subset_masks, subset_of
 from bat.scores.top import write_top
 from bat.seeds import derive_seed
 from bat.training.untrained import failed_subsets
@@ -89,9 +89,8 @@ def subsets(
             ready.update(enumerate(train_stacked(samples, masks[some], spec, seeds=seeds[some]), start=row))
         if model := ready.pop(row, None):
             return answers(model, samples, spec, seed=seeds[row])
-        subset = samples.train.take(tensor(np.flatnonzero(masks[row]), samples))
         what = f"subset model {numbers[row]} (seed {spec.seed})"
-        return recorded(samples, subset, spec, seed=seeds[row], what=what)
+        return recorded(samples, subset_of(samples, masks[row]), spec, seed=seeds[row], what=what)
 
     results = []
     with journal.work():

@@ -8,6 +8,7 @@ from torch import Tensor
 from bat.config import Natural, PgdAt
 from bat.config.specs import SubsetsSpec
 from bat.data.dataset import DataSet, Part
+from bat.data.saved import tensor
 from bat.errors import BatError
 from bat.models import Network, build
 from bat.scores.own import own_answers
@@ -25,6 +26,11 @@ ROBUST = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)
 ANSWERS_FORMAT = 2
 """Of what ``answers`` returns, as an unfinished shard keeps it. Raise it when names, shapes or meaning change, or how a
 subset model is trained by the same spec: models of another format are trained anew."""
+
+
+def subset_of(samples: DataSet, mask: Bools) -> Part:
+    """Return the training samples of a model. mask: (n,) of them."""
+    return samples.train.take(tensor(np.flatnonzero(mask), samples))
 
 
 def subset_masks(samples: int, size: int, *, design: str, seed: int, first: int, count: int) -> Bools:
