@@ -70,7 +70,7 @@ def subset_seconds(config: Config, data: DataSet, *, robust: bool) -> float:
     single = replace(gentle, recipe=replace(gentle.recipe, epochs=1))
     seeds = range(min(MODELS, spec.models))
     masks = subset_masks(len(data.train), size, design=spec.design, seed=0, first=0, count=len(seeds))
-    together = stackable(data, masks, gentle, seeds=seeds)
+    together = stackable(data, masks, spec, seeds=seeds)
 
     def epoch(count: int) -> float:
         part = _first(data.train, count)

@@ -49,7 +49,7 @@ function element(tag, attributes = {}, ...children) {
 }
 
 function image(split, row, size) {
-  const own = size === LARGE ? large : tile, ending = own[0] === tile[0] ? ".png" : "-large.jpeg";
+  const own = size === LARGE ? large : tile, ending = own.join() === tile.join() ? ".png" : "-large.jpeg";
   const scale = scaled(size, own), [width, height] = own.map((pixels) => pixels * scale);
   const sheet = Math.floor(row / perRow ** 2), place = row % perRow ** 2;
   const rows = Math.min(perRow, Math.ceil((splits[split].index.length - sheet * perRow ** 2) / perRow));
