@@ -56,7 +56,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise BatError(f"{path}: cannot be written ({error}): make room or choose another folder") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            # a signal that came just now: what it cut short is done before it is obeyed
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 @contextmanager

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -71,6 +72,21 @@ def test_an_old_file_is_replaced(tmp_path):
             temporary.write_text(text)
     assert (tmp_path / "a.txt").read_text() == "new"
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_signal_while_the_temporary_folder_is_removed_leaves_nothing(tmp_path, monkeypatch):
+    rmtree, calls = shutil.rmtree, []
+
+    def cut_short(folder, **options):
+        calls.append(folder)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        rmtree(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", cut_short)
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path):

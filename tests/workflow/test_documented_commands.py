@@ -55,6 +55,9 @@ COSTLY = {
     "python benchmarks/cpu_types.py": "18 minutes",
     "python benchmarks/recipes.py cache": "minutes, and needs downloads",
     "python benchmarks/influence.py": "six minutes",
+    "pip install -e '.[benchmark]'": "downloads JAX",
+    "python benchmarks/time_to_precision.py --folder /tmp/time_to_precision --models 60 --rounds 3": "minutes, and "
+    "needs JAX",
     "python benchmarks/precision.py --folder /tmp/precision --models 1600 --reference 800 --independent 400": "an hour",
     "python benchmarks/precision.py --folder /tmp/precision5k --data mnist5k --models 400 --reference 400 "
     "--independent 100": "an hour",
