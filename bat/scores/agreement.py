@@ -44,7 +44,7 @@ def _bootstrap(
     measure: Callable[[Counts], float], samples: int, confidence: float, resamples: int, seed: int
 ) -> Interval:
     """Return a measure and its interval. measure: of how often a resample has each sample, (n,)."""
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         values = np.array([measure(counts) for counts in _drawn(samples, resamples, seed)])
         value = measure(np.ones(samples, dtype=np.int64))
     # a resample without any chosen sample has no value
@@ -89,5 +89,5 @@ def _precision(places: NDArray[Any], chosen: Bools, counts: Counts) -> float:
     of_value, chosen_of = (np.bincount(places, weights=weights) for weights in (counts, counts * chosen))
     number = chosen_of.sum()
     taken = np.clip(number - (of_value.cumsum() - of_value), 0, of_value)
-    share = np.divide(taken, of_value, out=np.zeros(len(taken)), where=of_value > 0)
-    return float(share @ chosen_of / number)
+    # of a value that the resample does not have, nothing is taken
+    return float(taken / np.maximum(of_value, 1) @ chosen_of / number)

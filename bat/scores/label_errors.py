@@ -33,5 +33,5 @@ def label_errors_table(
     """
     found = table.assign(score=label_error_score(table, score=score))
     agree = (found["score"] > 0) & (found["taken_for_share"] > 0.5) & over_threshold(table, score, threshold)
-    found = found[agree].sort_values(["score", "train_index"], ascending=[False, True], ignore_index=True)
+    found = found[agree].sort_values(["score", "train_index"], ascending=[False, True])
     return found.assign(taken_for_name=found["taken_for"].map(dict(enumerate(class_names))))

@@ -118,6 +118,12 @@ def test_an_influence_of_nothing_takes_no_number_of_models() -> None:
     assert models_to_find(0.5, 0.7, pairs=1, false_discovery_rate=0.9) == 1
 
 
+def test_models_that_are_just_enough_are_enough() -> None:
+    z = norm.isf(0.05 / 7)  # v = 1
+    found = [models_to_find(z / math.sqrt(models), 0.5, pairs=7, false_discovery_rate=0.05) for models in range(1, 99)]
+    assert found == [*range(1, 99)]
+
+
 def tables(atypical: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ten training samples of classes 0 and 1 in turn, of which some are atypical, and 30 test samples of class 1."""
     index = np.arange(10)

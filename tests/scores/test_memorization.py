@@ -11,6 +11,7 @@ from influences import find_pairs
 from scipy.stats import norm, t, ttest_ind
 
 from bat.scores.estimators import (
+    FoundPairs,
     Rates,
     error_column,
     found_pairs,
@@ -22,6 +23,7 @@ from bat.scores.estimators import (
     memorization_rates,
     memorization_scores,
     memorization_table,
+    null_pairs_row,
     over_threshold,
     score_column,
     shuffled,
@@ -146,6 +148,17 @@ def test_balanced_subsets_leave_samples_out_equally_often_after_each_model(plan,
     masks = subset_masks(samples, size, design="balanced", seed=seed, first=0, count=models)
     left_out = (~masks).cumsum(0)
     assert (left_out.max(1) - left_out.min(1)).max() <= 1
+
+
+def test_the_subsets_of_a_seed_stay_what_they_are():
+    """Shards that were made before, and those of other machines, have the same."""
+    independent = subset_masks(10, 8, design="independent", seed=4, first=3, count=5)
+    balanced = subset_masks(10, 8, design="balanced", seed=4, first=3, count=5)
+    for row, model in enumerate(range(3, 8)):
+        order = np.random.default_rng(derive_seed(4, "subset", model)).permutation(10)
+        assert set(np.flatnonzero(~independent[row])) == set(order[:2])
+        order = np.random.default_rng(derive_seed(4, "order", model // 5)).permutation(10)
+        assert set(np.flatnonzero(~balanced[row])) == set(order[2 * (model % 5) :][:2])
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -646,6 +659,14 @@ def test_shuffles_begin_with_the_order_itself_and_follow_the_seed():
     assert first.tolist() == list(range(50))
     expected = [np.random.default_rng(derive_seed(4, "null", number)).permutation(50) for number in (1, 2, 3)]
     np.testing.assert_array_equal(others, expected)
+
+
+def test_pairs_by_chance_are_counted_by_each_test():
+    hard, soft = [True, True, False, True], [False, False, True, False]
+    pairs = pd.DataFrame({"target_index": [7, 7, 8, 9], "significant": hard, "soft_significant": soft})
+    counts = {"significant": 12, "found": 3, "targets": 2, "soft_significant": 5, "soft_found": 1, "soft_targets": 1}
+    row = null_pairs_row(FoundPairs(pairs, pd.DataFrame(), tests=40, significant=(12, 5)))
+    assert row == {"pairs": 40, "over_threshold": 4} | counts
 
 
 @pytest.mark.parametrize("score", ["hard", "soft"])

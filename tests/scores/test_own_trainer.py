@@ -1,11 +1,18 @@
 """Subset models that a function of the user's own trains."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from refusals import refusal
 from stages import SUBSETS, call, digits
 
+from bat.config import OwnTrainer
+from bat.data.dataset import DataSet, Part
 from bat.io.tables import unpack
+from bat.scores.own import own_answers
 
 TEXT = """
 import numpy as np
@@ -92,3 +99,109 @@ def test_a_trainer_that_returns_something_else_is_one_line(folder, function, mes
     *_, line = capsys.readouterr().err.splitlines()
     assert f"{users}:{function}" in line
     assert message in line
+
+
+# -- the function that calls it
+
+SMALL = """
+import numpy as np
+given = {}
+
+def fit(images, labels, *, seed, classes, kind):
+    given.update(images=images, labels=labels, seed=seed, classes=classes)
+    return lambda images: getattr(Said, kind)(images.reshape(len(images), -1))
+
+class Said:
+    # an image is its three probabilities
+    def probabilities(rows): return rows
+    def labels(rows): return rows.argmax(1)
+    def unsigned(rows): return rows.argmax(1).astype(np.uint8)
+    def listed(rows): return rows.argmax(1).tolist()
+    def infinite(rows): return np.where(len(rows) == 2, np.inf, rows)
+    def narrow(rows): return rows[:, 1:]
+    def numbers(rows): return rows.argmax(1) * 1.0
+    def few(rows): return rows.argmax(1)[1:]
+    def low(rows): return rows.argmax(1) - 1
+    def high(rows): return rows.argmax(1) + 1
+    def fails(rows): return rows[len(rows)]
+
+def nothing(images, labels, *, seed, classes, kind): return kind
+"""
+FORM = (
+    "give def fit(images, labels, *, seed, classes), which returns a function from images (n, c, h, w), float32 numpy "
+    "in [0, 1], to probabilities (n, classes) or labels (n,)"
+)
+
+
+def part(*rows):
+    """Samples of a label and an image of three pixels each."""
+    labels, pixels = zip(*((label, [[image]]) for label, *image in rows), strict=True)
+    pixels = torch.tensor(pixels, dtype=torch.uint8)
+    return Part(pixels, torch.tensor(labels), torch.arange(len(rows)), pixel_max=16)
+
+
+TRAIN = part((0, 8, 4, 4), (1, 16, 0, 0), (2, 4, 5, 7))
+DATA = DataSet(TRAIN, part((2, 1, 15, 0), (1, 1, 15, 0)), part((2, 0, 4, 12)), classes=3)
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """A function that trains on the last two samples by a function of a module of its own, and returns the answers."""
+    (tmp_path / "users_small.py").write_text(SMALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def told(kind, name="fit"):
+        trainer = OwnTrainer(name=f"users_small:{name}", options={"kind": kind})
+        return own_answers(trainer, TRAIN.take(torch.tensor([1, 2])), DATA, seed=2**32 + 5)
+
+    yield told
+    sys.modules.pop("users_small", None)
+
+
+def test_a_function_is_given_its_subset_and_a_seed_of_32_bits(told):
+    told("labels")
+    given = sys.modules["users_small"].given
+    assert (given["seed"], given["classes"], given["labels"].tolist()) == (5, 3, [1, 2])
+    assert given["images"].dtype == np.float32
+    assert given["images"].tolist() == [[[[1.0, 0.0, 0.0]]], [[[0.25, 0.3125, 0.4375]]]]
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "labels", "unsigned", "listed"])
+def test_answers_are_those_of_the_predictor_for_each_split(told, kind):
+    found = {name: values.tolist() for name, values in told(kind).items()}
+    assert found == {
+        "correct_train": [True, False, True],
+        "p_train": [0.5, 0.0, 0.4375] if kind == "probabilities" else [1.0, 0.0, 1.0],
+        "class_train": [0, 0, 2],
+        "correct_validation": [False, True],
+        "p_validation": [0.0, 0.9375] if kind == "probabilities" else [0.0, 1.0],
+        "class_validation": [1, 1],
+        "correct_test": [True],
+        "p_test": [0.75] if kind == "probabilities" else [1.0],
+        "class_test": [2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("infinite", "its predictor returned NaN or infinity for validation samples"),
+        ("narrow", "its predictor returned float32 of shape (3, 2) for 3 train samples of 3 classes"),
+        ("numbers", "its predictor returned float64 of shape (3,) for 3 train samples of 3 classes"),
+        ("few", "its predictor returned int64 of shape (2,) for 3 train samples of 3 classes"),
+        ("low", "its predictor returned labels from -1 to 1"),
+        ("high", "its predictor returned labels from 1 to 3"),
+        (
+            "fails",
+            "its predictor fails (IndexError: index 3 is out of bounds for axis 0 with size 3, users_small.py line {})",
+        ),
+    ],
+)
+def test_what_is_no_answer_is_said_in_whole(told, kind, message):
+    line = 1 + SMALL.splitlines().index("    def fails(rows): return rows[len(rows)]")
+    assert refusal(told, kind) == f"trainer users_small:fit: {message.format(line)}: {FORM}"
+
+
+def test_a_function_that_returns_no_predictor_is_refused(told):
+    assert refusal(told, "text", "nothing") == f"trainer users_small:nothing: returned a str: {FORM}"

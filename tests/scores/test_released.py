@@ -19,7 +19,7 @@ from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
-from bat.scores.names import read_names, source_files
+from bat.scores.names import read_names, source_files, with_names
 from bat.scores.released import (
     Influence,
     Released,
@@ -279,6 +279,20 @@ def test_where_test_samples_are_of_the_training_part_no_file_is_unknown_to_the_s
     # a test part of its own, whose index begins at 0 again
     apart = names.set_axis(pd.MultiIndex.from_tuples([*split[:3], ("test", 0)], names=names.index.names))
     assert source_files(apart, {"train": 4, "test": 2}).others == 2
+
+
+def test_names_are_those_of_the_data_set_by_split_and_index(folder):
+    files, digest = folder / "files.parquet", data_set().digest()
+    names = read_names(files, data=("data", digest))
+    validation = data_set().validation
+    table = pd.DataFrame({"place": validation.index.numpy()[::-1]}, index=range(5, 12))
+    found = with_names(table, names, "validation")
+    assert found.columns.tolist() == ["place", "class_name", "file"]
+    assert found["class_name"].tolist() == [f"class {label}" for label in validation.labels.tolist()[::-1]]
+    assert found["file"].tolist() == [f"validation/{index}.png" for index in validation.index.tolist()[::-1]]
+    assert refusal(lambda: read_names(files, data=("data", "another"))) == (
+        f"data and {files} are of different data: remove the one that is out of date, and run its stage again"
+    )
 
 
 def test_a_table_of_files_needs_a_data_set_that_has_some(drawn):

@@ -59,13 +59,22 @@ def test_the_share_of_samples_near_the_threshold_decides(world: World) -> None:
         assert found["standard_error"] == pytest.approx(reached)
         assert found["data"] == world.data.digest()
     text = f"60 models: {len(errors)} training samples are near the threshold, of which 75% have a standard error of at"
-    assert f"{text} most {reached:.3f}: more, for " in (world.folder / "enough.log").read_text()
+    assert f"{text} most {reached:.3f}: more, for {reached * 0.999:g}\n" in (world.folder / "enough.log").read_text()
+    assert told(world, standard_error=found["standard_error"])["enough"]  # just as precise as is asked
+    log = (world.folder / "enough.log").read_text()
+    assert f"{text} most {reached:.3f}: enough, for {reached:g}\n" in log
+    content = (world.folder / "enough.json").read_text()
+    assert content == json.dumps(json.loads(content), sort_keys=True) + "\n"
+    facts = {"spec.seed": 0, "spec.subset_fraction": 9 / 14, "data": world.data.digest()}
+    assert found["spec"] == SPEC | {"standard_error": reached * 0.999, "shards": facts}
 
 
 def test_without_a_sample_near_the_threshold_there_is_nothing_to_wait_for(world: World) -> None:
     found = told(world, threshold=0.999999, standard_error=0.000001)
     assert not near(world, 0.999999)
     assert (found["near"], found["standard_error"], found["enough"]) == (0, None, True)
+    log = (world.folder / "enough.log").read_text()
+    assert "60 models: 0 training samples are near the threshold: enough, for 1e-06\n" in log
 
 
 def test_the_score_that_decides_is_the_one_that_is_asked_for() -> None:

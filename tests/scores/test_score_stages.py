@@ -6,6 +6,7 @@ which number is written down twice.
 
 import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import NormalDist
@@ -18,19 +19,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from influences import whole
+from refusals import refusal
 from scipy.stats import ttest_ind
-from stages import RECIPE, SUBSETS, call, scores
+from stages import COMPUTE, RECIPE, SUBSETS, call, scores
 from worlds import MODELS, SIZES, World, tally
 
-from bat.config import Natural, Recipe, SizedModel, parse
+from bat.config import Natural, PgdAt, Recipe, SizedModel, parse
+from bat.config.specs import SubsetsSpec
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import read_table_with_facts, unpack, write_table
 from bat.models import build
-from bat.scores.subsets import subset_masks
+from bat.scores.shards import said_columns
+from bat.scores.subsets import recorded, subset_masks, subset_of
 from bat.seeds import derive_seed
 from bat.training.loop import fit
 from bat.training.losses import objective
+from bat.training.measure import judged, judged_under_attack
 
 torch.set_num_threads(1)
 
@@ -535,6 +540,49 @@ def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: P
             assert said["p"][name][row].astype(float).tolist() == pytest.approx(p, abs=1e-3)
     assert 0 < found["train"].mean() < 1
     assert not np.array_equal(found["train"][0], found["train"][1])
+
+
+ADVERSARY = {
+    "threat": {"norm": "linf", "eps": 0.2},
+    "attack": {"steps": 2, "step_size": 0.1},
+    "attack_bn": "eval",
+}
+
+
+@pytest.mark.parametrize("adversary", [None, ADVERSARY], ids=["natural", "robust"])
+def test_a_model_is_trained_on_its_subset_and_asked_of_all_samples(tmp_path: Path, adversary: Any) -> None:
+    world = World(tmp_path)
+    recipe = RECIPE | {"epochs": 2, "batch_size": 4}
+    given = {"first_model": 0, "recipe": recipe, "adversary": adversary, "compute": COMPUTE | {"precision": "bfloat16"}}
+    spec, subset = parse(SubsetsSpec, SUBSETS | given, ""), subset_of(world.data, world.mask[0])
+    assert subset.index.tolist() == world.index["train"][world.mask[0]].tolist()
+    found = recorded(world.data, subset, spec, seed=3, what="")
+    assert spec.model is not None
+    model = build(spec.model, subset, classes=2, seed=3)
+    goal = Natural(name="natural", objective="natural")
+    if adversary:
+        goal = PgdAt(name="pgd_at", objective="pgd_at", eps_factor=1.0, awp=0.0)  # type: ignore[assignment]
+    options: Any = {"adversary": spec.adversary, "compute": spec.compute}
+    list(fit(model, subset, objective=objective(goal), recipe=spec.recipe, seed=3, what="", **options))
+    expected = {}
+    for name, part in world.data.parts().items():
+        if spec.adversary is None:
+            expected |= said_columns(name, *judged(model, part), 2)
+            continue
+        attack: Any = {"threat": spec.adversary.threat, "attack": spec.adversary.attack, "seed": 3}
+        clean, attacked = judged_under_attack(model, part, **attack)
+        expected |= said_columns(name, *clean, 2) | said_columns(name, *attacked, 2, under_attack=True)
+    assert {name: values.tolist() for name, values in found.items()} == {
+        name: values.tolist() for name, values in expected.items()
+    }
+    assert len(found) == (18 if adversary else 9)
+
+
+def test_a_subset_model_that_nothing_trains_is_refused(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    spec = parse(SubsetsSpec, SUBSETS | {"first_model": 0}, "")
+    line = refusal(lambda: recorded(world.data, world.data.train, replace(spec, model=None), seed=3, what=""))
+    assert line == "spec: model is null, and so is trainer: give one"
 
 
 def test_a_subset_model_that_diverges_is_named_by_its_number(

@@ -15,7 +15,7 @@ from bat.data.dataset import DataSet, Part
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
-from bat.scores.shards import Shards, class_by_class, in_order, open_shards
+from bat.scores.shards import Shards, class_by_class, in_order, open_shards, said_columns
 
 SPLITS = ("train", "validation", "test")
 LABELS = torch.tensor([[0, 2, 2, 1, 0, 1, 1, 2], [1, 1, 1, 2, 0, 0, 0, 0], [2, 2, 0, 0, 2, 1, 2, 0]])
@@ -32,7 +32,7 @@ def opened(paths):
 SPEC = {"seed": 0, "model": {"name": "mlp", "width": 8}, "subset_fraction": 0.7}
 
 
-def shard(path, first, models=2, data="digest", **changes):
+def shard(path, first, models=2, data="digest", stored="u1", **changes):
     numbers = first + np.arange(models)
     table = pd.DataFrame({"model": numbers, "seed": numbers * 11})
     for kind in ("in_subset", *(f"correct_{name}" for name in SPLITS)):
@@ -40,7 +40,7 @@ def shard(path, first, models=2, data="digest", **changes):
     table = pd.DataFrame(dict.fromkeys(SCHEMAS["subsets"].names) | dict(table))
     for name in SPLITS:
         table[f"p_{name}"] = [np.full(8, number / 8, "<f2").tobytes() for number in numbers]
-        table[f"class_{name}"] = [np.full(8, number % 3, "u1").tobytes() for number in numbers]
+        table[f"class_{name}"] = [np.full(8, number % 3, stored).tobytes() for number in numbers]
     spec = SPEC | {"first_model": first, "models": models} | changes
     write_table(path, "subsets", table, provenance("subsets", spec=spec, data=data))
     return path
@@ -58,6 +58,35 @@ def test_shards_are_read_in_the_order_of_models_whatever_theirs(tmp_path):
         assert found["in_subset"].tolist() == [[bool(k & 1), bool(k & 128)] for k in numbers]
         assert found["p_test"].tolist() == [[k / 8] for k in numbers]
         assert found["class_validation"].tolist() == [[k % 3] * 8 for k in numbers]
+
+
+@pytest.mark.parametrize(("classes", "stored", "dtype"), [(255, "u1", np.uint8), (256, "<u2", np.uint16)])
+def test_a_class_has_the_least_bytes_that_also_hold_no_class(classes, stored, dtype, tmp_path):
+    said = torch.tensor([True, False]), torch.tensor([0.75, 0.1]), torch.tensor([classes - 1, -1])
+    for under_attack, names in (
+        ({}, ["correct_test", "p_test", "class_test"]),
+        ({"under_attack": True}, ["robust_test", "robust_p_test", "robust_class_test"]),
+    ):
+        columns = said_columns("test", *said, classes, **under_attack)
+        assert list(columns) == names
+        correct, p, places = columns.values()
+        assert correct.tolist() == [True, False]
+        assert p.numpy().tolist() == [0.75, np.float16(0.1)]
+        assert p.numpy().dtype == np.float16
+        assert places.tolist() == [classes - 1, classes]
+        assert places.numpy().dtype == dtype
+    shards = replace(opened([shard(tmp_path / "a", 0, 5, stored=stored)]), classes=classes)
+    found = shards.read({"class_test": np.array([2, 4])})["class_test"]
+    assert found.dtype == dtype
+    assert found.tolist() == [[k % 3] * 2 for k in range(5)]
+
+
+def test_scores_of_other_models_are_refused(tmp_path):
+    shards, scores = opened([shard(tmp_path / "a", 0)]), tmp_path / "memorization.parquet"
+    shards.check_scores(scores, {"spec": {"shards": shards.facts}, "models": 2})
+    message = f"{scores}: of other subset models than {tmp_path / 'a'}: run stage scores again"
+    for spec, models in (({"shards": shards.facts}, 3), ({"shards": shards.facts | {"spec.seed": 1}}, 2), ({}, 2)):
+        assert refusal(shards.check_scores, scores, {"spec": spec, "models": models}) == message
 
 
 def test_shards_tell_what_they_share(tmp_path):

@@ -2,12 +2,13 @@
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from bat.scores.top import as_csv, top_table
+from bat.scores.top import as_csv, top_table, write_top
 
 NAMES = ("ant", "bee", "cow")
 TABLE = pd.DataFrame(
@@ -45,6 +46,13 @@ def test_the_score_that_decides_is_the_one_that_is_shown():
         [11, 0.2, 0.7, 0.5],
         [13, 0.123456, 0.6, 0.5],
     ]
+
+
+def test_the_file_is_that_table_with_the_mark_by_which_spreadsheets_know_utf_8(tmp_path: Path) -> None:
+    table = TABLE.assign(class_name="Bär")
+    write_top(tmp_path / "top.csv", table, NAMES, score="soft")
+    expected = as_csv(top_table(table, NAMES, score="soft"))
+    assert (tmp_path / "top.csv").read_bytes() == b"\xef\xbb\xbf" + expected.encode()
 
 
 def test_there_are_a_hundred_at_most():
