@@ -161,6 +161,7 @@ def test_effects_of_equal_means_are_0_and_of_equal_models_have_no_variance():
         samples=9,
         false_discovery_rate=0.5,
     )
+    assert list(table)[:7] == ["train_index", "label", "memorization", "models", "n_in", "n_out", "clean_effect"]
     assert table["clean_effect"].tolist() == [0, float(Fraction(8, 27) - Fraction(16, 27))]
     assert table["clean_p_value"][0] == 1
     assert table["robust_effect"].tolist() == table["robust_standard_error"].tolist() == [0, 0]

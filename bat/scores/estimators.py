@@ -509,7 +509,7 @@ def group_table(
     hard_atypical, soft_atypical = (
         np.isin(index, over.loc[over[f"{kind}significant"].to_numpy(bool), "target_index"]) for kind in ("", "soft_")
     )
-    source = strongest["train_index"].astype("Int64")
+    source = strongest["train_index"]
     return pd.DataFrame(
         {
             "target_index": index,
@@ -527,7 +527,7 @@ def group_table(
 def _limit(small: Sequence[Floats], tests: int, rate: float) -> tuple[float, int]:
     """Return the largest p-value that the Benjamini-Hochberg procedure over so many tests rejects, and how many.
 
-    small: all p-values of at most the rate; -1.0 where none is rejected.
+    small: all p-values of at most the rate, at least; -1.0 where none is rejected.
     """
     values = np.sort(np.concatenate(small)) if small else np.empty(0)
     # in this order of operations a p-value that meets its level exactly is rejected
@@ -538,6 +538,6 @@ def _limit(small: Sequence[Floats], tests: int, rate: float) -> tuple[float, int
 
 def _discoveries(p_values: Floats, rate: float) -> Bools:
     """Return which tests pass the Benjamini-Hochberg procedure over all that have a p-value: (n,) bool."""
-    known = ~np.isnan(p_values)
-    limit, _ = _limit([p_values[known & (p_values <= rate)]], int(known.sum()), rate)
+    known = p_values[~np.isnan(p_values)]
+    limit, _ = _limit([known], len(known), rate)
     return p_values <= limit

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from refusals import refusal
 from scipy.sparse import csr_array
 from stages import call, fails, rewrite, scores
-from stubs import named
+from stubs import Lines, named
 from worlds import MODELS, World, tally
 
+from bat.config import parse
+from bat.config.specs import DuplicatesSpec
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import read_data, write_data
 from bat.io.files import provenance
 from bat.io.tables import read_table_with_facts
+from bat.scores.duplicates import duplicates as stage
 from bat.scores.duplicates import influence_among, neighbours
 from bat.scores.estimators import memorization_scores
 from bat.scores.subsets import subset_masks
@@ -217,6 +220,33 @@ def test_scores_of_other_models_and_of_other_data_are_refused(
     )
     rewrite(tmp_path / "memorization.parquet", "memorization", table, data="another")
     assert "are of different data" in fails(capsys, "duplicates", tmp_path, **flags(world.shards))
+    rewrite(tmp_path / "memorization.parquet", "memorization", table.assign(label=7), data=facts["data"])
+    line = fails(capsys, "duplicates", tmp_path, **flags(world.shards))
+    assert "memorization.parquet: row 0 is sample" in line
+
+
+@pytest.mark.parametrize("atypical", [False, True])
+def test_samples_that_their_repeats_hide_are_marked_and_told(world: World, tmp_path: Path, atypical: bool) -> None:
+    found = pd.read_parquet(world.folder / "duplicates.parquet")["duplicates_influence"]
+    *_, threshold, highest = sorted(found.dropna())
+    assert 0 <= threshold < highest
+    scored, path, out = world.folder / "memorization.parquet", tmp_path / "scored.parquet", tmp_path / "found.parquet"
+    table, facts = read_table_with_facts(scored, "memorization")
+    table = table.assign(atypical=(table.index == found.idxmax()) & atypical)
+    rewrite(scored, "memorization", table, to=path, spec=facts["spec"])
+    given: Any = {"data": world.folder / "data.safetensors", "shards": [world.folder / name for name in world.shards]}
+    journal: Any = Lines()
+    spec = SPEC | {"threshold": threshold}
+    stage(journal, spec=parse(DuplicatesSpec, spec, ""), memorization=path, duplicates=out, **given)
+    table, facts = read_table_with_facts(out, "duplicates")
+    # a sample of just the threshold is not over it
+    assert table.index[table["hidden"]].tolist() == [found.idxmax()] * (not atypical)
+    assert journal.lines == [
+        "4 of 14 training samples are repeated exactly; 4 have a near-duplicate of their class, which may hide the "
+        f"memorization of {int(not atypical)}; 2 have one with another label"
+    ]
+    assert journal.worked == 1
+    assert (facts["spec"], facts["models"]) == (spec, MODELS)
 
 
 def test_influence_is_the_same_in_blocks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

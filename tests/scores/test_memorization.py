@@ -372,8 +372,19 @@ def test_max_influence_is_that_of_the_strongest_pair_and_missing_without_one():
     groups = groups_of(pairs, [8, 6, 7])
     assert groups.index.tolist() == [8, 6, 7]
     assert groups["max_influence"].tolist() == pytest.approx([-0.1, math.nan, 0.4], nan_ok=True)
-    assert groups["max_influence_train_index"].astype(float).tolist() == pytest.approx([2, math.nan, 2], nan_ok=True)
+    assert groups["max_influence_train_index"].tolist() == pytest.approx([2, math.nan, 2], nan_ok=True)
     assert groups["memorization"].tolist() == pytest.approx([0.2, math.nan, 0.2], nan_ok=True)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_test_that_is_asked_for_makes_a_target_atypical_and_that_of_the_other_stands_beside(soft):
+    verdicts = {"significant": [True, False, False], "soft_significant": [False, True, False]}
+    table = pd.DataFrame({"train_index": 1, "target_index": [7, 8, 9], "influence": 0.5} | verdicts)
+    found = FoundPairs(table, found_pairs(table).strongest, 3, (1, 1))
+    groups = group_table(found, np.array([7, 8, 9]), np.zeros(3, int), SCORES, threshold=0.15, soft=soft)
+    assert groups["hard_atypical"].tolist() == [True, False, False]
+    assert groups["soft_atypical"].tolist() == [False, True, False]
+    assert groups["atypical"].tolist() == groups[f"{'soft' if soft else 'hard'}_atypical"].tolist()
 
 
 def test_a_pair_without_an_estimate_does_not_hide_the_strongest():

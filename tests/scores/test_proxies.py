@@ -11,16 +11,20 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
-from stages import BAT, NATURAL, SCORES, TRAIN, call, fails, scores
+from stages import BAT, NATURAL, SCORES, TRAIN, call, fails, rewrite, scores
+from stubs import Lines
 from worlds import MODELS, SIZES, World, tally
 
-from bat.config import PROXIES
+from bat.config import PROXIES, parse
+from bat.config.specs import ProxiesSpec
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import read_table_with_facts, write_table
 from bat.scores.proxies import HALF, agreement_rows, proxies_of_run
+from bat.scores.proxies import proxies as stage
 from bat.training.records import packed
 
 SPEC = {"threshold": 0.2, "confidence": 0.8, "bootstrap": 100, "seed": 4}
@@ -178,6 +182,48 @@ def test_samples_without_a_score_do_not_count_and_a_score_without_samples_has_no
     assert found["hard", "auc"]["value"] == 0.5
     assert found["hard", "precision"]["value"] == 0
     assert all((row["samples"], row["atypical"]) == (3, 1) for row in rows)
+
+
+def direct(made: Runs, folder: Path, **changed: Any) -> Any:
+    """Call the stage without a command line, its tables into a folder; return the journal."""
+    journal: Any = Lines()
+    inputs: dict[str, Any] = {"memorization": made.folder / "memorization.parquet"}
+    inputs |= {"records": [made.folder / f"natural-{seed}.parquet" for seed in range(2)]}
+    inputs |= {"shards": [made.folder / name for name in made.shards], "data": made.folder / "data.safetensors"}
+    outputs: Any = {name: folder / f"{name}.parquet" for name in ("proxies", "proxy_agreement")}
+    stage(journal, spec=parse(ProxiesSpec, SPEC, ""), **inputs | outputs | changed)
+    return journal
+
+
+def test_what_each_proxy_finds_of_the_atypical_samples_is_told(made: Runs, tmp_path: Path) -> None:
+    journal = direct(made, tmp_path)
+    table = read(made, "proxy_agreement")
+    found = table[(table["metric"] == "auc") & (table["score"] == "hard")].itertuples()
+    expected = [f"{row.proxy}: AUC {row.value:.3f} for the {row.atypical} atypical training samples" for row in found]
+    assert len(expected) == len(PROXIES) + 1
+    assert journal.lines == expected
+    assert (journal.bars, journal.worked) == ([(len(PROXIES), "proxies")], 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "facts", "said"),
+    [
+        ("memorization", {}, {"data": "another"}, "are of different data"),
+        ("records", {}, {"data": "another"}, "are of different data"),
+        ("memorization", {"label": 7}, {}, "other.parquet: row 0 is sample"),
+        ("memorization", {}, {"models": 59}, "other.parquet: of other subset models than"),
+        ("records", {"train_clean_loss": bytes(2)}, {}, "other.parquet: train_clean_loss does not hold 14"),
+        ("records", {"train_clean_error": bytes(2)}, {}, "other.parquet: train_clean_error does not hold 14"),
+    ],
+)
+def test_proxies_are_of_the_scores_of_one_data_set(
+    made: Runs, tmp_path: Path, kind: str, change: Any, facts: Any, said: str
+) -> None:
+    source, other = made.folder / f"{'natural-1' if kind == 'records' else kind}.parquet", tmp_path / "other.parquet"
+    table, about = read_table_with_facts(source, kind)
+    rewrite(source, kind, table.assign(**change), to=other, **{"spec": about["spec"]} | facts)
+    given = [made.folder / "natural-0.parquet", other] if kind == "records" else other
+    assert said in refusal(lambda: direct(made, tmp_path, **{kind: given}))
 
 
 def test_without_shards_there_is_no_half_to_compare(made: Runs) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import NormalDist
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,25 +22,33 @@ from hypothesis import strategies as st
 from influences import whole
 from refusals import refusal
 from scipy.stats import ttest_ind
-from stages import COMPUTE, RECIPE, SUBSETS, call, scores
+from stages import COMPUTE, RECIPE, SUBSETS, call, rewrite, scores
+from stubs import Lines
 from worlds import MODELS, SIZES, World, tally
 
 from bat.config import Natural, PgdAt, Recipe, SizedModel, parse
-from bat.config.specs import SubsetsSpec
+from bat.config.specs import NullPairsSpec, ScoresSpec, SubsetsSpec
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
-from bat.io.tables import read_table_with_facts, unpack, write_table
+from bat.io.tables import read_table, read_table_with_facts, unpack, write_table
+from bat.io.tensors import read_tensors
 from bat.models import build
+from bat.scores import stage
+from bat.scores.precision import none_atypical
+from bat.scores.robust import robust_scores
 from bat.scores.shards import said_columns
-from bat.scores.subsets import recorded, subset_masks, subset_of
+from bat.scores.subsets import ANSWERS_FORMAT, recorded, subset_masks, subset_of
 from bat.seeds import derive_seed
 from bat.training.loop import fit
 from bat.training.losses import objective
 from bat.training.measure import judged, judged_under_attack
+from bat.training.untrained import failed_subsets
 
 torch.set_num_threads(1)
 
 SPEC = {"score": "hard", "threshold": 0.2, "false_discovery_rate": 0.1, "confidence": 0.8}
+TABLES = ["memorization", "influence", "train_influence", "test_groups", "validation_groups", "label_errors"]
+ROBUST = ("robust_memorization", "robust_influence", "robust_effects")
 NULL = {"threshold": 0.2, "false_discovery_rate": 0.3, "shuffles": 3, "seed": 11}
 
 
@@ -324,7 +333,86 @@ def test_without_any_atypical_sample_the_log_says_what_to_do(tmp_path: Path) -> 
     assert "0 of 14 training samples are atypical (hard memorization over 0.99)" in log
 
 
+def direct(world: World, folder: Path, shards: list[str] | None = None, **changed: Any) -> list[str]:
+    """Call stage scores without a command line, its tables into a folder; return what it tells."""
+    outputs = {name: folder / f"{name}.parquet" for name in TABLES} | {"top": folder / "top.csv"}
+    inputs = {"data": world.folder / "data.safetensors", "files": world.folder / "files.parquet"}
+    paths = [world.folder / name for name in shards or world.shards]
+    journal: Any = Lines()
+    stage.scores(journal, spec=parse(ScoresSpec, SPEC | changed, ""), shards=paths, **inputs, **outputs)
+    assert (journal.bars, journal.worked) == ([(2, "classes")], 1)
+    return journal.lines  # type: ignore[no-any-return]
+
+
+def test_where_no_pair_is_significant_the_number_of_models_that_it_takes_is_told(world: World, tmp_path: Path) -> None:
+    lines = direct(world, tmp_path, false_discovery_rate=1e-6)
+    table = world.read("memorization")
+    for name in ("test", "validation"):
+        groups = pd.read_parquet(tmp_path / f"{name}_groups.parquet")
+        facts: Any = {"models": 60, "fraction": 9 / 14, "threshold": 0.2, "false_discovery_rate": 1e-6}
+        reason = none_atypical(table, groups, **facts)
+        assert "that is significant with 60 models: raise memorization.subset_models to" in reason
+        assert f"no {name} sample is atypical, so no rate of that group can be reported: {reason}" in lines
+
+
+def untrained(world: World) -> str:
+    """Write a shard in which one model is never right on training samples, and return what is to be said of it."""
+    table, facts = read_table_with_facts(world.folder / "shard-0.parquet", "subsets")
+    table.at[4, "correct_train"] = bytes(2)
+    rewrite(world.folder / "shard-0.parquet", "subsets", table, to=world.folder / "bad.parquet", spec=facts["spec"])
+    own = (world.mask & world.right["correct_train"]).sum(1) / 9
+    own[4] = 0
+    found = failed_subsets(own, world.labels["train"], recipe="memorization.recipe")
+    assert found
+    return found
+
+
+def test_models_that_did_not_train_are_told(world: World, tmp_path: Path) -> None:
+    assert untrained(world) in direct(world, tmp_path, ["bad.parquet", "shard-35.parquet"])
+
+
 # -- null-pairs
+
+
+def null(world: World, memorization: Path, out: Path) -> Any:
+    journal: Any = Lines()
+    inputs = {"data": world.folder / "data.safetensors", "memorization": memorization}
+    shards = [world.folder / name for name in world.shards]
+    stage.null_pairs(journal, spec=parse(NullPairsSpec, NULL, ""), shards=shards, **inputs, null_pairs=out)
+    return journal
+
+
+def test_pairs_by_each_score_are_told(world: World, tmp_path: Path) -> None:
+    journal = null(world, world.folder / "memorization.parquet", tmp_path / "null_pairs.parquet")
+    assert (journal.bars, journal.worked) == ([(2, "classes")], 1)
+    table = world.read("null_pairs")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "null_pairs.parquet"), table)
+    assert journal.lines == [
+        f"{name}: {column[0]} pairs found; {sum(column[1:]) / 3:.2f} by chance, the mean of 3 shuffles"
+        for name, column in (("hard", table["found"].tolist()), ("soft", table["soft_found"].tolist()))
+    ]
+
+
+def other_scores(world: World, folder: Path) -> dict[str, Path]:
+    """Write scores of other data, of other samples and of other models; return the files by what is said of them."""
+    table, facts = read_table_with_facts(world.folder / "memorization.parquet", "memorization")
+    other = table.assign(label=1 - table["label"])
+    names = {"are of different data": "a", "row 0 is sample": "b", "of other subset models than": "c"}
+    paths = {said: folder / f"{name}.parquet" for said, name in names.items()}
+    for path, content, changed in zip(
+        paths.values(), (table, other, table), ({"data": "another"}, {}, {"models": 59}), strict=True
+    ):
+        given = {"spec": facts["spec"]} | changed
+        rewrite(world.folder / "memorization.parquet", "memorization", content, to=path, **given)
+    return paths
+
+
+def test_pairs_by_chance_are_of_the_scores_of_these_models(world: World, tmp_path: Path) -> None:
+    for said, path in other_scores(world, tmp_path).items():
+        line = refusal(null, world, path, tmp_path / "null_pairs.parquet")
+        assert said in line
+        assert str(path) in line
+    assert not (tmp_path / "null_pairs.parquet").exists()
 
 
 def test_null_pairs_equal_loops_over_shuffled_models(world: World) -> None:
@@ -381,7 +469,6 @@ def robust(tmp_path_factory: pytest.TempPathFactory) -> World:
         whole(table, "test_groups"),
         provenance("test_groups", data=made.data.digest()),
     )
-    names = ("robust_memorization", "robust_influence", "robust_effects")
     call(
         "robust-scores",
         made.folder,
@@ -390,7 +477,7 @@ def robust(tmp_path_factory: pytest.TempPathFactory) -> World:
         shards=made.shards,
         memorization="memorization.parquet",
         test_groups="test_groups.parquet",
-        **{name: f"{name}.parquet" for name in names},
+        **{name: f"{name}.parquet" for name in ROBUST},
         log="log",
     )
     return made
@@ -435,6 +522,57 @@ def test_robust_effects_equal_welchs_test_on_typical_test_samples(robust: World)
     log = (robust.folder / "log").read_text()
     over = len(atypical_rows(robust, "robust"))
     assert f"60 models; {over} training samples have robust memorization over 0.2; {lowered} of {len(rare)} " in log
+
+
+def robustly(world: World, folder: Path, shards: Any = None, **inputs: Path) -> Any:
+    journal: Any = Lines()
+    files = {name: world.folder / f"{name}.parquet" for name in ("memorization", "test_groups")} | inputs
+    outputs: Any = {name: folder / f"{name}.parquet" for name in ROBUST}
+    paths = [world.folder / name for name in shards or world.shards]
+    data = world.folder / "data.safetensors"
+    robust_scores(journal, spec=parse(ScoresSpec, SPEC, ""), data=data, shards=paths, **files, **outputs)
+    return journal
+
+
+def test_models_that_did_not_train_are_told_of_robust_scores_too(robust: World, tmp_path: Path) -> None:
+    problem = untrained(robust)
+    journal = robustly(robust, tmp_path, ["bad.parquet", "shard-35.parquet"])
+    assert (journal.bars, journal.worked) == ([(2, "classes")], 1)
+    assert problem in journal.lines
+
+
+def test_robust_memorization_has_the_names_and_predictions_of_its_samples(robust: World) -> None:
+    table, scored = robust.read("robust_memorization"), pd.read_parquet(robust.folder / "memorization.parquet")
+    pd.testing.assert_frame_equal(table[["class_name", "file"]], scored[["class_name", "file"]])
+    for i, got in enumerate(table.itertuples()):
+        said = robust.said["robust_class_train"][~robust.mask[:, i], i].tolist()
+        assert got.taken_for == max((0, 1), key=said.count)
+        assert got.taken_for_share == said.count(got.taken_for) / len(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "facts", "said"),
+    [
+        ("memorization", {}, {"data": "another"}, "are of different data"),
+        ("test_groups", {}, {"data": "another"}, "are of different data"),
+        ("memorization", {"label": 7}, {}, "memorization.parquet: row 0 is sample"),
+        ("test_groups", {"label": 7}, {}, "test_groups.parquet: row 0 is sample"),
+        ("test_groups", {}, {"spec": "another"}, "are not of one run of their stage: run it again"),
+        (
+            "test_groups",
+            {"atypical": True},
+            {},
+            "test_groups.parquet: no test sample is typical, so no effect on these: raise memorization.threshold",
+        ),
+    ],
+)
+def test_robust_scores_are_of_one_data_set_and_one_run(
+    robust: World, tmp_path: Path, name: str, change: Any, facts: Any, said: str
+) -> None:
+    table = read_table(robust.folder / f"{name}.parquet", name).assign(**change)
+    path = tmp_path / f"{name}.parquet"
+    rewrite(robust.folder / f"{name}.parquet", name, table, to=path, **facts)
+    assert said in refusal(lambda: robustly(robust, tmp_path, **{name: path}))
 
 
 # -- harmful
@@ -540,6 +678,54 @@ def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: P
             assert said["p"][name][row].astype(float).tolist() == pytest.approx(p, abs=1e-3)
     assert 0 < found["train"].mean() < 1
     assert not np.array_equal(found["train"][0], found["train"][1])
+
+
+def train_shard(world: World, **given: Any) -> Any:
+    journal: Any = Lines()
+    spec = parse(SubsetsSpec, SUBSETS | {"first_model": 4, "models": 3} | given.pop("spec", {}), "")
+    data, shard = world.folder / "data.safetensors", world.folder / "out.parquet"
+    stage.subsets(journal, spec=spec, data=data, shard=shard, device="cpu", **given)
+    return journal
+
+
+def test_what_is_kept_of_an_unfinished_shard_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(tmp_path)
+    with monkeypatch.context() as killed:
+        killed.setattr(stage, "shutil", SimpleNamespace(rmtree=lambda folder: None))
+        journal = train_shard(world)
+    assert (journal.bars, journal.worked) == ([(3, "models")], 1)
+    spec = json.loads(json.dumps(SUBSETS | {"first_model": 4, "models": 3}))
+    about = {"kind": "part", "spec": spec, "data": world.data.digest(), "format": ANSWERS_FORMAT}
+    for number in (4, 5, 6):
+        facts = read_tensors(tmp_path / f"out.parquet.parts/{number}.safetensors", "part")[1]
+        assert about | {"model": number} == {name: value for name, value in facts.items() if name != "version"}
+    before = (tmp_path / "out.parquet").read_bytes()
+    (tmp_path / "out.parquet").unlink()
+    monkeypatch.setattr(stage, "stackable", lambda *_, **__: pytest.fail("trained again"))
+    assert train_shard(world).lines == journal.lines
+    assert (tmp_path / "out.parquet").read_bytes() == before
+    assert not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_subset_models_that_did_not_train_are_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    journal = train_shard(world, spec={"recipe": RECIPE | {"learning_rate": 1e-6}})
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    mask, right = unpack(table["in_subset"], 14, ""), unpack(table["correct_train"], 14, "")
+    own = np.array([right[row][mask[row]].mean() for row in range(3)])
+    problem = failed_subsets(own, world.labels["train"], recipe="memorization.recipe")
+    assert problem
+    assert journal.lines == [problem]
+
+
+def test_so_few_models_that_a_sample_would_have_no_score_are_refused(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    line = refusal(lambda: train_shard(world, all_models=3))
+    assert line == (
+        "memorization.subset_models is 3, too small for subsets of 10 of 14: some sample would never be left out, or "
+        "never in; take at least 4"
+    )
+    train_shard(world, all_models=4)
 
 
 ADVERSARY = {
