@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from experiments import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stages import call, rewrite, scores
+from stubs import Lines
 from worlds import MODELS, World
 
 from bat.cli import main
 from bat.config import load
 from bat.config.specs import SubsetsSpec, as_json
 from bat.io.files import provenance
-from bat.io.tables import read_table, write_table
+from bat.io.tables import read_table, read_table_with_facts, write_table
+from bat.scores.merging import merge
 
 CONFIG = ["--base", str(ROOT / "config/config.yaml"), "--configfile", str(ROOT / "config/smoke.yaml")]
 EXPERIMENT = load(CONFIG[1], CONFIG[3])
@@ -117,6 +120,41 @@ def test_what_the_experiment_has_is_joined_and_stays_and_what_is_not_whole_is_le
     assert bytes_of(here / OWN) == whole
     main(["merge", *CONFIG, "--shards", str(OWN)])  # its own folder changes nothing
     assert bytes_of(here / OWN) == whole
+
+
+def test_the_configuration_is_that_of_the_current_folder_with_its_changes(world: World, here: Path) -> None:
+    shutil.copytree(ROOT / "config", here / "config")
+    machine(world, here / "a.parquet", range(20))
+    journal: Any = Lines()
+    changed = ["memorization.models_per_shard=10", "memorization.subset_models=30"]
+    merge(journal, shards=[Path("a.parquet")], configfile=["config/smoke.yaml"], config=changed)
+    assert (journal.bars, journal.worked) == ([(2, "shards")], 1)
+    assert journal.lines == [f"{OWN}: 20 models in 2 shards; the experiment has 30"]
+    for number in range(2):
+        table, facts = read_table_with_facts(OWN / f"shard-00{number}.parquet", "subsets")
+        assert table["model"].tolist() == [*range(10 * number, 10 * number + 10)]
+        assert (facts["spec"]["first_model"], facts["spec"]["models"]) == (10 * number, 10)
+
+
+def test_the_configuration_alone_will_do(world: World, here: Path) -> None:
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    experiment = load(CONFIG[1])
+    (here / "config").mkdir()
+    (here / "config/config.yaml").write_text(yaml.safe_dump(config))
+    results = here / "results" / experiment.experiment
+    shutil.move(here / "results/smoke", results)
+    spec = json.loads(as_json(SubsetsSpec.of(experiment, first_model=0))) | {"models": 1}
+    about = provenance("subsets", spec=spec, data=world.data.digest())
+    rows = read_table(world.folder / "shard-0.parquet", "subsets")
+    write_table(here / "one.parquet", "subsets", rows[:1], about)
+    journal: Any = Lines()
+    merge(journal, shards=[Path("one.parquet")])
+    size, models = experiment.memorization.models_per_shard, experiment.memorization.subset_models
+    folder = Path("results", experiment.experiment, "subsets")
+    assert journal.lines == [
+        f"{folder}: 0 models in 0 shards; the experiment has {models}",
+        f"1 models are left out, since no shard of {size} has all of its models",
+    ]
 
 
 def test_shards_that_do_not_agree_are_refused(world: World, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

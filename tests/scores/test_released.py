@@ -1,5 +1,6 @@
 """Released scores in their true layouts, against loops over the samples; and what is refused."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -11,14 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
-from stubs import named, written
+from stubs import Lines, named, written
 
 import bat.io.given
 from bat.cli import main
+from bat.config.specs import ImportScoresSpec
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
+from bat.scores.importing import import_scores as stage
 from bat.scores.names import read_names, source_files, with_names
 from bat.scores.released import (
     Influence,
@@ -334,9 +337,66 @@ def test_tables_carry_the_file_and_the_threshold(folder):
     for name in TABLES:
         facts = json.loads(pq.read_schema(folder / f"{name}.parquet").metadata[KEY.encode()])
         assert facts["spec"] == {"format": "npz", "threshold": THRESHOLD}
-        assert facts["file"]["name"] == "released.npz"
-        assert len(facts["file"]["sha256"]) == 64
-        assert facts["data"] == data_set().digest()
+        digest = hashlib.sha256((folder / "released.npz").read_bytes()).hexdigest()
+        assert facts["file"] == {"name": "released.npz", "sha256": digest}
+        assert (facts["data"], facts["models"]) == (data_set().digest(), 0)
+
+
+NOT_ON_VALIDATION = "validation samples are training samples of the file, which has no influence on them: all typical"
+
+
+@pytest.mark.parametrize(
+    ("layout", "arrays", "threshold", "first", "last"),
+    [
+        ("npz", plain(), THRESHOLD, [], []),
+        ("npz", plain(), 0.999, [], ["no test sample is atypical, so no rate of that group can be reported"]),
+        (
+            "npz",
+            plain(labels=None, test_labels=None),
+            THRESHOLD,
+            [
+                f"the file has no labels of {kind} samples: whether it has the order of the data set is not known"
+                for kind in ("training", "test")
+            ],
+            [],
+        ),
+        (
+            "cscores",
+            cscores(),
+            THRESHOLD,
+            [],
+            ["the file has no influence: no test sample can be called atypical, all count as typical"],
+        ),
+    ],
+)
+def test_what_is_told_of_an_import(folder, layout, arrays, threshold, first, last):
+    journal = Lines()
+    inputs = {"data": folder / "data.safetensors", "files": folder / "files.parquet"}
+    outputs = {name: folder / f"{name}.parquet" for name in TABLES} | {"top": folder / "top.csv"}
+    spec = ImportScoresSpec(format=layout, threshold=threshold)
+    stage(journal, spec=spec, scores=npz(folder / "released.npz", arrays), **inputs, **outputs)
+    found, groups = (pd.read_parquet(folder / f"{name}.parquet") for name in ("memorization", "test_groups"))
+    rare = found["atypical"].sum()
+    assert journal.lines == [
+        *first,
+        f"{rare} of 50 training samples are atypical (memorization over {threshold}); 0 have no score",
+        f"{groups['atypical'].sum()} of 20 test samples are atypical",
+        "0 of 7 validation samples are atypical",
+        *last,
+        NOT_ON_VALIDATION,
+    ]
+    assert journal.worked == 1
+
+
+def test_an_import_knows_the_classes_that_were_chosen(folder):
+    data = of_classes(2, 0)
+    write_data(folder / "data.safetensors", data, provenance("data", source_labels=[2, 0]))
+    named(folder / "files.parquet", data)
+    tables, _ = import_scores(folder, npz(folder / "released.npz", plain()), "npz")
+    index = data.train.index.numpy()
+    assert tables["memorization"]["memorization"].tolist() == MEMORIZATION[index].tolist()
+    assert tables["memorization"]["label"].tolist() == data.train.labels.tolist()
+    assert tables["test_groups"]["atypical"].any()
 
 
 def test_figures_of_imported_scores_say_that_no_models_are_behind_them(folder):
