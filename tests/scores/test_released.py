@@ -22,7 +22,7 @@ from bat.data.saved import write_data
 from bat.io.files import KEY, provenance
 from bat.io.schemas import SCHEMAS
 from bat.scores.importing import import_scores as stage
-from bat.scores.names import read_names, source_files, with_names
+from bat.scores.names import SourceFiles, read_names, source_files, with_names
 from bat.scores.released import (
     Influence,
     Released,
@@ -658,6 +658,19 @@ def test_scores_beyond_their_range_are_refused(tmp_path, layout, odd, fits):
         assert f"{path}: {name} goes from {min(0, odd):g} to {max(1, odd):g}: need {need}" == line
 
 
+@pytest.mark.parametrize(("odd", "fits"), [(-1.0, True), (-1.00001, False), (1.0, True), (1.00001, False)])
+def test_influence_beyond_its_range_is_refused(tmp_path, odd, fits):
+    influence = INFLUENCE.astype(float)
+    influence[3, 4] = odd
+    path = npz(tmp_path / "own.npz", plain(influence=influence))
+    if fits:
+        assert read_released(path, "npz").influence[0].values[4, 3] == odd
+    else:
+        low, high = min(influence.min(), odd), max(influence.max(), odd)
+        line = refusal(read_released, path, "npz")
+        assert line == f"{path}: influence goes from {low:g} to {high:g}: need differences of rates, from -1 to 1"
+
+
 NOTHING = np.full(TRAINING, np.nan)
 
 
@@ -934,13 +947,50 @@ def test_an_index_that_is_kept_wrongly_is_none(tmp_path, index):
 
 
 def test_a_table_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
-    table().to_parquet(tmp_path / "own.parquet")
-    table().to_csv(tmp_path / "own.csv", index=False)
-    monkeypatch.setattr(bat.io.given, "free_memory", lambda: 100)
-    for ending in ("csv", "parquet"):
-        assert "GiB are free: give the rows of this data set alone" in refusal(
-            read_released, str(tmp_path / f"own.{ending}"), "table"
+    parquet, text = tmp_path / "own.parquet", tmp_path / "own.csv"
+    table().to_parquet(parquet)
+    table().to_csv(text, index=False)
+    sizes = {parquet: 16 * TRAINING * 4, text: text.stat().st_size}
+    for path, what in ((parquet, f"{parquet}: a table of 60 rows"), (text, str(text))):
+        monkeypatch.setattr(bat.io.given, "free_memory", lambda path=path: sizes[path] - 1)
+        assert refusal(read_released, str(path), "table") == (
+            f"{what} would take 0.0 GiB of memory, and 0.0 GiB are free: give the rows of this data set alone"
         )
+        monkeypatch.setattr(bat.io.given, "free_memory", lambda path=path: sizes[path])
+        assert len(read_released(str(path), "table").index) == TRAINING
+
+
+def test_a_damaged_page_of_a_parquet_is_refused(tmp_path):
+    path = tmp_path / "own.parquet"
+    columns = pa.table({"train_index": pa.array(range(400)), "memorization": pa.array(np.linspace(0, 1, 400))})
+    pq.write_table(columns, path, write_page_checksum=True, use_dictionary=False, compression="none")
+    content = bytearray(path.read_bytes())
+    content[content.index(np.linspace(0, 1, 400)[200:201].tobytes())] ^= 1
+    path.write_bytes(content)
+    line = refusal(read_released, str(path), "table")
+    assert "own.parquet: cannot be read as a table (could not verify page integrity, CRC checksum" in line
+
+
+def test_files_without_any_name_need_the_index(tmp_path):
+    files = SourceFiles(pd.Series([0, 1], index=["a", "b"]), 0)
+    path, none = tmp_path / "own.parquet", pd.Series([None, None], dtype=object)
+    rows = pd.DataFrame({"train_index": [1, 0], "memorization": [0.5, 0.25], "file": none})
+    rows.to_parquet(path)
+    found = read_released(str(path), "table", files)
+    assert (found.index.tolist(), found.memorization.tolist()) == ([0, 1], [0.25, 0.5])
+    rows.drop(columns="train_index").to_parquet(path)
+    assert refusal(read_released, str(path), "table", files) == (
+        f"{path}: column file holds null, 2 of them missing: need names of files, none missing"
+    )
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_names_of_files_may_be_any_texts(tmp_path, kind):
+    files = SourceFiles(pd.Series([7, 3], index=["a", "b"]), 0)
+    path = tmp_path / "own.parquet"
+    pq.write_table(pa.table({"file": pa.array(["a", "b"], kind), "memorization": pa.array([0.5, 0.25])}), path)
+    found = read_released(str(path), "table", files)
+    assert (found.index.tolist(), found.memorization.tolist(), found.whole) == ([3, 7], [0.25, 0.5], False)
 
 
 def test_a_home_folder_is_found(folder, monkeypatch):
