@@ -126,6 +126,7 @@ class Said:
     def fails(rows): return rows[len(rows)]
 
 def nothing(images, labels, *, seed, classes, kind): return kind
+def raises(images, labels, *, seed, classes, kind): return kind[seed]
 """
 FORM = (
     "give def fit(images, labels, *, seed, classes), which returns a function from images (n, c, h, w), float32 numpy "
@@ -205,3 +206,6 @@ def test_what_is_no_answer_is_said_in_whole(told, kind, message):
 
 def test_a_function_that_returns_no_predictor_is_refused(told):
     assert refusal(told, "text", "nothing") == f"trainer users_small:nothing: returned a str: {FORM}"
+    line = len(SMALL.splitlines())
+    error = f"IndexError: string index out of range, users_small.py line {line}"
+    assert refusal(told, "text", "raises") == f"users_small:raises: the function fails ({error}): {FORM}"
