@@ -32,7 +32,7 @@ def opened(paths):
 SPEC = {"seed": 0, "model": {"name": "mlp", "width": 8}, "subset_fraction": 0.7}
 
 
-def shard(path, first, models=2, data="digest", stored="u1", **changes):
+def shard(path, first, models=2, data="digest", stored="u1", attacked=False, **changes):
     numbers = first + np.arange(models)
     table = pd.DataFrame({"model": numbers, "seed": numbers * 11})
     for kind in ("in_subset", *(f"correct_{name}" for name in SPLITS)):
@@ -41,6 +41,9 @@ def shard(path, first, models=2, data="digest", stored="u1", **changes):
     for name in SPLITS:
         table[f"p_{name}"] = [np.full(8, number / 8, "<f2").tobytes() for number in numbers]
         table[f"class_{name}"] = [np.full(8, number % 3, stored).tobytes() for number in numbers]
+        if attacked:
+            table[f"robust_{name}"] = table[f"correct_{name}"]
+            table[f"robust_p_{name}"], table[f"robust_class_{name}"] = table[f"p_{name}"], table[f"class_{name}"]
     spec = SPEC | {"first_model": first, "models": models} | changes
     write_table(path, "subsets", table, provenance("subsets", spec=spec, data=data))
     return path
@@ -62,7 +65,7 @@ def test_shards_are_read_in_the_order_of_models_whatever_theirs(tmp_path):
 
 @pytest.mark.parametrize(("classes", "stored", "dtype"), [(255, "u1", np.uint8), (256, "<u2", np.uint16)])
 def test_a_class_has_the_least_bytes_that_also_hold_no_class(classes, stored, dtype, tmp_path):
-    said = torch.tensor([True, False]), torch.tensor([0.75, 0.1]), torch.tensor([classes - 1, -1])
+    said = torch.tensor([True, False, True]), torch.tensor([0.75, 0.1, 1]), torch.tensor([classes - 1, -1, 0])
     for under_attack, names in (
         ({}, ["correct_test", "p_test", "class_test"]),
         ({"under_attack": True}, ["robust_test", "robust_p_test", "robust_class_test"]),
@@ -70,10 +73,10 @@ def test_a_class_has_the_least_bytes_that_also_hold_no_class(classes, stored, dt
         columns = said_columns("test", *said, classes, **under_attack)
         assert list(columns) == names
         correct, p, places = columns.values()
-        assert correct.tolist() == [True, False]
-        assert p.numpy().tolist() == [0.75, np.float16(0.1)]
+        assert correct.tolist() == [True, False, True]
+        assert p.numpy().tolist() == [0.75, np.float16(0.1), 1]
         assert p.numpy().dtype == np.float16
-        assert places.tolist() == [classes - 1, classes]
+        assert places.tolist() == [classes - 1, classes, 0]
         assert places.numpy().dtype == dtype
     shards = replace(opened([shard(tmp_path / "a", 0, 5, stored=stored)]), classes=classes)
     found = shards.read({"class_test": np.array([2, 4])})["class_test"]
@@ -103,7 +106,8 @@ def test_shards_tell_what_they_share(tmp_path):
 def test_shards_of_other_numbers_of_samples_are_refused(name, tmp_path):
     path = shard(tmp_path / "a", 0)
     shards = opened([path])
-    shards = replace(shards, sizes=dict.fromkeys(SPLITS, 9))
+    split = "train" if name == "in_subset" else name.partition("_")[2]
+    shards = replace(shards, sizes=shards.sizes | {split: 9})
     message = f"{path}: {name} does not hold 9 samples: it is of other data; remove it"
     assert refusal(shards.read, {name: np.array([0])}) == message
 
@@ -137,20 +141,31 @@ def test_classes_are_whole_however_much_is_read_at_once(most, tmp_path):
             assert np.array_equal(one.columns[f"class_{name}"], np.repeat([np.arange(253) % 3], len(rows), 0).T)
 
 
-def test_what_is_read_at_once_is_bounded(tmp_path):
-    shards, sizes = opened([shard(tmp_path / "a", 0, 10)]), []
+@pytest.mark.parametrize(
+    ("most", "read"), [(16, [[0, 1], [2]]), (15, [[0], [1, 2]]), (14, [[0], [1], [2]]), (24, [[0, 1, 2]])]
+)
+def test_as_many_classes_are_read_at_once_as_fit(most, read, tmp_path):
+    """Classes 0, 1 and 2 have 9, 7 and 8 samples."""
+    shards, places = opened([shard(tmp_path / "a", 0, 10)]), []
     real = Shards.read
-
-    def read(self, wanted):
-        found = real(self, wanted)
-        sizes.append(sum(values.nbytes for values in found.values()))
-        return found
-
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Shards, "read", read)
-        list(class_by_class(shards, DATA, ("correct", "p", "class"), most=1200))
-    assert len(sizes) > 1
-    assert max(sizes) <= 1200
+        patched.setattr(Shards, "read", lambda self, wanted: places.append(wanted["p_test"]) or real(self, wanted))
+        # of each model a bit, a probability and a class, for which two bytes are counted each, and one for the mask
+        classes = list(class_by_class(shards, DATA, ("correct", "p", "class"), most=10 * 7 * most))
+    assert [sorted({int(DATA.test.labels[place]) for place in each}) for each in places] == read
+    assert len(classes) == 3
+
+
+def test_what_models_say_under_attack_is_read_alike(tmp_path):
+    shards = opened([shard(tmp_path / "a", 0, 10, attacked=True)])
+    attacked = class_by_class(shards, DATA, ("robust", "robust_p", "robust_class"))
+    for one, other in zip(attacked, class_by_class(shards, DATA, ("correct", "p", "class")), strict=True):
+        assert len(one.columns) == 10
+        for name, values in one.columns.items():
+            clean = name.removeprefix("robust_") if "_p_" in name or "_class_" in name else f"correct_{name[7:]}"
+            expected = other.columns[name if name == "in_subset" else clean]
+            assert values.dtype == expected.dtype
+            np.testing.assert_array_equal(values, expected)
 
 
 def test_tables_of_classes_are_joined_in_the_order_of_samples():
