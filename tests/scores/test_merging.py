@@ -172,6 +172,12 @@ def test_shards_that_do_not_agree_are_refused(world: World, here: Path, capsys: 
     assert refused(capsys, here, first, other) == (
         f"{first} and {other} have model 3 with another p_test each, as types of CPU can: give one of them"
     )
+    third = here / "c.parquet"
+    changed.at[3, "p_test"] = np.ones(9, "<f2").tobytes()
+    rewrite(first, "subsets", changed, to=third)
+    assert refused(capsys, here, first, other, third) == (
+        f"{first} and {other} and {third} have model 3 with another p_test each, as types of CPU can: give one of them"
+    )
     other.write_bytes(b"no table")
     assert f"{other}: damaged" in refused(capsys, here, first, other)
     (here / "empty").mkdir()
@@ -197,6 +203,19 @@ def test_own_shards_of_another_size_are_not_overwritten(
         f"{OWN / own.name} has 40 models from 0 on, and memorization.models_per_shard is 20: move it out of {OWN} and "
         "name it in --shards"
     )
+
+
+def test_own_shards_of_another_number_are_not_overwritten(
+    world: World, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, numbers in (("shard-000", range(20, 40)), ("shard-001", [*range(20, 39), 41])):
+        own = machine(world, here / OWN / f"{name}.parquet", numbers)
+        other = machine(world, here / "a.parquet", range(40, 60))
+        assert refused(capsys, here, other) == (
+            f"{OWN / own.name} has 20 models from 20 on, and memorization.models_per_shard is 20: move it out of {OWN} "
+            "and name it in --shards"
+        )
+        own.unlink()
 
 
 def test_the_data_comes_first(here: Path, world: World, capsys: pytest.CaptureFixture[str]) -> None:
