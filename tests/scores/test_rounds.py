@@ -66,6 +66,7 @@ def test_the_share_of_samples_near_the_threshold_decides(world: World) -> None:
     content = (world.folder / "enough.json").read_text()
     assert content == json.dumps(json.loads(content), sort_keys=True) + "\n"
     facts = {"spec.seed": 0, "spec.subset_fraction": 9 / 14, "data": world.data.digest()}
+    assert found["kind"] == "enough"
     assert found["spec"] == SPEC | {"standard_error": reached * 0.999, "shards": facts}
 
 
@@ -75,6 +76,18 @@ def test_without_a_sample_near_the_threshold_there_is_nothing_to_wait_for(world:
     assert (found["near"], found["standard_error"], found["enough"]) == (0, None, True)
     log = (world.folder / "enough.log").read_text()
     assert "60 models: 0 training samples are near the threshold: enough, for 1e-06\n" in log
+
+
+def test_the_soft_score_decides_where_it_is_asked_for(world: World) -> None:
+    errors = []
+    for i in range(world.mask.shape[1]):
+        sides = [world.said["p_train"][world.mask[:, i] == has, i].astype(float) for has in (True, False)]
+        error = math.sqrt(sum(side.var(ddof=1) / len(side) for side in sides))
+        if abs(sides[0].mean() - sides[1].mean() - 0.2) <= 2 * error:
+            errors.append(error)
+    found = told(world, score="soft")
+    assert found["near"] == len(errors)
+    assert found["standard_error"] == pytest.approx(sorted(errors)[math.ceil(0.75 * len(errors)) - 1])
 
 
 def test_the_score_that_decides_is_the_one_that_is_asked_for() -> None:
@@ -109,4 +122,4 @@ def test_shards_of_other_data_are_refused(world: World, capsys: pytest.CaptureFi
         shards=[world.folder / name for name in other.shards],
         enough="enough.json",
     )
-    assert "trained on other data than" in line
+    assert f"trained on other data than {tmp_path / 'data.safetensors'}: remove the shards" in line
