@@ -9,10 +9,12 @@ import torch
 from refusals import refusal
 from stages import SUBSETS, call, digits
 
-from bat.config import OwnTrainer
+from bat.config import OwnTrainer, parse
+from bat.config.specs import SubsetsSpec
 from bat.data.dataset import DataSet, Part
 from bat.io.tables import unpack
 from bat.scores.own import own_answers
+from bat.scores.subsets import recorded
 
 TEXT = """
 import numpy as np
@@ -209,3 +211,15 @@ def test_a_function_that_returns_no_predictor_is_refused(told):
     line = len(SMALL.splitlines())
     error = f"IndexError: string index out of range, users_small.py line {line}"
     assert refusal(told, "text", "raises") == f"users_small:raises: the function fails ({error}): {FORM}"
+
+
+def test_what_is_recorded_of_a_trainer_are_its_answers(told):
+    expected = told("probabilities")
+    trainer = {"name": "users_small:fit", "options": {"kind": "probabilities"}}
+    spec = parse(SubsetsSpec, SUBSETS | {"first_model": 0, "model": None, "trainer": trainer}, "")
+    found = recorded(DATA, TRAIN.take(torch.tensor([1, 2])), spec, seed=7, what="")
+    assert {name: values.tolist() for name, values in found.items()} == {
+        name: values.tolist() for name, values in expected.items()
+    }
+    given = sys.modules["users_small"].given
+    assert (given["seed"], given["labels"].tolist()) == (7, [1, 2])
