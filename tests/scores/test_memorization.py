@@ -154,9 +154,9 @@ def test_balanced_subsets_leave_samples_out_equally_often_after_each_model(plan,
 def test_the_subsets_of_a_seed_stay_what_they_are(size):
     """Shards that were made before, and those of other machines, have the same; here with Python's lists."""
     out, line, number = 10 - size, [], 0
-    independent = ~subset_masks(10, size, design="independent", seed=4, first=3, count=9)
-    balanced = ~subset_masks(10, size, design="balanced", seed=4, first=3, count=9)
-    for model in range(12):
+    independent = ~subset_masks(10, size, design="independent", seed=4, first=3, count=27)
+    balanced = ~subset_masks(10, size, design="balanced", seed=4, first=3, count=27)
+    for model in range(30):
         if len(line) < out:
             fresh = np.random.default_rng(derive_seed(4, "order", number)).permutation(10).tolist()
             first = [sample for sample in fresh if sample not in line][: out - len(line)]
