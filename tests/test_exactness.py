@@ -105,9 +105,12 @@ def test_a_false_discovery_rate_that_is_met_exactly_is_kept(threshold, p_values)
     _, correct = at_exactly(*([7 if p < 1 else 20 for p in p_values],) * 2)
     names = {"target_index": np.arange(len(p_values)), "target_labels": np.zeros(len(p_values), int)}
     both = {"train_index": np.zeros(1, int), "train_labels": np.zeros(1, int)} | names
-    table = find_pairs(mask, correct, **both, false_discovery_rate=threshold).pairs
-    assert table["p_value"].tolist() == p_values
-    assert table["significant"].tolist() == [p < 1 for p in p_values]
+    found = find_pairs(mask, correct, **both, false_discovery_rate=threshold)
+    for kind in ("", "soft_"):
+        assert found.pairs[f"{kind}p_value"].tolist() == p_values
+        assert found.pairs[f"{kind}significant"].tolist() == [p < 1 for p in p_values]
+    # whether they are rows or not
+    assert find_pairs(mask, correct, **both, false_discovery_rate=threshold, over=0.5).significant == found.significant
     below = find_pairs(mask, correct, **both, false_discovery_rate=threshold - 1e-9).pairs
     assert not below["significant"].any()
 

@@ -370,7 +370,7 @@ class InfluenceFinder:
                 p_value[wanted] = welch_p_value(soft[wanted], error[wanted], freedom[wanted])
             else:
                 p_value[wanted] = greater_p_value(*(count[wanted] for count in rates))
-            self._small[kind].append(p_value[known & (p_value <= self._rate)])
+            self._small[kind].append(p_value[p_value <= self._rate])
             values.append(p_value[over])
         self._rows.append(
             pd.DataFrame(
@@ -389,7 +389,7 @@ class InfluenceFinder:
         )
 
     def _keep_strongest(self, influence: Floats, train_index: Counts, target_index: Counts) -> None:
-        order = np.argsort(train_index, kind="stable")
+        order = np.argsort(train_index)
         known = np.where(np.isnan(influence[order]), -np.inf, influence[order])
         best = known.argmax(0)
         highest = known[best, np.arange(len(target_index))]
@@ -409,7 +409,7 @@ class InfluenceFinder:
         names = ["train_index", "target_index", "label", "influence", "standard_error", "p_value"]
         empty = pd.DataFrame({name: pd.Series(dtype=np.int64 if n < 3 else np.float64) for n, name in enumerate(names)})
         empty = empty.assign(**{f"soft_{name}": empty[name] for name in names[3:]})
-        pairs = pd.concat([empty, *self._rows], ignore_index=True) if any(map(len, self._rows)) else empty
+        pairs = pd.concat([empty, *self._rows]) if any(map(len, self._rows)) else empty
         counts = []
         for kind, prefix in enumerate(("", "soft_")):
             limit, count = _limit(self._small[kind], self._known[kind], self._rate)
@@ -427,7 +427,7 @@ def found_pairs(pairs: pd.DataFrame) -> FoundPairs:
 
 
 def _strongest(pairs: pd.DataFrame) -> pd.DataFrame:
-    falling = pairs.sort_values(["influence", "train_index"], ascending=[False, True], kind="stable")
+    falling = pairs.sort_values(["influence", "train_index"], ascending=[False, True])
     first = falling.drop_duplicates("target_index")
     return first.set_index("target_index")[["influence", "train_index"]]
 

@@ -293,8 +293,8 @@ def own_targets(seed):
     targets = slice(5, 20)
     case |= {"target_index": case["train_index"][targets], "target_labels": case["train_labels"][targets]}
     case["correct"] = case["correct"][:, :15]
-    # the first models were trained on all of the class, so that some pair has nothing to compare
-    case["mask"][:, 8] = True
+    # one sample is in each subset and one in none, so that some pair has nothing to compare
+    case["mask"][:, 8], case["mask"][:, 11] = True, False
     return case, ~case["mask"][:, targets]
 
 
@@ -303,8 +303,9 @@ def own_targets(seed):
 @pytest.mark.parametrize("own", [False, True], ids=["others", "own"])
 def test_influence_table_equals_loops_and_a_brute_force_benjamini_hochberg(own, seed, level):
     case, counted = own_targets(seed) if own else (example(seed=seed), None)
-    table = find_pairs(**case, counted=counted, false_discovery_rate=level).pairs
-    every = brute_table(case, counted)
+    found = find_pairs(**case, counted=counted, false_discovery_rate=level)
+    table, every = found.pairs, brute_table(case, counted)
+    assert found.tests == len(every)
     expected = {key: row for key, row in every.items() if not math.isnan(row[1])}
     assert (len(expected) < len(every)) == own  # the case of own targets has pairs without a test
     keys = list(zip(table["train_index"], table["target_index"], strict=True))
@@ -336,6 +337,7 @@ def test_without_atypical_samples_there_are_no_pairs_and_no_atypical_targets():
     assert (len(found.pairs), found.tests, found.significant) == (0, 0, (0, 0))
     some = find_pairs(**example(), false_discovery_rate=0.1).pairs
     pd.testing.assert_series_equal(found.pairs.dtypes, some.dtypes)
+    assert (some.dtypes[["train_index", "target_index", "label"]] == np.int64).all()
     scores = pd.DataFrame({"train_index": [], "memorization": []})
     groups = group_table(found, case["target_index"], case["target_labels"], scores, threshold=0.1)
     assert groups["target_index"].tolist() == [4, 6, 9]
