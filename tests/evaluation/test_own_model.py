@@ -5,19 +5,28 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from refusals import refusal
 from torch import nn
 
+import bat.evaluation.direct
+from bat.attacks.ensemble import STANDARD
 from bat.attacks.gradient import ascent, cross_entropy, label_margin, predictions
 from bat.cli import main
+from bat.config import EvaluationPgd, SizedModel, Threat
+from bat.data.dataset import Part
+from bat.evaluation.direct import as_part, attack_model, attack_plan, check_range
+from bat.evaluation.flags import Probe
 from bat.evaluation.own_model import Judged
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import read_table_with_facts
+from bat.models import build
 
 torch.set_num_threads(1)
 
@@ -428,3 +437,190 @@ def test_help_to_a_closed_pipe_is_quiet():
     command = f"{sys.executable} -m bat attack --help | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ, check=False)
     assert done.stderr == ""
+
+
+# -- a model and images in memory: arguments, and what is done with them
+
+
+def test_the_plan_has_pgd_of_twenty_steps_of_an_eighth_of_eps_beside_the_ensemble():
+    plan = attack_plan("l2", 0.5, "standard", seed=3, batch_size=7, where="here")
+    assert plan.threat == Threat(norm="l2", eps=0.5)
+    assert plan.pgd == EvaluationPgd(name="pgd", steps=20, step_size=0.0625, restarts=1)
+    assert (plan.ensemble, plan.seed, plan.batch_size) == ("standard", 3, 7)
+    assert attack_plan("l2", 0.5, [{"name": "pgd", "step_size": 0.1}], seed=0, batch_size=1, where="").ensemble == (
+        EvaluationPgd(step_size=0.1),
+    )
+    assert (
+        refusal(lambda: attack_plan("l2", 0.5, "standard", seed=0, batch_size=0, where="here"))
+        == "here: batch_size: 0 is under 1, the least: raise it"
+    )
+
+
+SIXTEEN = Part(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), torch.arange(2), 1)
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "part"),
+    [("linf", 1e-6, None), ("linf", 1.0, None), ("linf", 1.0, SIXTEEN), ("l2", 4.0, SIXTEEN), ("l2", 1e9, None)],
+)
+def test_every_eps_that_images_can_be_perturbed_by_is_taken(norm, eps, part):
+    check_range("--eps", eps, norm, part)
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "part", "message"),
+    [
+        ("linf", 0.9e-6, None, "9e-07: give a number from 1e-06 to 1, for pixels in [0, 1] and linf"),
+        ("linf", 1.125, SIXTEEN, "1.125: give a number from 1e-06 to 1, for pixels in [0, 1] and linf"),
+        ("linf", float("nan"), None, "nan: give a number from 1e-06 to 1, for pixels in [0, 1] and linf"),
+        ("l2", 4.125, SIXTEEN, "4.125: give a number from 1e-06 to 4, for pixels in [0, 1] and l2"),
+        ("l2", float("inf"), None, "inf: give a number from 1e-06 to inf, for pixels in [0, 1] and l2"),
+    ],
+)
+def test_an_eps_that_no_image_can_be_perturbed_by_is_one_line(norm, eps, part, message):
+    assert refusal(lambda: check_range("--eps", eps, norm, part)) == f"--eps {message}"
+
+
+def test_bytes_are_images_as_they_are_and_floats_are_float32():
+    x, y = np.arange(24, dtype=np.uint8).reshape(3, 2, 2, 2).transpose(0, 3, 1, 2), np.array([2, 0, 1], dtype=np.int32)
+    part = as_part(x, y, "here")
+    assert part.pixels.tolist() == x.tolist()
+    assert (part.pixel_max, part.pixels.dtype, part.labels.dtype) == (255, torch.uint8, torch.int64)
+    assert (part.labels.tolist(), part.index.tolist()) == ([2, 0, 1], [0, 1, 2])
+    part = as_part(x / 23, y, "here")
+    assert (part.pixel_max, part.pixels.dtype) == (1, torch.float32)
+    assert torch.equal(part.pixels, torch.from_numpy(np.ascontiguousarray(x)).double().div(23).float())
+    assert part.pixels.is_contiguous()
+    assert (part.labels.tolist(), part.index.tolist()) == ([2, 0, 1], [0, 1, 2])
+
+
+ONE = np.full((2, 1, 1, 1), 0.5)
+NEED = "need (n, c, h, w) and (n,) integers, all at least 1"
+FLOATS = "need uint8, or floats in [0, 1], none missing"
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (ONE[0], [0], f"x has shape (1, 1, 1) and y (1,) of int64: {NEED}"),
+        (ONE[:0], [], f"x has shape (0, 1, 1, 1) and y (0,) of float64: {NEED}"),
+        (ONE, [0], f"x has shape (2, 1, 1, 1) and y (1,) of int64: {NEED}"),
+        (ONE, [0.0, 1.0], f"x has shape (2, 1, 1, 1) and y (2,) of float64: {NEED}"),
+        (ONE, [0, -1], "y has the class -1: number the classes from 0"),
+        (ONE.astype(np.uint8) + 1, [0, 1], "x is uint8 from 1 to 1: give 0 to 255, or floats in [0, 1]"),
+        (ONE.astype(np.uint8), [0, 1], "x is uint8 from 0 to 0: give 0 to 255, or floats in [0, 1]"),
+        (ONE.astype(np.int64), [0, 1], f"x is int64 from 0 to 0: {FLOATS}"),
+        (ONE > 0, [0, 1], f"x is bool from True to True: {FLOATS}"),
+        (ONE.astype(np.uint16), [0, 1], f"x is uint16 from 0 to 0: {FLOATS}"),
+        (ONE.astype(complex), [0, 1], f"x is complex128: {FLOATS}"),
+        (ONE - [[[[0.75]]], [[[0.0]]]], [0, 1], f"x is float64 from -0.25 to 0.5: {FLOATS}"),
+        (ONE - [[[[-0.75]]], [[[0.0]]]], [0, 1], f"x is float64 from 0.5 to 1.25: {FLOATS}"),
+        (ONE * np.nan, [0, 1], f"x is float64 from nan to nan: {FLOATS}"),
+    ],
+)
+def test_what_are_no_images_is_one_line(x, y, message):
+    assert refusal(lambda: as_part(x, np.array(y), "here")) == f"here: {message}"
+
+
+def test_images_at_the_ends_are_taken():
+    assert as_part(np.array([0.0, 1.0]).reshape(2, 1, 1, 1), np.array([0, 1]), "").pixels.flatten().tolist() == [0, 1]
+    assert as_part(np.array([0, 2], dtype=np.uint8).reshape(2, 1, 1, 1), np.array([0, 1]), "").pixel_max == 255
+
+
+class Halves(nn.Module):
+    """Two logits of one pixel, computed by a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("level", torch.tensor(0.5))
+
+    def forward(self, x):
+        return torch.cat([x.flatten(1), self.level.expand(len(x), 1)], 1)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, list])
+def test_what_attacks_are_given_and_what_is_told_of_them(monkeypatch, kind):
+    asked, flagged = [], []
+
+    def attacked(model, part, rows, **given):
+        asked.append((model, rows.tolist(), given))
+        return {
+            "predicted": part.labels[rows],
+            "pgd_correct": rows > 0,
+            "broken_by": torch.where(rows == 1, 0, -1),
+            "margin": rows + 0.5,
+            "x_adv": part.images(rows) + 0.125,
+            "nonfinite": rows != 1,
+        }
+
+    def flags(model, part, table, **given):
+        flagged.append((model, part, table, given))
+        return pd.DataFrame({"flag": ["x"]})
+
+    def probed(model, part, batch_size):
+        flagged.append((model, part, batch_size))
+        return before
+
+    before = Probe(torch.zeros(3, 2), 0.0, 0.0)
+    for name, stand in (("attack_samples", attacked), ("find_flags", flags), ("probe", probed)):
+        monkeypatch.setattr(bat.evaluation.direct, name, stand)
+    model, x, y = Halves(), kind([[[[0.75]]], [[[0.5]]], [[[0.25]]]]), kind([0, 0, 1])
+    if kind is torch.tensor:
+        x.requires_grad_()
+    found = attack_model(model, x, y, norm="l2", eps=0.25, ensemble="standard", seed=3, batch_size=2)
+    assert found.clean_correct.tolist() == [True, True, True]
+    assert found.robust_correct.tolist() == [True, False, True]
+    assert found.x_adv.flatten().tolist() == [0.875, 0.625, 0.375]
+    assert found.table["broken_by"].tolist()[1] == "apgd_ce"
+    assert found.table["tier"].tolist() == ["standard"] * 3
+    assert found.table["label"].tolist() == [0, 0, 1]
+    assert found.flags.equals(pd.DataFrame({"flag": ["x"]}))
+    pgd = EvaluationPgd(name="pgd", steps=20, step_size=0.03125, restarts=1)
+    given = {"threat": Threat(norm="l2", eps=0.25), "pgd_attack": pgd, "ensemble": STANDARD, "seed": 3}
+    assert [each[1:] for each in asked] == [([0, 1], given), ([2], given)]
+    (judged, probed_part, batch_size), (flagged_model, part, table, given) = flagged
+    assert isinstance(judged, Judged)
+    assert judged.inner is model
+    assert judged.entry == "Halves"
+    assert {id(each[0]) for each in asked} == {id(judged)} == {id(flagged_model)}
+    assert probed_part is part
+    assert part.images().flatten().tolist() == [0.75, 0.5, 0.25]
+    assert table["margin"].tolist() == [0.5, 1.5, 2.5]
+    assert given == {"batch_size": 2, "before": before, "nonfinite": 2}
+    assert batch_size == 2
+
+
+def test_by_default_the_fast_attacks_run_in_batches_of_256_by_seed_0(monkeypatch):
+    asked = []
+    plan = bat.evaluation.direct.attack_plan
+    monkeypatch.setattr(
+        bat.evaluation.direct,
+        "attack_plan",
+        lambda *given, **named: asked.append((given, named)) or plan(*given, **named),
+    )
+    pixels = torch.arange(32, dtype=torch.uint8).view(2, 1, 4, 4)
+    network = build(SizedModel(name="mlp", width=2), replace(SIXTEEN, pixels=pixels, pixel_max=255), classes=2, seed=0)
+    judged = []
+    monkeypatch.setattr(bat.evaluation.direct, "probe", lambda model, *_: judged.append(model) or 1 / 0)
+    x, y = np.full((2, 1, 4, 4), 0.5), np.zeros(2, dtype=int)
+    with pytest.raises(ZeroDivisionError):
+        attack_model(network, x, y, norm="linf", eps=0.25)
+    assert asked == [(("linf", 0.25, "fast"), {"seed": 0, "batch_size": 256, "where": "bat.attack"})]
+    assert judged == [network]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"eps": 2}, "eps 2: give a number from 1e-06 to 1, for pixels in [0, 1] and linf"),
+        ({"norm": "l2", "eps": 1.5}, "eps 1.5: give a number from 1e-06 to 1, for pixels in [0, 1] and l2"),
+        ({"x": ONE[0]}, f"bat.attack: x has shape (1, 1, 1) and y (2,) of int64: {NEED}"),
+        (
+            {"y": np.array([0, 2])},
+            "Halves: outputs have shape (2, 2) for labels 0 to 2: need (n, classes) logits, a class for each label",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_one_line(changed, message):
+    given = {"model": Halves(), "x": ONE, "y": np.array([0, 1]), "norm": "linf", "eps": 0.25}
+    assert refusal(lambda: attack_model(**given | changed)) == message

@@ -16,14 +16,14 @@ from snakemake.utils import update_config
 
 from bat.attacks.ensemble import STANDARD
 from bat.cli import main
-from bat.config import EvaluationPgd, Packaged, SizedModel, load
+from bat.config import EvaluationPgd, FileScores, Packaged, SizedModel, load
 from bat.config.shorthand import extended
 from bat.config.specs import TrainSpec
 from bat.data.dataset import load_source
 from bat.data.saved import write_data
 from bat.models import build
 from bat.planning import cost as plan
-from bat.planning import timing
+from bat.planning import resources, timing
 from bat.planning.resources import needs
 from bat.scores import subsets
 from bat.scores.precision import models_for, worst_standard_error
@@ -122,6 +122,17 @@ def test_random_data_of_digits_is_as_large_as_digits():
     assert drawn.classes == real.classes
 
 
+def test_random_data_in_the_place_of_a_users_own_that_was_counted(monkeypatch):
+    config = like("image_folder", 10, 10)
+    for module in (plan, resources):
+        monkeypatch.setattr(module, "counted", lambda data: ((5, 2, 3), (1, 4, 4), 3) if data is config.data else None)
+    monkeypatch.setattr(resources, "shape_of", lambda data: None)
+    monkeypatch.setattr(resources, "split_sizes", lambda data: None)
+    data = plan.random_data(config, "snakemake")
+    assert [(len(part), *part.pixels.shape[1:]) for part in data.parts().values()] == [(n, 1, 4, 4) for n in (5, 2, 3)]
+    assert data.classes == 3
+
+
 def test_a_data_set_of_unknown_size():
     line = refusal(plan.random_data, like("image_folder", 10, 10), "snakemake --cores 1 x")
     assert line.endswith("how many images it has is known only after it was read: first run snakemake --cores 1 x")
@@ -155,6 +166,25 @@ def test_disk_by_hand_and_by_the_files(tmp_path):
     assert plan.disk(unkept, data, runs=3, weights=1000)["adversarial images"] == 0
     write_data(tmp_path / "data.safetensors", data, "{}")
     assert stored["data"] == pytest.approx((tmp_path / "data.safetensors").stat().st_size, rel=0.02)
+
+
+def test_disk_by_number_of_classes():
+    """A byte holds 256 classes; one more byte a sample and model from there on."""
+    data = plan.random_data(SMOKE, "snakemake")
+    few, most = (replace(data, classes=classes) for classes in (255, 256))
+    more = {name: disk_of(most)[name] - count for name, count in disk_of(few).items()}
+    assert more == dict.fromkeys(more, 0) | {"subsets": 40 * 1797}
+
+
+def disk_of(data):
+    stored = plan.disk(SMOKE, data, runs=3, weights=1)
+    assert all(isinstance(count, int) for count in stored.values())
+    return stored
+
+
+def test_disk_by_scores_from_a_file_has_no_subset_models():
+    scores = FileScores(source="file", path="scores.npz", format="npz")
+    assert plan.disk(replace(SMOKE, scores=scores), plan.random_data(SMOKE, ""), runs=3, weights=1)["subsets"] == 0
 
 
 def test_table_adds_up():
