@@ -164,6 +164,7 @@ def test_what_is_returned_is_of_the_images_kind_and_without_a_gradient(monkeypat
 @pytest.mark.parametrize(
     ("function", "message"),
     [
+        (lambda x: [x], "returned list, not images of shape (2, 1, 1, 2)"),
         (lambda x: None, "returned NoneType, not images of shape (2, 1, 1, 2)"),
         (lambda x: x[0], "returned torch.float32 of shape (1, 1, 2), not images of shape (2, 1, 1, 2)"),
         (lambda x: x.bool(), "returned torch.bool of shape (2, 1, 1, 2), not images of shape (2, 1, 1, 2)"),

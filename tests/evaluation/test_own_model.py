@@ -1,21 +1,27 @@
 """Models of users that are not what an attack needs: the right answer, one line, or a flag."""
 
+import hashlib
 import importlib
+import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from refusals import refusal
+from stubs import Lines
 from torch import nn
 
+import bat.evaluation.attack
 import bat.evaluation.direct
+from bat.attacks.ball import random_start
 from bat.attacks.ensemble import STANDARD
 from bat.attacks.gradient import ascent, cross_entropy, label_margin, predictions
 from bat.cli import main
@@ -23,10 +29,13 @@ from bat.config import EvaluationPgd, SizedModel, Threat
 from bat.data.dataset import Part
 from bat.evaluation.direct import as_part, attack_model, attack_plan, check_range
 from bat.evaluation.flags import Probe
-from bat.evaluation.own_model import Judged
+from bat.evaluation.own_model import Judged, weights_digest
+from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import read_table_with_facts
+from bat.io.tensors import read_tensors, write_tensors
 from bat.models import build
+from bat.seeds import derive_seed, uniform
 
 torch.set_num_threads(1)
 
@@ -624,3 +633,262 @@ def test_by_default_the_fast_attacks_run_in_batches_of_256_by_seed_0(monkeypatch
 def test_a_wrong_argument_is_one_line(changed, message):
     given = {"model": Halves(), "x": ONE, "y": np.array([0, 1]), "norm": "linf", "eps": 0.25}
     assert refusal(lambda: attack_model(**given | changed)) == message
+
+
+# -- the command around a model, and attacks, that are made up
+
+
+class Pixels(nn.Module):
+    """Two logits of images of two pixels, of which the second is turned; counts what it is asked with a gradient."""
+
+    def __init__(self, turned=1.0):
+        super().__init__()
+        self.turned = nn.Parameter(torch.tensor(turned))
+        self.asked = []
+
+    def forward(self, x):
+        self.asked.append((len(x), torch.is_grad_enabled(), self.training))
+        return x.flatten(1) ** 2 * torch.stack([torch.ones(()), self.turned])
+
+
+BEFORE = Probe(torch.tensor([[0.5, 0.25]]), 0.0, 0.0)
+
+
+def rows_of(kind, n, **columns):
+    """Rows of a kind of table, as attacks would give them."""
+    empty = {pa.string(): "x", pa.int64(): 0, pa.float64(): 0.5, pa.bool_(): False}
+    rows = {field.name: [empty[field.type]] * n for field in SCHEMAS[kind]} | columns
+    return pd.DataFrame(rows).drop(columns=["method", "seed", "checkpoint"])
+
+
+class Command:
+    """Calls ``bat attack`` with stand-ins for all that reads a model, looks at it and attacks it."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.model, self.before, self.no_gradient = folder, Pixels(), BEFORE, None
+        self.read, self.checked, self.probed, self.attacked, self.kept, self.said = [], [], [], [], [], None
+        self.parts = folder / "out.parquet.parts"
+        for name in ("read_own_model", "check_outputs", "probe", "attack_all"):
+            monkeypatch.setattr(bat.evaluation.attack, name, getattr(self, f"_{name}"))
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        monkeypatch.chdir(folder)
+        x = np.arange(6, dtype=np.uint8).reshape(3, 1, 1, 2) * 51
+        np.savez(folder / "images.npz", x=x, y=np.array([1, 0, 1]))
+        self.journal = Lines()
+
+    def _read_own_model(self, *given):
+        self.read.append(given)
+        (self.folder / "elsewhere").mkdir(exist_ok=True)
+        os.chdir(self.folder / "elsewhere")
+        return self.model
+
+    def _check_outputs(self, *given):
+        self.checked.append(given)
+        return self.no_gradient
+
+    def _probe(self, *given):
+        self.probed.append(given)
+        return self.before
+
+    def _attack_all(self, *given):
+        self.attacked.append(given)
+        self.kept = sorted(path.name for path in given[4].iterdir())
+        self.said = read_tensors(self.parts / "said.safetensors", "said")
+        right = {"clean_correct": [True, True, True], "pgd_correct": [True, True, False]}
+        table = rows_of("attacked", 3, **right, robust_correct=[True, False, False], tier=["fast"] * 3)
+        return table, rows_of("flags", 2), torch.full((3, 1, 1, 2), 0.75)
+
+    def __call__(self, **changed):
+        given = {"model": "users:model", "data": Path("images.npz"), "norm": "l2", "eps": 0.25, "ensemble": "fast"}
+        os.chdir(self.folder)
+        outputs = {"out": Path("out.parquet"), "flags": Path("flags.parquet")}
+        bat.evaluation.attack.attack(self.journal, **given | outputs | changed)
+        return self.attacked[-1]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    return Command(tmp_path, monkeypatch)
+
+
+def test_the_command_writes_what_attacks_find(command):
+    options = {"architecture": "mlp:4", "batch_size": 2, "seed": 3, "device": "cpu", "images": Path("x.safetensors")}
+    journal, model, part, plan, folder, about, before = command(**options)
+    assert journal is command.journal
+    assert model is command.model
+    assert before is BEFORE
+    assert part.images().flatten().tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert part.labels.tolist() == [1, 0, 1]
+    assert folder == command.parts
+    assert plan == attack_plan("l2", 0.25, "fast", seed=3, batch_size=2, where="")
+    digest = hashlib.sha256(b"torch.uint8 (3, 1, 1, 2)" + bytes(range(0, 306, 51)) + np.array([1, 0, 1]).tobytes())
+    weights = weights_digest(command.model, "")
+    facts = {"spec": json.loads(json.dumps(asdict(plan))), "model": "users:model", "weights": weights}
+    facts |= {"data": digest.hexdigest(), "logits": hashlib.sha256(np.float32([0.5, 0.25]).tobytes()).hexdigest()}
+    assert json.loads(json.dumps(about)) == facts  # with the logits, which are added when the attacks are done
+    assert command.read == [("users:model", "mlp:4", part, torch.device("cpu"))]
+    assert command.checked == [(model, part, 2, "users:model")]
+    assert command.probed == [(model, part, 2)]
+    table, read = read_table_with_facts(command.folder / "out.parquet", "attacked")
+    assert {name: read[name] for name in facts} == facts
+    assert table["robust_correct"].tolist() == [True, False, False]
+    flags, read = read_table_with_facts(command.folder / "flags.parquet", "flags")
+    assert {name: read[name] for name in facts} == facts
+    for each in (table, flags):
+        assert set(each["method"]) == {"users:model"}
+        assert each[["seed", "checkpoint"]].isna().all(axis=None)
+    images, read = read_tensors(command.folder / "x.safetensors", "images")
+    assert {name: read[name] for name in facts} == facts
+    assert torch.equal(images["x_adv"], torch.full((3, 1, 1, 2), 0.75))
+    assert command.journal.lines == ["3 images, l2 0.25: clean 100.00 %, PGD-20 66.67 %, fast 33.33 %"]
+    assert command.kept == ["said.safetensors"]
+    assert not command.parts.exists()
+
+
+def test_defaults_of_the_command(command):
+    arguments = {"model": "users:model", "data": Path("images.npz"), "norm": "linf", "eps": 0.25}
+    outputs = {"out": command.folder / "out.parquet", "flags": command.folder / "flags.parquet"}
+    bat.evaluation.attack.attack(command.journal, **arguments | outputs)
+    assert command.attacked[0][3] == attack_plan("linf", 0.25, "standard", seed=0, batch_size=256, where="")
+    assert command.read[0][1] is None
+    assert {path.name for path in command.folder.iterdir()} == {
+        "elsewhere",
+        "flags.parquet",
+        "images.npz",
+        "out.parquet",
+    }
+
+
+def test_a_model_without_gradient_is_told(command):
+    command.no_gradient = "it has none"
+    command()
+    assert command.journal.lines[0] == ("attacked without gradients, so that only Square's result counts: it has none")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"eps": 0.0}, "--eps 0: give a number from 1e-06 to inf, for pixels in [0, 1] and l2"),
+        ({"eps": 1.5}, "--eps 1.5: give a number from 1e-06 to 1.41421, for pixels in [0, 1] and l2"),
+        ({"eps": 1.5, "norm": "linf"}, "--eps 1.5: give a number from 1e-06 to 1, for pixels in [0, 1] and linf"),
+        ({"batch_size": 0}, "command line: batch_size: 0 is under 1, the least: raise it"),
+        ({"device": "abacus"}, "--device abacus: no such device: give auto, cpu, cuda or cuda:1, ..."),
+    ],
+)
+def test_what_the_command_cannot_do_is_one_line(command, changed, message):
+    assert refusal(lambda: command(**changed)) == message
+    assert not command.attacked
+
+
+def test_images_that_are_none_name_the_file(command):
+    np.savez("images.npz", x=np.zeros((3, 1, 2)), y=np.array([1, 0, 1]))
+    assert refusal(command) == (
+        "images.npz: x has shape (3, 1, 2) and y (3,) of int64: need (n, c, h, w) and (n,) integers, all at least 1"
+    )
+
+
+def test_a_folder_of_parts_that_is_none_is_not_removed(command):
+    command.parts.write_text("x")
+    assert refusal(command) == (
+        f"{command.parts}: is a file, where finished batches are to be kept: choose another --out"
+    )
+    command.parts.unlink()
+    for name in ("0.txt", "x0000.safetensors", "0000.safetensorsx", "said_safetensors", "0000.safetensors.backup"):
+        command.parts.mkdir()
+        (command.parts / name).touch()
+        assert refusal(command) == (
+            f"{command.parts / name}: not of an unfinished attack: choose another --out, or remove it"
+        )
+        shutil.rmtree(command.parts)
+    assert not command.attacked
+
+
+FINISHED = ["0000.safetensors", ".0001.safetensors.123.tmp"]
+
+
+def leave(command):
+    """What an unfinished run of the model leaves: what it said, and batches."""
+    command.parts.mkdir(exist_ok=True)
+    part = as_part(np.arange(6, dtype=np.uint8).reshape(3, 1, 1, 2) * 51, np.array([1, 0, 1]), "")
+    x = part.images()
+    random = uniform(derive_seed(0, "said"), torch.arange(3), (1, 1, 2))
+    start = random_start(x, random, norm="l2", eps=0.25)
+    _, logits, gradient = ascent(Pixels(), start, part.labels, cross_entropy)
+    said = {"clean": BEFORE.logits, "perturbed": logits, "gradient": gradient}
+    write_tensors(command.parts / "said.safetensors", said, provenance("said"))
+    for name in FINISHED:
+        (command.parts / name).touch()
+    return said
+
+
+def test_finished_batches_of_a_model_that_says_the_same_are_kept(command):
+    leave(command)
+    command()
+    assert command.kept == sorted([*FINISHED, "said.safetensors"])
+    assert len(command.journal.lines) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda command: setattr(command, "model", Pixels(0.5)),
+        lambda command: setattr(command, "before", BEFORE._replace(logits=BEFORE.logits + 1e-3)),
+        lambda command: setattr(command, "before", BEFORE._replace(random=1e-3)),
+        lambda command: (command.parts / "said.safetensors").unlink(),
+        lambda command: (command.parts / "said.safetensors").write_bytes(b"x"),
+        lambda command: write_tensors(command.parts / "said.safetensors", leave(command), provenance("part")),
+        lambda command: write_tensors(
+            command.parts / "said.safetensors", leave(command) | {"more": torch.ones(1)}, provenance("said")
+        ),
+    ],
+    ids=["other weights", "other outputs", "random", "none said", "damaged", "another kind", "more said"],
+)
+def test_batches_of_another_model_are_removed(command, change):
+    leave(command)
+    change(command)
+    command()
+    assert command.kept == ["said.safetensors"]
+    line = f"{command.parts}: left by another model, or by a random one: starts anew"
+    assert command.journal.lines[0] == line
+    assert len(command.journal.lines) == 2
+
+
+def test_nothing_starts_anew_where_nothing_was_left(command):
+    command.before = BEFORE._replace(random=1.0)
+    command()
+    assert len(command.journal.lines) == 1
+
+
+def test_what_is_kept_is_what_the_model_said(command):
+    expected = leave(command)
+    shutil.rmtree(command.parts)
+    command(batch_size=2)
+    said, facts = command.said
+    assert said.keys() == expected.keys()
+    # in the first batch with a gradient, in others without
+    assert command.model.asked == [(2, True, False), (1, False, False)]
+    assert torch.equal(said["clean"], expected["clean"])
+    torch.testing.assert_close(said["perturbed"], expected["perturbed"])
+    torch.testing.assert_close(said["gradient"], expected["gradient"][:2])
+    assert facts["model"] == "users:model"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "agree"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], True),
+        ([1.0, 2.0], [1.0 + 1.5e-5, 2.0], True),  # rounding is of the largest
+        ([1.0, 2.0], [1.0 + 2.5e-5, 2.0], False),
+        ([-2.0, 1.0], [-2.0, 1.0 + 1.5e-5], True),
+        ([0.0, torch.nan], [0.0, torch.nan], True),
+        ([torch.nan], [torch.nan], True),
+        ([torch.inf, 1.0], [torch.inf, 1.0 + 2e-5], False),
+        ([torch.inf, 1.0], [torch.inf, 1.0 + 0.5e-5], True),
+        ([0.0, torch.nan], [torch.nan, 0.0], False),
+        ([1.0], [1.0, 1.0], False),
+    ],
+)
+def test_tensors_agree_to_rounding(one, other, agree):
+    first, second = (torch.tensor(values, dtype=torch.float64) for values in (one, other))
+    assert bat.evaluation.attack._agree(first, second) == agree
+    assert not bat.evaluation.attack._agree(first, second.float())
