@@ -118,6 +118,7 @@ def test_margins_agree_with_argmax_also_at_ties() -> None:
 def test_tiers_are_named() -> None:
     assert [attack.name for attack in members("standard")] == ["apgd_ce", "apgd_t", "fab_t", "square"]
     assert members("fast") == members("standard")[:2]
+    assert members(STANDARD[1:3]) == STANDARD[1:3]
     assert tier("fast") == "fast"
     assert tier(STANDARD[1:3]) == "apgd_t + fab_t"
 
