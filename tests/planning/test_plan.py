@@ -1,6 +1,7 @@
 """The plan of an experiment: formulas by hand, and its predictions by a clock that counts images instead of seconds."""
 
 import json
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refusal
 from snakemake.utils import update_config
+from stubs import Lines
 
+import bat.planning.stage
 from bat.attacks.ensemble import STANDARD
 from bat.cli import main
 from bat.config import EvaluationPgd, FileScores, Packaged, SizedModel, load
 from bat.config.shorthand import extended
-from bat.config.specs import TrainSpec
+from bat.config.specs import DataSpec, TrainSpec, as_json
 from bat.data.dataset import load_source
 from bat.data.saved import write_data
+from bat.io.files import provenance
 from bat.models import build
 from bat.planning import cost as plan
 from bat.planning import resources, timing
@@ -493,6 +497,227 @@ def test_what_cannot_be_planned(folder, capsys, arguments, message):
         main(["plan", *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+# -- what is printed, with made-up times
+
+
+PRINTED = """\
+smoke: digits (random images in its place), 200 train, 50 validation, 1,547 test images of 1 x 8 x 8, 10 classes
+mlp, 3,468 weights, on cpu, 1 thread
+
+stage                      jobs   minutes a job     CPU hours
+data                          1            0.03         0.001
+subsets                       2           33.37         1.112
+scores                        1            0.03         0.001
+null_pairs                    1            0.03         0.001
+duplicates                    1            0.03         0.001
+train natural                 2            1.03         0.034
+train pgd_at                  2            2.03         0.068
+train bat                     2            3.03         0.101
+proxies                       1            0.03         0.001
+groups                        1            0.03         0.001
+evaluate                      6            0.25         0.025
+summary                       1            0.03         0.001
+figures                       1            0.03         0.001
+results                       1            0.03         0.001
+page                          1            0.03         0.001
+explorer                      1            0.03         0.001
+total                        25                         1.347
+
+rules not timed: start-up alone (2.0 s a job)
+evaluate: both checkpoints; 50% of the test samples taken to stand under an attack; seconds: clean 1, PGD 2.5, \
+apgd_ce 3.14
+peak memory of a job: 3 GiB
+disk: 5.97 MiB (data 140 KiB, subsets 220 KiB, weights 163 KiB, records of training 212 KiB, tables 738 KiB, \
+adversarial images 4.53 MiB)
+standard error of memorization and influence with 40 models: at most 0.173
+"""
+
+# robust subset models, a network of their own for the others, in rounds, and retraining; on two threads
+LONGER = """\
+mlp, 3,468 weights; of stage 1 small_cnn, 769 weights, on cpu, 2 threads
+
+stage                      jobs   minutes a job     CPU hours
+data                          1            0.03         0.001
+subsets                       5           33.37         5.561
+enough                        2            0.03         0.002
+scores                        1            0.03         0.001
+null_pairs                    1            0.03         0.001
+duplicates                    1            0.03         0.001
+robust_subsets                1           66.70         2.223
+robust_scores                 1            0.03         0.001
+train natural                 2            1.03         0.069
+train pgd_at                  2            2.03         0.136
+  pgd_at_without_...         16            2.03         1.084
+train bat                     2            3.03         0.202
+proxies                       1            0.03         0.001
+groups                        1            0.03         0.001
+harmful                       1            0.03         0.001
+evaluate                     22            0.25         0.187
+"""
+MORE = [
+    "removal={method: pgd_at, fractions: [0.1]}",
+    "memorization={robust: {subset_models: 20}, model: {name: small_cnn, width: 2}, until: {standard_error: 0.1, "
+    "at_most: 100}}",
+]
+
+
+@pytest.fixture
+def made_up(tmp_path, monkeypatch, capsys):
+    """Call ``bat plan`` with times that are written down, and return what is printed and the journal."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen = []
+
+    def timed(name, value):
+        def stand(config, data, *more, **options):
+            seen.append((name, config.experiment, data.train.labels.device.type, *more, *options.values()))
+            return value(*more, **options)
+
+        monkeypatch.setattr(bat.planning.stage, name, stand)
+
+    timed("first_step", lambda: None)
+    timed("subset_seconds", lambda robust: 200 if robust else 100)
+    timed("method_seconds", lambda method: {"natural": 60.0, "pgd_at": 120.0, "bat": 180.0}[method.name])
+    timed("evaluation_seconds", lambda: {"clean": 1.0, "PGD": 2.5, "apgd_ce": 3.14159})
+    monkeypatch.setattr("time.process_time", lambda: 2.0)
+    monkeypatch.setattr(bat.planning.stage, "_memory", lambda where: "3 GiB")
+
+    def plan(**given):
+        seen.clear()
+        journal = Lines()
+        threads = torch.get_num_threads()
+        bat.planning.stage.plan(journal, **{"configfile": ["config/smoke.yaml"]} | given)
+        torch.set_num_threads(threads)
+        return capsys.readouterr().out, journal, seen
+
+    return plan
+
+
+def test_the_plan_as_printed(made_up):
+    text, journal, seen = made_up()
+    assert text == PRINTED
+    assert journal.lines == ["timing subsets", "timing attacks"]
+    assert (journal.bars, journal.worked) == ([(3, "methods")], 1)
+    methods = [("method_seconds", "smoke", "cpu", method) for method in SMOKE.training.methods]
+    assert seen == [
+        ("first_step", "smoke", "cpu"),
+        ("subset_seconds", "smoke", "cpu", False),
+        *methods,
+        ("evaluation_seconds", "smoke", "cpu"),
+    ]
+
+
+def test_the_plan_of_all_kinds_of_jobs_as_printed(made_up, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    text, journal, seen = made_up(config=MORE, standard_error=0.05)
+    assert text.partition("\n")[2].startswith(LONGER)
+    assert text.splitlines()[-3:] == [
+        "subset models in rounds of 40, all of them counted here: memorization.until may stop at fewer, and snakemake "
+        "-n shows the first round",
+        "standard error of memorization and influence with 100 models: at most 0.109",
+        "for a standard error of 0.05: 477 models, so memorization.subset_models: 480 (24 shards)",
+    ]
+    assert set(journal.lines) == {"timing subsets", "timing robust_subsets", "timing attacks"}
+    assert sorted(each[3] for each in seen if each[0] == "subset_seconds") == [False, True]
+
+
+def test_the_plan_of_scores_from_a_file_as_printed(made_up, tmp_path):
+    (tmp_path / "scores.npz").touch()
+    own = ["scores={source: file, path: scores.npz, format: npz}", "memorization={model: {name: small_cnn, width: 2}}"]
+    text, _, seen = made_up(config=own, standard_error=0.05)
+    assert text.splitlines()[1:6] == [
+        "mlp, 3,468 weights, on cpu, 1 thread",
+        "",
+        "stage                      jobs   minutes a job     CPU hours",
+        "data                          1            0.03         0.001",
+        "import_scores                 1            0.03         0.001",
+    ]
+    assert text.splitlines()[-1].startswith("disk: ")
+    assert "subset_seconds" not in {each[0] for each in seen}
+
+
+def test_the_plan_names_a_trainer_of_the_users(made_up, tmp_path):
+    (tmp_path / "plan_trainer.py").write_text("def fit(): pass")
+    trainer = "memorization={trainer: {name: 'plan_trainer:fit'}}"
+    text, _, _ = made_up(config=[trainer])
+    assert text.splitlines()[1] == "mlp, 3,468 weights; of stage 1 plan_trainer:fit, on cpu, 1 thread"
+    (tmp_path / "scores.npz").touch()
+    text, _, _ = made_up(config=[trainer, "scores={source: file, path: scores.npz, format: npz}"])
+    assert text.splitlines()[1] == "mlp, 3,468 weights, on cpu, 1 thread"
+
+
+def test_hours_on_another_device_are_its_own(made_up, monkeypatch):
+    asked = []
+    monkeypatch.setattr(bat.planning.stage, "device_named", lambda name: asked.append(name) or torch.device("meta"))
+    monkeypatch.setattr(bat.planning.stage, "_network", lambda model, data: (f"{model.name}, 9 weights", 36))
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    text, _, seen = made_up(device="x")
+    assert asked == ["x"]
+    assert {each[2] for each in seen} == {"meta"}
+    lines = text.splitlines()
+    assert lines[1] == "mlp, 9 weights, on meta, 2 threads"
+    assert lines[3] == "stage                      jobs   minutes a job     GPU hours"
+    assert lines[5] == "subsets                       2           33.37         1.112"
+    assert "weights 432 B" in lines[-2]  # best and last of 3 methods and 2 seeds
+    made_up()
+    assert asked == ["x", "auto"]
+
+
+@pytest.mark.parametrize("error", [-1.0, 0.0, 0.9e-6, 1.0, 2.0, float("nan")])
+def test_a_standard_error_out_of_its_range_is_one_line(made_up, error):
+    line = refusal(lambda: made_up(standard_error=error))
+    assert line == f"--standard-error is {error}: give a number from 0.000001 to below 1"
+
+
+def test_the_ends_of_the_range_of_standard_errors(made_up):
+    assert made_up(standard_error=1e-6)[0].splitlines()[-1].startswith("for a standard error of 1e-06: ")
+    assert made_up(standard_error=0.999)[0].splitlines()[-1] == (
+        "for a standard error of 0.999: 2 models, so memorization.subset_models: 20 (1 shards)"
+    )
+
+
+def test_a_data_set_of_unknown_size_names_the_command_that_reads_it(made_up, tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    own = "data={name: image_folder, path: images, size: 8, colour: grey}"
+    monkeypatch.setattr(bat.planning.stage, "check_files", lambda config: None)
+    line = refusal(lambda: made_up(config=[own]))
+    assert line.endswith(
+        "first run snakemake --cores 1 results/smoke/data/data.safetensors --configfile config/smoke.yaml --config "
+        f"'{own}'"
+    )
+    (tmp_path / "config/config.yaml").write_text((tmp_path / "config/config.yaml").read_text())
+    line = refusal(lambda: made_up(config=[own], configfile=None))
+    assert "safetensors --config" in line
+
+
+def test_files_of_the_experiment_are_looked_for_first(made_up, monkeypatch):
+    looked = []
+    monkeypatch.setattr(bat.planning.stage, "check_files", lambda config: looked.append(config.experiment) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        made_up()
+    assert looked == ["smoke"]
+
+
+def test_the_data_set_on_disk_is_taken_where_it_is_that_of_the_experiment(made_up, tmp_path):
+    spec = json.loads(as_json(DataSpec.of(SMOKE)))
+    data = plan.random_data(like("digits", 30, 20), "")
+    path = tmp_path / "results/smoke/data/data.safetensors"
+    path.parent.mkdir(parents=True)
+    write_data(path, data, provenance("data", spec=spec))
+    assert made_up()[0].startswith("smoke: digits (results/smoke/data/data.safetensors), 30 train, 20 validation, ")
+    write_data(path, data, provenance("data", spec=spec | {"subsample": 0.5}))
+    assert made_up()[0].startswith("smoke: digits (random images in its place), 200 train, ")
+
+
+def test_memory_is_the_most_that_was_held(monkeypatch):
+    used = SimpleNamespace(ru_maxrss=3 * 2**20)
+    monkeypatch.setattr("resource.getrusage", lambda who: used if who == resource.RUSAGE_SELF else None)
+    assert bat.planning.stage._memory(torch.device("cpu")) == "3 GiB"
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda where: 2 ** (20 + where.index))
+    assert bat.planning.stage._memory(torch.device("cuda", 2)) == "3 GiB, of the GPU 4 MiB"
 
 
 @pytest.mark.parametrize(("name", "published"), [("preact_resnet18", 64), ("resnet50", 64), ("wrn_28_10", 16)])
