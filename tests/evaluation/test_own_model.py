@@ -599,6 +599,22 @@ def test_what_attacks_are_given_and_what_is_told_of_them(monkeypatch, kind):
     assert batch_size == 2
 
 
+@pytest.mark.parametrize(("kind", "device"), [("parameter", "meta"), ("buffer", "meta"), ("nothing", "cpu")])
+def test_images_go_where_the_model_is(monkeypatch, kind, device):
+    model, tensor = nn.Flatten(), torch.zeros(1, device="meta")
+    if kind == "parameter":
+        model.weight = nn.Parameter(tensor)
+    elif kind == "buffer":
+        model.register_buffer("level", tensor)
+    seen = []
+    monkeypatch.setattr(
+        bat.evaluation.direct, "check_outputs", lambda model, part, *_: seen.append(part.labels.device.type) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        attack_model(model, ONE, np.array([0, 1]), norm="linf", eps=0.25)
+    assert seen == [device]
+
+
 def test_by_default_the_fast_attacks_run_in_batches_of_256_by_seed_0(monkeypatch):
     asked = []
     plan = bat.evaluation.direct.attack_plan
