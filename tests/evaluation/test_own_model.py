@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,11 +17,13 @@ import pyarrow as pa
 import pytest
 import torch
 from refusals import refusal
+from safetensors.torch import save_file
 from stubs import Lines
 from torch import nn
 
 import bat.evaluation.attack
 import bat.evaluation.direct
+import bat.evaluation.own_model
 from bat.attacks.ball import random_start
 from bat.attacks.ensemble import STANDARD
 from bat.attacks.gradient import ascent, cross_entropy, label_margin, predictions
@@ -29,7 +32,7 @@ from bat.config import EvaluationPgd, SizedModel, Threat
 from bat.data.dataset import Part
 from bat.evaluation.direct import as_part, attack_model, attack_plan, check_range
 from bat.evaluation.flags import Probe
-from bat.evaluation.own_model import Judged, weights_digest
+from bat.evaluation.own_model import Judged, check_outputs, read_weights, weights_digest
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import read_table_with_facts
@@ -908,3 +911,394 @@ def test_tensors_agree_to_rounding(one, other, agree):
     first, second = (torch.tensor(values, dtype=torch.float64) for values in (one, other))
     assert bat.evaluation.attack._agree(first, second) == agree
     assert not bat.evaluation.attack._agree(first, second.float())
+
+
+# -- a model that is called, read and looked at directly
+
+
+class Calls(nn.Module):
+    """A model that is one function of the images."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def judged_by(function, classes=0):
+    model = Judged(Calls(function), "users:model")
+    model.classes = classes
+    return model
+
+
+TWO = torch.tensor([[0.25, 0.5], [0.75, 0.5]]).view(2, 1, 1, 2)
+
+
+class Own(torch.Tensor):
+    """A tensor of a kind of its own."""
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype"),
+    [
+        (lambda z: z, torch.float32),
+        (lambda z: z.half(), torch.float32),
+        (lambda z: z.bfloat16(), torch.float32),
+        (lambda z: z.double(), torch.float64),
+        (lambda z: (4 * z).long(), torch.float64),
+        (lambda z: z.as_subclass(Own), torch.float32),
+    ],
+)
+def test_outputs_are_logits_of_one_precision(change, dtype):
+    first = []
+    model = judged_by(lambda x: z if (z := x.flatten(1)) is None or first else change(z))
+    found = model(TWO)
+    assert (found.dtype, type(found)) == (dtype, torch.Tensor)
+    assert found.tolist() == change(TWO.flatten(1)).tolist()
+    first.append(True)
+    assert model(TWO).dtype == dtype  # as at the first call
+
+
+def test_images_and_outputs_are_copies():
+    kept = TWO.flatten(1).clone()
+
+    def inplace(x):
+        x.zero_()
+        return kept
+
+    before = TWO.clone()
+    judged_by(inplace)(TWO).fill_(7)
+    assert torch.equal(TWO, before)
+    assert torch.equal(kept, before.flatten(1))
+
+
+@pytest.mark.parametrize("differentiable", [True, False])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_model_runs_with_a_gradient_where_it_has_one(differentiable, enabled):
+    seen = []
+    model = judged_by(lambda x: seen.append((torch.is_grad_enabled(), x.requires_grad)) or x.flatten(1))
+    model.differentiable = differentiable
+    x = TWO.clone().requires_grad_()
+    with torch.set_grad_enabled(enabled):
+        model(x)
+        assert torch.is_grad_enabled() == enabled
+    assert seen == [(differentiable and enabled,) * 2]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda z: (z, z), "returns a tuple, not a tensor"),
+        (lambda z: {"a": z, "b": z}, "returns a dict with keys ['a', 'b'], not a tensor"),
+        (lambda z: dict.fromkeys(range(200)), f"returns a dict with keys {str([*range(200)])[:97]}..., not a tensor"),
+        (lambda z: None, "returns None, not a tensor"),
+        (lambda z: z.numpy(), "returns a ndarray, not a tensor"),
+        (lambda z: z.to_sparse(), "returns a tensor of float32, layout sparse_coo, on cpu"),
+        (lambda z: z + 0j, "returns a tensor of complex64, layout strided, on cpu"),
+        (lambda z: z.to("meta"), "returns a tensor of float32, layout strided, on meta"),
+        (
+            lambda z: torch.quantize_per_tensor(z, 0.1, 0, torch.quint8),
+            "returns a tensor of quint8, layout strided, on cpu",
+        ),
+        (
+            lambda z: torch.nested.nested_tensor([z[0], z[1]]),
+            "returns a tensor of float32, layout strided, on cpu",
+        ),
+        (lambda z: z[:, 0], "outputs have shape (2,) for 2 images, not (2, classes)"),
+        (lambda z: z[:1], "outputs have shape (1, 2) for 2 images, not (2, classes)"),
+        (lambda z: z[:, :1], "outputs have shape (2, 1) for 2 images, not (2, classes)"),
+        (lambda z: z[..., None], "outputs have shape (2, 2, 1) for 2 images, not (2, classes)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:torch.quantize_per_tensor")
+def test_outputs_that_are_no_logits_are_one_line(function, message):
+    model = judged_by(lambda x: function(x.flatten(1)))
+    assert refusal(model, TWO) == f"users:model: {message}{NEEDED}"
+
+
+def test_outputs_of_other_classes_are_one_line():
+    model = judged_by(lambda x: x.flatten(1), classes=3)
+    assert refusal(model, TWO) == f"users:model: outputs have shape (2, 2) for 2 images, not (2, 3){NEEDED}"
+    assert judged_by(lambda x: x.flatten(1), classes=2)(TWO).shape == (2, 2)
+
+
+class Fails(torch.Tensor):
+    """An output that fails when it is looked at."""
+
+    @classmethod
+    def __torch_function__(cls, *_, **__):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("function", [lambda x: 1 / 0, lambda x: torch.zeros(2, 2).as_subclass(Fails)])
+def test_what_fails_in_a_model_is_one_line(function):
+    said = refusal(judged_by(function), TWO)
+    assert said.startswith("users:model: fails on images (2, 1, 1, 2) of float32 on cpu (ZeroDivisionError")
+    assert said.endswith(NEEDED)
+
+
+def test_a_mode_that_fails_is_one_line():
+    model = judged_by(lambda x: x.flatten(1))
+    assert model.train(False) is model
+    assert not model.inner.training
+    model.inner.train = lambda mode: 1 / 0
+    for given, said in ((), "True"), ((False,), "False"):
+        assert refusal(model.train, *given).startswith(f"users:model: its train({said}) fails (ZeroDivisionError: ")
+
+
+def test_a_judged_model_is_in_the_mode_it_came_in():
+    for training in (True, False):
+        model = Judged(nn.Identity().train(training), "x")
+        assert (model.training, model.classes, model.differentiable, model.kind) == (training, 0, True, None)
+
+
+# -- read
+
+
+def test_a_model_is_read_by_what_names_it(own, monkeypatch):
+    part, cpu = Part(TWO, torch.tensor([0, 1]), torch.arange(2), 1), torch.device("cpu")
+    asked = []
+    weights = nn.Linear(2, 2)
+    monkeypatch.setattr(bat.evaluation.own_model, "read_weights", lambda *given: asked.append(given) or weights)
+    assert bat.evaluation.own_model.read_own_model("x.safetensors", "mlp:4", part, torch.device("meta")) is weights
+    assert weights.weight.device.type == "meta"
+    assert asked == [("x.safetensors", "mlp:4", part)]
+    named = nn.Linear(2, 2)
+    imported = []
+    monkeypatch.setattr(
+        bat.evaluation.own_model, "own_function", lambda *given: imported.append(given) or (lambda: named)
+    )
+    model = bat.evaluation.own_model.read_own_model("users:model", None, part, torch.device("meta"))
+    assert imported == [("users:model", FORM[2:])]
+    assert (model.inner, model.entry) == (named, "users:model")
+    assert named.weight.device.type == "meta"
+    read = bat.evaluation.own_model.read_own_model
+    Path("a").mkdir()
+    assert refusal(read, "a", None, part, cpu) == "a: is a folder: give a file or module:function"
+    Path("w.safetensors").touch()
+    assert refusal(read, "w.safetensors", None, part, cpu) == (
+        "w.safetensors: holds weights alone: say of which network, with --architecture"
+    )
+    monkeypatch.setattr(bat.evaluation.own_model, "own_function", lambda *given: lambda: 3)
+    assert refusal(read, "users:model", None, part, cpu) == f"users:model: returned int, not a torch.nn.Module{FORM}"
+
+
+class Odd(nn.Module):
+    """A model that cannot be moved, or not be put in evaluation mode."""
+
+    def __init__(self, name):
+        super().__init__()
+        setattr(self, name, lambda *_, **__: 1 / 0)
+
+
+@pytest.mark.parametrize("name", ["to", "train", "parameters"])
+def test_what_cannot_be_used_as_a_model_is_one_line(name, monkeypatch):
+    part = Part(TWO, torch.tensor([0, 1]), torch.arange(2), 1)
+    odd = Odd(name)
+    monkeypatch.setattr(bat.evaluation.own_model, "own_function", lambda *given: lambda: odd)
+    act = bat.evaluation.own_model.read_own_model
+    if name == "parameters":  # those of the modules in it, too, are looked at
+        monkeypatch.setattr(Judged, "parameters", lambda self: iter(lambda: 1 / 0, 0))
+    said = refusal(act, "users:model", None, part, torch.device("cpu"))
+    assert said.startswith("users:model: ")
+    assert "(ZeroDivisionError: division by zero, test_own_model.py line " in said
+    assert ("its train(False) fails" if name == "train" else "cannot be used as a torch.nn.Module") in said
+
+
+# -- looked at
+
+
+@pytest.mark.parametrize(("labels", "named"), [([0, 2], "0 to 2"), ([-1, 1], "-1 to 1")])
+def test_labels_without_a_class_are_one_line(labels, named):
+    part = Part(TWO, torch.tensor(labels), torch.arange(2), 1)
+    for model in (judged_by(lambda x: x.flatten(1)), nn.Flatten()):
+        assert refusal(check_outputs, model, part, 2, "entry") == (
+            f"entry: outputs have shape (2, 2) for labels {named}: need (n, classes) logits, a class for each label"
+        )
+
+
+def test_a_few_images_and_a_gradient_are_passed_through():
+    seen = []
+    model = judged_by(lambda x: seen.append((len(x), torch.is_grad_enabled(), inner.training)) or x.flatten(1)).train()
+    inner = model.inner
+    three = Part(torch.cat([TWO, TWO[:1]]), torch.tensor([0, 1, 0]), torch.arange(3), 1)
+    for batch_size, rows in ((1, 1), (3, 3), (5, 3)):
+        seen.clear()
+        assert check_outputs(model, three, batch_size, "entry") is None
+        assert seen == [(2, False, False), (rows, True, False)]
+    assert (model.classes, model.differentiable, inner.training) == (2, True, True)
+    seen.clear()
+    plain = Calls(lambda x: seen.append(len(x)) or x.flatten(1))
+    assert check_outputs(plain, three, 3, "entry") is None  # a network of this package has a gradient
+    assert seen == [2]
+
+
+class Backwards(torch.autograd.Function):
+    """The images, whose gradient fails."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        raise ZeroDivisionError("backwards")
+
+
+def test_why_there_is_no_gradient_is_returned():
+    part = Part(TWO, torch.tensor([0, 1]), torch.arange(2), 1)
+    seen = []
+    model = judged_by(lambda x: seen.append((len(x), torch.is_grad_enabled())) or Backwards.apply(x.flatten(1)))
+    assert check_outputs(model, part, 1, "entry") == (
+        "the model has no gradient in its images (ZeroDivisionError: backwards)"
+    )
+    assert not model.differentiable
+    assert seen == [(2, False), (1, True), (1, False)]
+    fails = judged_by(lambda x: x.flatten(1) if len(x) == 2 else 1 / 0)
+    assert "fails on images (1, 1, 1, 2)" in refusal(check_outputs, fails, part, 1, "entry")
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_the_digest_of_weights_is_of_their_names_kinds_and_bytes():
+    model = nn.Linear(2, 1)
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    assert weights_digest(model, "") == digest.hexdigest()
+    model.register_buffer("sparse", torch.eye(2).to_sparse())
+    model.register_buffer("byte", torch.arange(6, dtype=torch.uint8).view(2, 3))
+    model.register_buffer("small", torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8))
+    model.state_dict = lambda: {"sparse": model.sparse, "byte\udcff": model.byte.T, "small": model.small, "more": 3}
+    expected = hashlib.sha256(
+        b"sparse Tensorbyte\\udcff torch.uint8 (3, 2)\0\3\1\4\2\5small Tensormore int"
+    ).hexdigest()
+    assert weights_digest(model, "") == expected
+    model.state_dict = lambda: 1 / 0
+    assert refusal(weights_digest, model, "entry").startswith("entry: its state_dict() fails (ZeroDivisionError: ")
+
+
+# -- TorchScript
+
+
+def code(path, text, name="code/x.py"):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "called"),
+    [
+        ("a = ops.prim.NumToTensor(b)", None),
+        ("a = ops.quantized.linear(b)\nops = 3\nclasses = 4", None),
+        ("a = torch.classes.quantized.X; b = classes.mkldnn; c = classes.xnnpack", None),
+        ("x = ops.image.read_file(b)", "ops.image"),
+        ("x = ops.custom . run(b)", "ops.custom"),
+        ("torch.save(x, y)", "save"),
+        ("a = load.b", "load.b"),
+        ("a.from_file", "from_file"),
+        ("x = classes.dist_rpc.X", "classes.dist_rpc"),
+    ],
+)
+def test_operators_that_reach_beyond_tensors_are_refused(tmp_path, text, called):
+    path = code(tmp_path / "x.pt", text)
+    check = bat.evaluation.own_model._check_operators
+    if called is None:
+        check(path)
+    else:
+        assert refusal(check, path) == (
+            f"{path}: its code calls {called}, which may read or write files or the network: not run; give "
+            "module:function if you trust it"
+        )
+    check(code(path, text, name="code/x.txt"))
+
+
+@pytest.mark.parametrize("text", ["a = (", "  a\n b"])
+def test_code_that_cannot_be_read_is_not_run(tmp_path, text):
+    path = code(tmp_path / "x.pt", text)
+    said = refusal(bat.evaluation.own_model._check_operators, path)
+    assert said.startswith(f"{path}: its code code/x.py cannot be read, so that it is not run (")
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_script_is_read_on_the_cpu_and_what_is_none_is_one_line(tmp_path, recwarn):
+    path = str(tmp_path / "x.pt")
+    torch.jit.save(torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(2, 2))), path)
+    read = bat.evaluation.own_model._read_script
+    assert read(path)(TWO).shape == (2, 2)
+    Path(path).write_bytes(b"x" * 1000)
+    assert refusal(read, path) == (
+        f"{path}: no TorchScript file (File is not a zip file): write one with torch.jit.save, give safetensors "
+        "weights with --architecture, or give module:function (also for torch.export, whose files are unpickled)"
+    )
+    code(path, "a = 1")
+    said = refusal(read, path)
+    assert said.startswith(f"{path}: no TorchScript file (")
+    assert len(said) < 450
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("act", [lambda path: bat.evaluation.own_model._read_script(path), None])
+def test_memory_that_does_not_suffice_is_no_matter_of_the_file(tmp_path, monkeypatch, act):
+    def full(*_, **__):
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr("torch.jit.load", full)
+    monkeypatch.setattr(bat.evaluation.own_model, "load_file", full)
+    path = code(tmp_path / "x.pt", "")
+    with pytest.raises(RuntimeError, match="not enough memory"):
+        act(path) if act else read_weights(path, "mlp:4", SIXTEEN)
+
+
+# -- weights
+
+
+BYTES = Part(torch.arange(8, dtype=torch.uint8).view(2, 1, 2, 2), torch.tensor([0, 1]), torch.arange(2), 255)
+
+
+def test_weights_are_read_into_the_network_of_an_architecture(tmp_path):
+    path = str(tmp_path / "w.safetensors")
+    network = build(SizedModel(name="mlp", width=4), BYTES, classes=3, seed=1)
+    save_file(network.state_dict(), path)
+    for part in (BYTES, replace(BYTES, pixels=BYTES.pixels / 255, pixel_max=1)):
+        found = read_weights(path, "mlp:4", part)
+        assert not found.training
+        assert torch.equal(found(BYTES.images()), network.eval()(BYTES.images()))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda weights: weights.pop("head.bias"), "'head.bias'"),
+        (lambda weights: weights.update({"head.bias": torch.zeros(3, 1)}), "head.bias has shape (3, 1)"),
+        (lambda weights: weights.update({"head.bias": torch.zeros(1)}), "head.bias has shape (1,)"),
+        (lambda weights: weights.update({"head.bias": torch.zeros(3, dtype=int)}), "head.bias is int64, not float32"),
+        (
+            lambda weights: weights.update({"head.bias": torch.tensor([0, torch.nan, 1])}),
+            "head.bias holds NaN or infinity",
+        ),
+        (lambda weights: weights.update(more=torch.ones(1)), "Error(s) in loading state_dict for Network:"),
+        (lambda weights: weights.pop("head.weight"), "Error(s) in loading state_dict for Network:"),
+    ],
+)
+def test_other_weights_are_one_line(tmp_path, change, said):
+    path = str(tmp_path / "w.safetensors")
+    weights = build(SizedModel(name="mlp", width=4), BYTES, classes=3, seed=1).state_dict()
+    change(weights)
+    save_file(weights, path)
+    line = refusal(read_weights, path, "mlp:4", BYTES)
+    assert line.startswith(f"{path}: not the weights of mlp:4 for images (1, 2, 2) ({said}")
+    assert line.endswith(f"({said})") or "Error(s)" in said
+    assert len(line) < len(path) + 500
+
+
+def test_two_classes_are_enough_and_an_architecture_is_one_that_is_known(tmp_path):
+    path = str(tmp_path / "w.safetensors")
+    save_file(build(SizedModel(name="mlp", width=4), BYTES, classes=2, seed=1).state_dict(), path)
+    assert read_weights(path, "mlp:4", BYTES)(BYTES.images()).shape == (2, 2)
+    assert refusal(read_weights, path, "mlp", BYTES) == "--architecture NAME or NAME:WIDTH: width: missing key: add it"
+    assert refusal(read_weights, "none", "mlp:4", BYTES).startswith(
+        "none: not the weights of mlp:4 for images (1, 2, 2) ("
+    )
