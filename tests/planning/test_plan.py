@@ -19,9 +19,9 @@ from stubs import Lines
 import bat.planning.stage
 from bat.attacks.ensemble import STANDARD
 from bat.cli import main
-from bat.config import EvaluationPgd, FileScores, Packaged, SizedModel, load
+from bat.config import Adversary, EvaluationPgd, FileScores, OwnTrainer, Packaged, SizedModel, load
 from bat.config.shorthand import extended
-from bat.config.specs import DataSpec, TrainSpec, as_json
+from bat.config.specs import DataSpec, SubsetsSpec, TrainSpec, as_json
 from bat.data.dataset import load_source
 from bat.data.saved import write_data
 from bat.io.files import provenance
@@ -497,6 +497,268 @@ def test_what_cannot_be_planned(folder, capsys, arguments, message):
         main(["plan", *arguments])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+# -- times of stand-ins, which move a clock of their own
+
+
+class Clock:
+    """Stand-ins for all that is timed: each moves the clock by its own seconds a sample, and keeps what it is given."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.given = 0.0, {}
+        monkeypatch.setattr(timing, "now", lambda: self.now)
+        monkeypatch.setattr(timing, "BUDGET", 0.5)
+        for name in ("network", "epochs_on", "answers", "recorded", "train_stacked", "fit", "attack_samples"):
+            monkeypatch.setattr(timing, name, getattr(self, name))
+        monkeypatch.setattr(training, "train_run", self.train_run)
+
+    def keep(self, name, *given, **options):
+        self.given.setdefault(name, []).append((*given, options))
+
+    def network(self, part, spec, **options):
+        self.keep("network", part, spec, **options)
+        self.now += 5
+        return "a network"
+
+    def epochs(self, seconds):
+        self.now += 10 * seconds  # the first time takes longer
+        for _ in range(4):
+            yield "an epoch"
+            self.now += seconds
+
+    def epochs_on(self, model, part, spec, **options):
+        self.keep("epochs_on", model, part, spec, **options)
+        return self.epochs(0.01 * len(part))
+
+    def answers(self, model, few, spec, **options):
+        self.keep("answers", model, few, spec, **options)
+        self.now += 0.02 * len(few.train)
+
+    def recorded(self, few, part, spec, **options):
+        assert part is few.train
+        self.keep("recorded", few, spec, **options)
+        self.now += 0.03 * len(part)
+
+    def train_stacked(self, few, masks, spec, **options):
+        self.keep("train_stacked", few, masks, spec, **options)
+        self.now += 0.04 * len(few.train)
+
+    def train_run(self, spec, few, watch, **options):
+        self.keep("train_run", spec, few, **options)
+        for _ in watch(iter(range(3))):
+            self.now += 0.1 * len(few.train)
+
+    def fit(self, model, part, **options):
+        self.keep("fit", model, part, **options)
+        return self.epochs(0.02 * len(part))
+
+    costs = {None: 0.001, "pgd": 0.003, "apgd_ce": 0.005, "apgd_t": 0.002, "fab_t": 0.0005, "square": 0.011}
+
+    def attack_samples(self, model, part, rows, **options):
+        assert not model.training
+        with torch.no_grad():
+            assert torch.equal(part.labels, model(part.images()).argmax(1))
+        assert rows.tolist() == list(range(len(part)))
+        self.keep("attack_samples", len(part), **options)
+        names = [attack.name for attack in options["ensemble"]]
+        self.now += len(part) * (self.costs[None] + sum(self.costs[name] - 0.001 * (name == "fab_t") for name in names))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+SOME = plan.random_data(SMOKE, "snakemake")
+
+
+def sizes(data):
+    return [len(part) for part in data.parts().values()]
+
+
+def test_the_first_step_is_one_of_the_networks_of_stage_1(clock):
+    timing.first_step(OWN, SOME)
+    (part, spec, options), (model, first, gentle, more) = clock.given["network"][0], clock.given["epochs_on"][0]
+    assert part is SOME.train
+    assert (spec.model, spec.trainer, options) == (OWN.subset_model, None, {"classes": 10, "seed": 0})
+    assert (model, first.index.tolist()) == ("a network", list(range(0, 200, 25)))
+    assert gentle == replace(spec, recipe=replace(spec.recipe, learning_rate=1e-6))
+    assert more == {"seed": 0, "what": "plan"}
+    assert clock.now == pytest.approx(5 + 10 * 0.08)  # an epoch begins, and does not end
+    timing.first_step(OWN, replace(SOME, train=SOME.train.take(torch.arange(3))))
+    assert len(clock.given["epochs_on"][1][1]) == 3
+
+
+def test_the_first_step_is_of_this_package_also_beside_a_trainer_of_the_users(clock):
+    trainer = OwnTrainer(name="users:fit", code="0")
+    timing.first_step(replace(OWN, memorization=replace(OWN.memorization, trainer=trainer)), SOME)
+    spec = clock.given["network"][0][1]
+    assert (spec.model, spec.trainer) == (OWN.subset_model, None)
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_subset_models_are_built_trained_and_recorded_one_by_one(clock, robust, monkeypatch):
+    asked = []
+    monkeypatch.setattr(timing, "stackable", lambda *given, **options: asked.append((given, options)))
+    # 12 epochs of 140 samples, and 200 samples recorded
+    assert timing.subset_seconds(SMOKE, SOME, robust=robust) == pytest.approx(5 + 12 * 1.4 + 4)
+    ((part, spec, options),) = clock.given["network"]
+    assert (len(part), options) == (140, {"classes": 10, "seed": 0})
+    assert spec == SubsetsSpec.of(SMOKE, first_model=0, robust=robust)
+    for model, _, gentle, more in clock.given["epochs_on"]:
+        assert gentle == replace(spec, recipe=replace(spec.recipe, learning_rate=1e-6))
+        assert (model, more) == ("a network", {"seed": 0, "what": "plan"})
+    assert [len(part) for _, part, *_ in clock.given["epochs_on"]] == [8, 32]
+    for model, _, recording, more in clock.given["answers"]:
+        assert (model, recording, more) == ("a network", spec, {"seed": 0})
+    # of each split as large a share
+    assert {tuple(sizes(few)) for _, few, *_ in clock.given["answers"]} == {(8, 2, 62), (32, 8, 248)}
+    ((data, masks, stacked), options) = asked[0]
+    assert (data, stacked, options) == (SOME, spec, {"seeds": range(8)})
+    assert np.array_equal(masks, subsets.subset_masks(200, 140, design="balanced", seed=0, first=0, count=8))
+
+
+def test_subset_models_that_are_trained_together_are_timed_for_one_epoch(clock, monkeypatch):
+    monkeypatch.setattr(timing, "stackable", lambda *_, **__: True)
+    few = replace(SMOKE, memorization=replace(SMOKE.memorization, models_per_shard=4))
+    assert timing.subset_seconds(few, SOME, robust=False) == pytest.approx(5 + 12 * 1.4 + 4)
+    recipe = replace(SMOKE.memorization.recipe, learning_rate=1e-6, epochs=1)
+    for data, masks, spec, options in clock.given["train_stacked"]:
+        assert sizes(data)[1:] == sizes(SOME)[1:]
+        assert masks.shape == (4, len(data.train))
+        assert (masks.dtype, masks.all()) == (bool, True)
+        assert (spec.recipe, options) == (recipe, {"seeds": range(4)})
+    assert {len(data.train) for data, *_ in clock.given["train_stacked"]} == {8, 32}
+
+
+def test_subset_models_of_a_trainer_are_timed_as_a_whole(clock):
+    own = replace(SMOKE.memorization, trainer=OwnTrainer(name="users:fit", code="0"))
+    assert timing.subset_seconds(replace(SMOKE, memorization=own), SOME, robust=False) == pytest.approx(140 * 0.03)
+    for few, spec, options in clock.given["recorded"]:
+        assert (spec.trainer, options) == (own.trainer, {"seed": 0, "what": "plan"})
+        assert sizes(few) in ([8, 2, 62], [32, 8, 248])
+    assert "network" not in clock.given
+
+
+@pytest.mark.parametrize(("every", "seconds"), [(1, 3 * 20), (2, 2 * 20 + 4), (3, 20 + 2 * 4)])
+def test_a_methods_epochs_are_timed_with_and_without_a_measurement(clock, every, seconds):
+    stage = replace(SHORT, measure_every=every)
+    config, method = replace(SMOKE, training=stage), stage.methods[2]
+    assert timing.method_seconds(config, SOME, method) == pytest.approx(seconds)
+    gentle = replace(stage.recipe, learning_rate=1e-6)
+    for spec, few, options in clock.given["train_run"]:
+        assert (spec.recipe, spec.measure_every, spec.early_stop, spec.without) == (gentle, 1, 0, None)
+        assert (spec.method, spec.seed, spec.model) == (method, stage.seeds[0], SMOKE.model)
+        assert options.pop("chosen").tolist() == [row % 20 == 0 for row in range(len(few.train))]
+        assert not options
+    assert {tuple(sizes(few)) for _, few, _ in clock.given["train_run"]} == {(8, 2, 62)}
+    for model, part, options in clock.given.get("fit", []):
+        assert model.head.out_features == 10
+        assert options.pop("atypical").tolist() == [row % 20 == 0 for row in range(len(part))]
+        assert (options.pop("objective").inner is None) == (objective(method).inner is None)
+        adversary = Adversary(threat=SMOKE.threat, attack=stage.attack, attack_bn=stage.attack_bn)
+        wanted = {"recipe": gentle, "seed": 0, "what": "plan", "adversary": adversary, "compute": SMOKE.compute}
+        assert options == wanted
+    assert ("fit" in clock.given) == (every > 1)
+
+
+def test_an_epoch_without_a_measurement_takes_no_longer(clock, monkeypatch):
+    monkeypatch.setattr(timing, "fit", lambda model, part, **_: clock.epochs(0.5 * len(part)))
+    config = replace(SMOKE, training=replace(SHORT, measure_every=3))
+    assert timing.method_seconds(config, SOME, SHORT.methods[0]) == pytest.approx(3 * 20)
+
+
+@pytest.mark.parametrize("batch_size", [16, 5000])
+def test_attacks_are_timed_step_by_step(clock, batch_size):
+    config = replace(SMOKE, evaluation=replace(SMOKE.evaluation, batch_size=batch_size, ensemble=STANDARD))
+    found = timing.evaluation_seconds(config, SOME)
+    assert found == pytest.approx(
+        {
+            "clean": 1547 * 0.001,
+            # 20 steps, of which 10 are timed
+            "PGD": 0.5 * 2 * config.evaluation.pgd.restarts * 1547 * 0.003,
+            "apgd_ce": 0.5 * 10 * 1547 * 0.005,
+            "apgd_t": 0.5 * 90 * 1547 * 0.002,
+            "fab_t": 0,  # never less than nothing
+            "square": 0.5 * 500 * 1547 * 0.011,
+        }
+    )
+    pgd = replace(config.evaluation.pgd, steps=1, restarts=1)
+    for count, options in clock.given["attack_samples"]:
+        assert count <= batch_size
+        (attack,) = options.pop("ensemble") or (pgd,)
+        assert attack.restarts == 1
+        assert options == {"threat": replace(SMOKE.threat, eps=1e-6), "pgd_attack": pgd, "seed": SMOKE.evaluation.seed}
+
+
+def test_the_clock_is_that_of_the_processor_where_one_thread_does_the_work(monkeypatch):
+    monkeypatch.setattr("time.process_time", lambda: 1.0)
+    monkeypatch.setattr("time.perf_counter", lambda: 2.0)
+    for threads, gpu, expected in ((1, False, 1), (2, False, 2), (1, True, 2)):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        assert timing.now() == expected
+
+
+@pytest.mark.parametrize(
+    ("full", "seconds_each", "tried"),
+    [
+        (5, 0, [5]),
+        (8, 0, [8]),
+        (33, 0, [8, 32, 33]),
+        (500, 0, [8, 32, 128, 500]),
+        (500, 1 / 256, [8, 32, 128]),  # exactly half of the budget is enough
+    ],
+)
+def test_four_times_as_many_are_tried_until_half_of_the_budget_is_spent(clock, full, seconds_each, tried):
+    counts = []
+    monkeyed = timing.seconds_for(full, lambda count: counts.append(count) or count * seconds_each / 2)
+    assert counts == tried
+    assert monkeyed == full * seconds_each / 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "passed"),
+    [
+        ([1, 0.25, 0.25, 0.25, 9], 4),  # over the budget, not at it, without the first
+        ([5, 0.125, 0.5, 9], 3),
+        ([5.125, 9], 1),  # the first alone, ten times over
+    ],
+)
+def test_items_are_passed_on_until_the_budget_is_spent(clock, seconds, passed):
+    def items():
+        yield from range(len(seconds))
+
+    spent = []
+    for item in timing.timed(items(), spent):
+        clock.now += seconds[item]
+    assert spent == seconds[:passed]
+    clock.now = 0
+    assert timing.settled(spent) == (
+        sorted(spent[1:])[len(spent[1:]) // 2]
+        if len(spent) % 2 == 0
+        else spent[0]
+        if passed == 1
+        else sum(spent[1:]) / 2
+    )
+
+
+def test_an_act_is_repeated_seven_times_after_a_first(clock):
+    acts = iter([1, 0.03125, 0.03125, 0.0625, 0.0625, 0.0625, 0.03125, 0.0625, 9])
+
+    def act():
+        clock.now += next(acts)
+
+    assert timing.repeated(act) == 0.0625
+    assert list(acts) == [9]
+
+
+def test_a_share_of_the_samples_is_spread_evenly_and_is_of_each_split():
+    few = timing._share(SOME, 3)
+    assert few.train.index.tolist() == [0, 66, 133]
+    assert (few.validation.index.tolist(), len(few.test), few.classes) == ([0], 23, 10)
+    assert sizes(timing._share(SOME, 200)) == [200, 50, 1547]
 
 
 # -- what is printed, with made-up times
