@@ -522,7 +522,7 @@ class Clock:
         return "a network"
 
     def epochs(self, seconds):
-        self.now += 10 * seconds  # the first time takes longer
+        self.now += 3 * seconds  # the first time takes longer
         for _ in range(4):
             yield "an epoch"
             self.now += seconds
@@ -553,16 +553,14 @@ class Clock:
         self.keep("fit", model, part, **options)
         return self.epochs(0.02 * len(part))
 
-    costs = {None: 0.001, "pgd": 0.003, "apgd_ce": 0.005, "apgd_t": 0.002, "fab_t": 0.0005, "square": 0.011}
-
     def attack_samples(self, model, part, rows, **options):
         assert not model.training
         with torch.no_grad():
             assert torch.equal(part.labels, model(part.images()).argmax(1))
         assert rows.tolist() == list(range(len(part)))
         self.keep("attack_samples", len(part), **options)
-        names = [attack.name for attack in options["ensemble"]]
-        self.now += len(part) * (self.costs[None] + sum(self.costs[name] - 0.001 * (name == "fab_t") for name in names))
+        costs = {"pgd": 0.003, "apgd_ce": 0.005, "apgd_t": 0.002, "fab_t": -0.0005, "square": 0.011}
+        self.now += len(part) * (0.001 + sum(costs[attack.name] for attack in options["ensemble"]))
 
 
 @pytest.fixture
@@ -585,7 +583,7 @@ def test_the_first_step_is_one_of_the_networks_of_stage_1(clock):
     assert (model, first.index.tolist()) == ("a network", list(range(0, 200, 25)))
     assert gentle == replace(spec, recipe=replace(spec.recipe, learning_rate=1e-6))
     assert more == {"seed": 0, "what": "plan"}
-    assert clock.now == pytest.approx(5 + 10 * 0.08)  # an epoch begins, and does not end
+    assert clock.now == pytest.approx(5 + 3 * 0.08)  # an epoch begins, and does not end
     timing.first_step(OWN, replace(SOME, train=SOME.train.take(torch.arange(3))))
     assert len(clock.given["epochs_on"][1][1]) == 3
 
@@ -713,9 +711,9 @@ def test_the_clock_is_that_of_the_processor_where_one_thread_does_the_work(monke
 )
 def test_four_times_as_many_are_tried_until_half_of_the_budget_is_spent(clock, full, seconds_each, tried):
     counts = []
-    monkeyed = timing.seconds_for(full, lambda count: counts.append(count) or count * seconds_each / 2)
+    seconds = timing.seconds_for(full, lambda count: counts.append(count) or count * seconds_each / 2)
     assert counts == tried
-    assert monkeyed == full * seconds_each / 2
+    assert seconds == full * seconds_each / 2
 
 
 @pytest.mark.parametrize(
@@ -734,14 +732,6 @@ def test_items_are_passed_on_until_the_budget_is_spent(clock, seconds, passed):
     for item in timing.timed(items(), spent):
         clock.now += seconds[item]
     assert spent == seconds[:passed]
-    clock.now = 0
-    assert timing.settled(spent) == (
-        sorted(spent[1:])[len(spent[1:]) // 2]
-        if len(spent) % 2 == 0
-        else spent[0]
-        if passed == 1
-        else sum(spent[1:]) / 2
-    )
 
 
 def test_an_act_is_repeated_seven_times_after_a_first(clock):
