@@ -258,7 +258,8 @@ class Loop:
         self.given = given | {"weights": weights(model), "index": part.index.tolist()}
         for epoch in range(given["first"], given["recipe"].epochs + 1):
             model.head.bias.data.fill_(epoch)
-            seen = EpochSamples(torch.full((len(part),), epoch / 8), torch.full((len(part),), epoch / 4))
+            weight = torch.full((len(part),), epoch / 4, dtype=torch.float64)
+            seen = EpochSamples(torch.full((len(part),), epoch / 8), weight)
             state = {"s": torch.tensor(epoch)}
             yield Epoch(epoch, 0.1 * epoch, 2.0, 3.0, epoch, 0.5, seen, lambda state=state: state)
 
@@ -336,8 +337,10 @@ def test_samples_that_are_left_out_are_measured_and_not_trained_on(monkeypatch: 
 
 
 def test_some_epochs_are_measured_and_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = Loop(monkeypatch, [0.5, 0.4, 0.6])
-    trained = train_run(replace(PLAIN, measure_every=2, recipe=replace(RECIPE, epochs=5)), DATA)
+    loop, kept = Loop(monkeypatch, [0.5, 0.4, 0.6]), list[Progress]()
+    trained = train_run(replace(PLAIN, measure_every=2, recipe=replace(RECIPE, epochs=5)), DATA, keep=kept.append)
+    assert [(each.best_epoch, each.best_right) for each in kept] == [(0, -1), (2, 5), (2, 5), (2, 5), (5, 6)]
+    assert kept[0].best == {}
     assert [number for number, *_ in loop.measured] == [2, 4, 5]
     assert trained.best_epoch == 5
     assert trained.records["validation_pgd_correct"].isna().tolist() == [True, False, True, False, False]
