@@ -400,7 +400,6 @@ def apgd_of_one(
 @pytest.mark.parametrize("rho", [0.75, 0.5])
 @pytest.mark.parametrize("norm", NORMS)
 def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho: float) -> None:
-    # 2 eps is exact in float32: apgd keeps its step sizes in float32
     eps, steps, n = {"linf": 0.0625, "l2": 0.125}[norm], 100, 24
     model, x = bumpy(0), numbers(1, n, 3, 2, 2)
     with torch.no_grad():
@@ -427,13 +426,15 @@ def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho:
 )
 @pytest.mark.parametrize("norm", NORMS)
 def test_apgd_of_few_steps_equals_the_algorithm(norm: str, steps: int, checkpoints: list[int]) -> None:
-    model, x, eps = bumpy(0), numbers(1, 8, 3, 2, 2), {"linf": 0.0625, "l2": 0.125}[norm]
+    model, x, eps = bumpy(0), numbers(1, 8, 1, 3, 4), {"linf": 0.06, "l2": 0.12}[norm]
     with torch.no_grad():
         labels = model(x).argmax(1)
     start = random_start(x, numbers(2, *x.shape), norm=norm, eps=eps)
     found = apgd(model, x, labels, labels, loss=cross_entropy, norm=norm, eps=eps, steps=steps, rho=0.75, start=start)
     runs = [apgd_of_one(model, x[[i]], labels[[i]], start[[i]], norm, eps, steps, 0.75, checkpoints) for i in range(8)]
-    torch.testing.assert_close(found, torch.cat([point for point, _ in runs]), rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        found, torch.cat([point for point, _ in runs]), rtol=0, atol=1e-11 if steps < 20 else 1e-7
+    )
     with torch.no_grad():
         assert 0 < (model(found).argmax(1) == labels).sum() < 8
 
