@@ -343,6 +343,28 @@ def test_a_step_takes_two_forward_passes_and_one_backward_pass_of_what_still_sta
     assert 40 == backward[0] > backward[-1] >= left > 0
 
 
+class InDouble(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.asked = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked += 1
+        logits: Tensor = self.model(x.double())
+        return logits
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_nothing_is_run_once_all_are_broken_also_in_another_precision_than_the_images(norm: str) -> None:
+    model, x = InDouble(bumpy(0)), numbers(4, 8, 3, 2, 2).float()
+    labels, target = label_and_rival(model, x, 1)
+    found = fab(model, x, labels, target, norm=norm, eps=4, steps=200, **PAPER)
+    assert found.dtype == torch.float32
+    assert (found != x).flatten(1).any(1).all()
+    assert model.asked < 100
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_restart_begins_at_its_start(norm: str) -> None:
     model, x = bumpy(0), numbers(4, 40, 3, 2, 2)
