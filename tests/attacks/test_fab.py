@@ -116,7 +116,9 @@ def test_the_scale_of_gradients_is_of_no_account(norm: str) -> None:
     point, weight, excess = numbers(0, 4, 8).float(), (numbers(1, 4, 8) - 0.5).float(), torch.full((4,), 0.3)
     expected = to_plane(point, weight, excess, norm=norm)
     assert (expected != 0).any()
-    scaled = to_plane(point, 2.0**-80 * weight, 2.0**-80 * excess, norm=norm)
+    # of each sample its own
+    scale = torch.tensor([2.0**-80, 1, 2.0**-20, 2.0**60])
+    scaled = to_plane(point, scale[:, None] * weight, scale * excess, norm=norm)
     torch.testing.assert_close(scaled, expected, rtol=1e-6, atol=0)
 
 

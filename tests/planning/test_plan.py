@@ -506,7 +506,7 @@ class Clock:
     """Stand-ins for all that is timed: each moves the clock by its own seconds a sample, and keeps what it is given."""
 
     def __init__(self, monkeypatch):
-        self.now, self.given = 0.0, {}
+        self.now, self.given = 7.0, {}
         monkeypatch.setattr(timing, "now", lambda: self.now)
         monkeypatch.setattr(timing, "BUDGET", 0.5)
         for name in ("network", "epochs_on", "answers", "recorded", "train_stacked", "fit", "attack_samples"):
@@ -547,11 +547,11 @@ class Clock:
     def train_run(self, spec, few, watch, **options):
         self.keep("train_run", spec, few, **options)
         for _ in watch(iter(range(3))):
-            self.now += 0.1 * len(few.train)
+            self.now += 0.01 * len(few.train)
 
     def fit(self, model, part, **options):
         self.keep("fit", model, part, **options)
-        return self.epochs(0.02 * len(part))
+        return self.epochs(0.005 * len(part))
 
     def attack_samples(self, model, part, rows, **options):
         assert not model.training
@@ -580,10 +580,11 @@ def test_the_first_step_is_one_of_the_networks_of_stage_1(clock):
     (part, spec, options), (model, first, gentle, more) = clock.given["network"][0], clock.given["epochs_on"][0]
     assert part is SOME.train
     assert (spec.model, spec.trainer, options) == (OWN.subset_model, None, {"classes": 10, "seed": 0})
+    assert spec.first_model == 0
     assert (model, first.index.tolist()) == ("a network", list(range(0, 200, 25)))
     assert gentle == replace(spec, recipe=replace(spec.recipe, learning_rate=1e-6))
     assert more == {"seed": 0, "what": "plan"}
-    assert clock.now == pytest.approx(5 + 3 * 0.08)  # an epoch begins, and does not end
+    assert clock.now == pytest.approx(7 + 5 + 3 * 0.08)  # an epoch begins, and does not end
     timing.first_step(OWN, replace(SOME, train=SOME.train.take(torch.arange(3))))
     assert len(clock.given["epochs_on"][1][1]) == 3
 
@@ -595,15 +596,15 @@ def test_the_first_step_is_of_this_package_also_beside_a_trainer_of_the_users(cl
     assert (spec.model, spec.trainer) == (OWN.subset_model, None)
 
 
-@pytest.mark.parametrize("robust", [False, True])
-def test_subset_models_are_built_trained_and_recorded_one_by_one(clock, robust, monkeypatch):
-    asked = []
+@pytest.mark.parametrize(("robust", "design"), [(False, "balanced"), (True, "independent")])
+def test_subset_models_are_built_trained_and_recorded_one_by_one(clock, robust, design, monkeypatch):
+    asked, config = [], replace(SMOKE, memorization=replace(SMOKE.memorization, design=design))
     monkeypatch.setattr(timing, "stackable", lambda *given, **options: asked.append((given, options)))
     # 12 epochs of 140 samples, and 200 samples recorded
-    assert timing.subset_seconds(SMOKE, SOME, robust=robust) == pytest.approx(5 + 12 * 1.4 + 4)
+    assert timing.subset_seconds(config, SOME, robust=robust) == pytest.approx(5 + 12 * 1.4 + 4)
     ((part, spec, options),) = clock.given["network"]
     assert (len(part), options) == (140, {"classes": 10, "seed": 0})
-    assert spec == SubsetsSpec.of(SMOKE, first_model=0, robust=robust)
+    assert spec == SubsetsSpec.of(config, first_model=0, robust=robust)
     for model, _, gentle, more in clock.given["epochs_on"]:
         assert gentle == replace(spec, recipe=replace(spec.recipe, learning_rate=1e-6))
         assert (model, more) == ("a network", {"seed": 0, "what": "plan"})
@@ -614,7 +615,7 @@ def test_subset_models_are_built_trained_and_recorded_one_by_one(clock, robust, 
     assert {tuple(sizes(few)) for _, few, *_ in clock.given["answers"]} == {(8, 2, 62), (32, 8, 248)}
     ((data, masks, stacked), options) = asked[0]
     assert (data, stacked, options) == (SOME, spec, {"seeds": range(8)})
-    assert np.array_equal(masks, subsets.subset_masks(200, 140, design="balanced", seed=0, first=0, count=8))
+    assert np.array_equal(masks, subsets.subset_masks(200, 140, design=design, seed=0, first=0, count=8))
 
 
 def test_subset_models_that_are_trained_together_are_timed_for_one_epoch(clock, monkeypatch):
@@ -639,9 +640,9 @@ def test_subset_models_of_a_trainer_are_timed_as_a_whole(clock):
     assert "network" not in clock.given
 
 
-@pytest.mark.parametrize(("every", "seconds"), [(1, 3 * 20), (2, 2 * 20 + 4), (3, 20 + 2 * 4)])
+@pytest.mark.parametrize(("every", "seconds"), [(1, 3 * 2), (2, 2 * 2 + 1), (3, 2 + 2 * 1)])
 def test_a_methods_epochs_are_timed_with_and_without_a_measurement(clock, every, seconds):
-    stage = replace(SHORT, measure_every=every)
+    stage = replace(SHORT, measure_every=every, early_stop=5)
     config, method = replace(SMOKE, training=stage), stage.methods[2]
     assert timing.method_seconds(config, SOME, method) == pytest.approx(seconds)
     gentle = replace(stage.recipe, learning_rate=1e-6)
@@ -650,7 +651,7 @@ def test_a_methods_epochs_are_timed_with_and_without_a_measurement(clock, every,
         assert (spec.method, spec.seed, spec.model) == (method, stage.seeds[0], SMOKE.model)
         assert options.pop("chosen").tolist() == [row % 20 == 0 for row in range(len(few.train))]
         assert not options
-    assert {tuple(sizes(few)) for _, few, _ in clock.given["train_run"]} == {(8, 2, 62)}
+    assert {tuple(sizes(few)) for _, few, _ in clock.given["train_run"]} == {(8, 2, 62), (32, 8, 248)}
     for model, part, options in clock.given.get("fit", []):
         assert model.head.out_features == 10
         assert options.pop("atypical").tolist() == [row % 20 == 0 for row in range(len(part))]
@@ -662,9 +663,9 @@ def test_a_methods_epochs_are_timed_with_and_without_a_measurement(clock, every,
 
 
 def test_an_epoch_without_a_measurement_takes_no_longer(clock, monkeypatch):
-    monkeypatch.setattr(timing, "fit", lambda model, part, **_: clock.epochs(0.5 * len(part)))
+    monkeypatch.setattr(timing, "fit", lambda model, part, **_: clock.epochs(0.05 * len(part)))
     config = replace(SMOKE, training=replace(SHORT, measure_every=3))
-    assert timing.method_seconds(config, SOME, SHORT.methods[0]) == pytest.approx(3 * 20)
+    assert timing.method_seconds(config, SOME, SHORT.methods[0]) == pytest.approx(3 * 2)
 
 
 @pytest.mark.parametrize("batch_size", [16, 5000])
