@@ -642,7 +642,7 @@ def test_subset_models_of_a_trainer_are_timed_as_a_whole(clock):
 
 @pytest.mark.parametrize(("every", "seconds"), [(1, 3 * 2), (2, 2 * 2 + 1), (3, 2 + 2 * 1)])
 def test_a_methods_epochs_are_timed_with_and_without_a_measurement(clock, every, seconds):
-    stage = replace(SHORT, measure_every=every, early_stop=5)
+    stage = replace(SHORT, measure_every=every, early_stop=3)
     config, method = replace(SMOKE, training=stage), stage.methods[2]
     assert timing.method_seconds(config, SOME, method) == pytest.approx(seconds)
     gentle = replace(stage.recipe, learning_rate=1e-6)
