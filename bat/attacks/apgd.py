@@ -42,7 +42,6 @@ def apgd(
         "labels": labels,
         "target": target,
         "point": start,
-        "previous": start,
         "gradient": gradient,
         "value": value,
         "best": start,

@@ -48,7 +48,7 @@ def _with_numbers(attack: Attack | EvaluationPgd) -> str:
         for field in fields(attack)
         # pydantic's record of a field stands where its default does, and has it
         if isinstance(value := getattr(attack, field.name), int | float)
-        and value != getattr(field.default, "default", field.default)
+        and value != getattr(field.default, "default", None)
     ]
     return attack.name + (f" ({', '.join(changed)})" if changed else "")
 
@@ -106,7 +106,7 @@ def run_attack(
         ValueError: the attack left the eps ball or [0, 1].
     """
     # the classes of each sample from the most to the least likely, without its label
-    classes = logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
+    classes = logits.scatter(1, labels[:, None], -torch.inf).argsort(descending=True, stable=True)[:, :-1]
     margin, x_adv = margins(logits, labels), x.clone()
     fast = for_attacks(model)
     for restart, rank in _attempts(attack, classes.shape[1]):

@@ -94,7 +94,7 @@ def attack_model(
         for rows in torch.split(torch.arange(len(part), device=device), plan.batch_size)
     ]
     table, flags, x_adv = told_of(judged, part, plan, found, before)
-    clean, robust = (table[f"{name}_correct"].to_numpy(dtype=bool) for name in ("clean", "robust"))
+    clean, robust = (table[f"{name}_correct"].to_numpy() for name in ("clean", "robust"))
     return Attacked(clean, robust, x_adv, table, flags)
 
 

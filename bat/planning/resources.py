@@ -77,6 +77,14 @@ def sizes_of(config: Config) -> Sizes:
 
 def needs(config: Config) -> dict[str, dict[str, int]]:
     """Return by rule what a job asks for: mem_mb, megabytes, and runtime, minutes."""
+    return {
+        rule: {"mem_mb": 100 * math.ceil(megabytes / 100), "runtime": min(math.ceil(minutes), _MOST)}
+        for rule, (megabytes, minutes) in _estimates(config).items()
+    }
+
+
+def _estimates(config: Config) -> dict[str, tuple[float, float]]:
+    """Return by rule the MB and minutes of a job."""
     sizes, stage, training = sizes_of(config), config.memorization, config.training
     runs, epochs = runs_of(config), training.recipe.epochs
     models = len(runs) * len(training.seeds)
@@ -95,7 +103,7 @@ def needs(config: Config) -> dict[str, dict[str, int]]:
     pictures = 4 * (len(pictured(config)) + 1) * config.evaluation.images * sizes.test * math.prod(sizes.shape) / 1e6
     evaluate_mb = with_data + sizes.megabytes + _batch_mb(config.model, sizes, config.evaluation.batch_size)
 
-    found = {
+    return {
         "download": (4_000, 240),
         "data": (with_data + 3 * sizes.megabytes, _START + samples / 10_000),
         "subsets": (
@@ -135,10 +143,6 @@ def needs(config: Config) -> dict[str, dict[str, int]]:
         "results": (_PROCESS + rows * 100 / 1e6 + models * epochs / 1e3, _START),
         "page": (_PROCESS, _START),
         "explorer": (with_data + (rows + 5 * samples) * 400 / 1e6, _START + samples / 10_000),
-    }
-    return {
-        rule: {"mem_mb": 100 * math.ceil(megabytes / 100), "runtime": min(math.ceil(minutes), _MOST)}
-        for rule, (megabytes, minutes) in found.items()
     }
 
 

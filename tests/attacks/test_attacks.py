@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -334,7 +335,15 @@ def bumpy(seed: int) -> nn.Sequential:
 
 
 def apgd_of_one(
-    model: nn.Module, x: Tensor, label: Tensor, start: Tensor, norm: str, eps: float, steps: int, rho: float
+    model: nn.Module,
+    x: Tensor,
+    label: Tensor,
+    start: Tensor,
+    norm: str,
+    eps: float,
+    steps: int,
+    rho: float,
+    checkpoints: Sequence[int] = (),
 ) -> tuple[Tensor, int]:
     """Algorithm 1 of Croce and Hein 2020 for one sample, from the paper: the point and how often the step was halved.
 
@@ -358,7 +367,7 @@ def apgd_of_one(
         return into(point + eta * direction)
 
     # w_j = ceil(p_j * steps), p_1 = 0.22, p_(j+1) = p_j + max(p_j - p_(j-1) - 0.03, 0.06); all exact for 100 steps
-    checkpoints, p_old, p = [], 0.0, 0.22
+    checkpoints, p_old, p = list(checkpoints), 0.0, 0.22 if not checkpoints else 2
     while p <= 1:
         checkpoints.append(round(p * steps))
         p_old, p = p, p + max(p - p_old - 0.03, 0.06)
@@ -391,7 +400,6 @@ def apgd_of_one(
 @pytest.mark.parametrize("rho", [0.75, 0.5])
 @pytest.mark.parametrize("norm", NORMS)
 def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho: float) -> None:
-    # 2 eps is exact in float32: apgd keeps its step sizes in float32
     eps, steps, n = {"linf": 0.0625, "l2": 0.125}[norm], 100, 24
     model, x = bumpy(0), numbers(1, n, 3, 2, 2)
     with torch.no_grad():
@@ -404,6 +412,31 @@ def test_apgd_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, rho:
         stood = model(found).argmax(1) == labels
     assert 3 < stood.sum() < n - 3
     assert max(halvings for _, halvings in runs) >= 3
+
+
+@pytest.mark.parametrize(
+    ("steps", "checkpoints"),
+    [
+        # the authors' code: intervals are whole numbers of steps, at least 1, and each at least 1 shorter
+        (1, [1]),
+        (9, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        (14, [3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
+        (50, [11, 21, 30, 38, 45]),
+    ],
+)
+@pytest.mark.parametrize("norm", NORMS)
+def test_apgd_of_few_steps_equals_the_algorithm(norm: str, steps: int, checkpoints: list[int]) -> None:
+    model, x, eps = bumpy(0), numbers(1, 8, 1, 3, 4), {"linf": 0.06, "l2": 0.12}[norm]
+    with torch.no_grad():
+        labels = model(x).argmax(1)
+    start = random_start(x, numbers(2, *x.shape), norm=norm, eps=eps)
+    found = apgd(model, x, labels, labels, loss=cross_entropy, norm=norm, eps=eps, steps=steps, rho=0.75, start=start)
+    runs = [apgd_of_one(model, x[[i]], labels[[i]], start[[i]], norm, eps, steps, 0.75, checkpoints) for i in range(8)]
+    torch.testing.assert_close(
+        found, torch.cat([point for point, _ in runs]), rtol=0, atol=1e-11 if steps < 20 else 1e-7
+    )
+    with torch.no_grad():
+        assert 0 < (model(found).argmax(1) == labels).sum() < 8
 
 
 # -- against the authors' code, on a network trained on digits

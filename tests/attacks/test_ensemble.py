@@ -1,6 +1,8 @@
 """The ensemble on linear models, where the exact robust accuracy is known, and on models that mask their gradients."""
 
+import re
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,15 @@ import torch
 from networks import trained
 from torch import Tensor, nn
 
-from bat.attacks.ensemble import STANDARD, TIERS, margins, members, run_attack, tier
+import bat.attacks.ensemble
+from bat.attacks.ball import random_start
+from bat.attacks.ensemble import STANDARD, TIERS, Outcome, check_allowed, margins, members, run_attack, tier
 from bat.attacks.gradient import cross_entropy, targeted_dlr, targeted_margin
-from bat.config import ApgdCe, ApgdT, Attack, EvaluationPgd, Threat
+from bat.config import ApgdCe, ApgdT, Attack, EvaluationPgd, FabT, OwnAttack, Square, Threat
 from bat.data.dataset import Part
 from bat.evaluation.flags import find_flags, probe
 from bat.evaluation.under_attack import attack_samples, sample_table
+from bat.seeds import derive_seed, uniform
 
 torch.set_num_threads(1)
 
@@ -113,6 +118,7 @@ def test_margins_agree_with_argmax_also_at_ties() -> None:
 def test_tiers_are_named() -> None:
     assert [attack.name for attack in members("standard")] == ["apgd_ce", "apgd_t", "fab_t", "square"]
     assert members("fast") == members("standard")[:2]
+    assert members(STANDARD[1:3]) == STANDARD[1:3]
     assert tier("fast") == "fast"
     assert tier(STANDARD[1:3]) == "apgd_t + fab_t"
 
@@ -332,3 +338,153 @@ def test_targeted_apgd_takes_the_margin_where_there_are_too_few_classes_for_dlr(
     order = logits.sort(dim=1, descending=True).indices
     for rank, (_, target) in enumerate(targeted, start=1):
         assert torch.equal(target, torch.stack([labels, order[:, rank]], dim=1))
+
+
+# -- what each attack is given, and what of its results counts
+
+
+class Given:
+    """Stands for an attack: keeps what it is given, and moves images as written down."""
+
+    def __init__(self, *moves: float) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.moves = list(moves) or [0.0]
+
+    def __call__(self, *arguments: Any, **options: Any) -> Tensor:
+        self.calls.append({"arguments": arguments, **options})
+        x = next(each for each in arguments if isinstance(each, Tensor))
+        return x + self.moves[min(len(self.calls), len(self.moves)) - 1]
+
+
+class Pixel(nn.Module):
+    """Logits (pixel, 0.5, 0.25, 0): class 0 from a half on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        others = torch.tensor([0.5, 0.25, 0.0]).expand(len(x), 3)
+        return torch.cat([x.flatten(1), others], 1)
+
+
+def attacked(attack: Any, pixels: list[float], labels: list[int] | None = None, threat: Any = None) -> Any:
+    """Run an attack on images of one pixel, whose indices count from 70, by the seed 6."""
+    x = torch.tensor(pixels).view(-1, 1, 1, 1)
+    model = Pixel()
+    threat = threat or Threat(norm="l2", eps=0.375)
+    labels = torch.tensor(labels or [0] * len(pixels))
+    return run_attack(attack, model, x, model(x), labels, torch.arange(len(x)) + 70, threat=threat, seed=6)
+
+
+OWN = OwnAttack(name="users:attack", code="0", restarts=2)
+BALL = {"norm": "l2", "eps": 0.375}
+
+
+@pytest.mark.parametrize(
+    ("function", "attack", "ranks", "expected"),
+    [
+        ("pgd", replace(PGD, restarts=2), 1, {"loss": cross_entropy, "step_size": 0.01, "steps": 20}),
+        (
+            "apgd",
+            ApgdCe(name="apgd_ce", steps=7, rho=0.5, restarts=2),
+            1,
+            {"loss": cross_entropy, "steps": 7, "rho": 0.5},
+        ),
+        (
+            "apgd",
+            ApgdT(name="apgd_t", steps=7, rho=0.5, targets=2, restarts=2),
+            2,
+            {"loss": targeted_dlr, "steps": 7, "rho": 0.5},
+        ),
+        (
+            "fab",
+            FabT(name="fab_t", steps=7, targets=9, alpha_max=0.2, eta=1.5, beta=0.7, restarts=2),
+            3,
+            {"steps": 7, "alpha_max": 0.2, "eta": 1.5, "beta": 0.7},
+        ),
+        ("square", Square(name="square", queries=7, p_init=0.3, restarts=2), 1, {"queries": 7, "p_init": 0.3}),
+        ("own_attack", OWN, 1, {}),
+    ],
+)
+def test_each_attack_is_given_its_numbers(
+    function: str, attack: Any, ranks: int, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Given()
+    monkeypatch.setattr(bat.attacks.ensemble, function, given)
+    attacked(attack, [0.75, 1.0, 0.5, 0.25])
+    assert len(given.calls) == 2 * ranks
+    # the last is wrong already; the third is at a tie, which argmax decides for the label
+    x, labels, index = torch.tensor([0.75, 1, 0.5]).view(3, 1, 1, 1), torch.zeros(3, dtype=torch.int64), 70
+    for call, (restart, rank) in zip(given.calls, product(range(2), range(ranks)), strict=True):
+        seed, (model, *tensors) = derive_seed(6, attack.name, restart, rank), call.pop("arguments")
+        wanted = [x, labels]
+        pairs = torch.tensor([[0, rank + 1]] * 3)
+        match function:
+            case "apgd":
+                wanted.append(pairs if ranks > 1 else labels)
+            case "fab":
+                wanted.append(pairs[:, 1])
+            case "square":
+                wanted.append(torch.arange(3) + index)
+                assert call.pop("seed") == seed
+            case "own_attack":
+                attack, model = model, tensors.pop(0)
+                assert attack is OWN
+                assert call.pop("seed") == derive_seed(seed, index)
+        assert isinstance(model, Pixel)
+        assert [each.tolist() for each in tensors] == [each.tolist() for each in wanted]
+        if function in ("pgd", "apgd", "fab"):
+            random = uniform(seed, torch.arange(3) + index, (1, 1, 1))
+            start = x if function == "fab" and not restart else random_start(x, random, **BALL)
+            assert torch.equal(call.pop("start"), start)
+        assert call == BALL | expected
+
+
+def test_points_count_where_they_are_stronger_and_later_tries_have_what_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(-0.25, 0.125, -0.125)
+    monkeypatch.setattr(bat.attacks.ensemble, "square", given)
+    outcome = attacked(Square(name="square", queries=1, restarts=4, p_init=0.8), [0.625, 0.875])
+    assert [call["arguments"][1].flatten().tolist() for call in given.calls] == [[0.625, 0.875]] + [[0.875]] * 3
+    assert outcome.x_adv.flatten().tolist() == [0.375, 0.625]
+    assert outcome.margin.tolist() == [-0.125, 0.125]
+    assert (outcome.stands.tolist(), outcome.nonfinite.tolist()) == ([False, True], [False, False])
+
+
+def test_nothing_is_tried_once_all_are_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(-0.25)
+    monkeypatch.setattr(bat.attacks.ensemble, "square", given)
+    attacked(Square(name="square", queries=1, restarts=4, p_init=0.8), [0.625, 0.6875])
+    assert [len(call["arguments"][1]) for call in given.calls] == [2]
+    assert not attacked(Square(name="square", queries=1, restarts=4, p_init=0.8), [0.25]).stands.any()
+    # a tie, which argmax decides against the label
+    assert not attacked(Square(name="square", queries=1, restarts=4, p_init=0.8), [0.5], [1]).stands.any()
+    assert len(given.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("move", "message"),
+    [
+        (-0.5, "an attack left the l2 ball of 0.375 by 0.125"),
+        (float("nan"), "an attack left the l2 ball of 0.375 by nan"),
+        (0.375, "an attack left [0, 1]"),
+        (-0.3125, "an attack left [0, 1]"),
+    ],
+)
+def test_an_attack_that_leaves_what_is_allowed_is_an_error(
+    move: float, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bat.attacks.ensemble, "square", Given(move))
+    pixel, label = (0.25, 1) if move == -0.3125 else (0.75, 0)
+    with pytest.raises(ValueError, match=re.escape(message) + "$"):
+        attacked(Square(name="square", queries=1, p_init=0.8), [pixel], [label])
+
+
+def test_the_ends_of_what_is_allowed_are_allowed() -> None:
+    x, ends = torch.tensor([0.625, 0.375]).view(2, 1, 1, 1), torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
+    check_allowed(ends, x, Threat(norm="l2", eps=0.375))
+
+
+def test_outputs_that_are_not_finite_break_a_sample_and_are_told() -> None:
+    logits = torch.tensor([[torch.nan, 0.0], [1.0, 0.5], [0.5, 0.5], [0.5, 0.5]])
+    found = margins(logits, torch.tensor([0, 0, 0, 1]))
+    assert found.tolist() == [-torch.inf, 0.5, torch.finfo(torch.float32).tiny, 0]
+    outcome = Outcome(found, torch.zeros(4, 1, 1, 1))
+    assert outcome.nonfinite.tolist() == [True, False, False, False]
+    assert outcome.stands.tolist() == [False, True, True, False]

@@ -116,7 +116,9 @@ def test_the_scale_of_gradients_is_of_no_account(norm: str) -> None:
     point, weight, excess = numbers(0, 4, 8).float(), (numbers(1, 4, 8) - 0.5).float(), torch.full((4,), 0.3)
     expected = to_plane(point, weight, excess, norm=norm)
     assert (expected != 0).any()
-    scaled = to_plane(point, 2.0**-80 * weight, 2.0**-80 * excess, norm=norm)
+    # of each sample its own
+    scale = torch.tensor([2.0**-80, 1, 2.0**-20, 2.0**60])
+    scaled = to_plane(point, scale[:, None] * weight, scale * excess, norm=norm)
     torch.testing.assert_close(scaled, expected, rtol=1e-6, atol=0)
 
 
@@ -341,6 +343,28 @@ def test_a_step_takes_two_forward_passes_and_one_backward_pass_of_what_still_sta
     assert forward == sorted(forward, reverse=True)
     assert len(backward) == 30
     assert 40 == backward[0] > backward[-1] >= left > 0
+
+
+class InDouble(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.asked = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked += 1
+        logits: Tensor = self.model(x.double())
+        return logits
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_nothing_is_run_once_all_are_broken_also_in_another_precision_than_the_images(norm: str) -> None:
+    model, x = InDouble(bumpy(0)), numbers(4, 8, 3, 2, 2).float()
+    labels, target = label_and_rival(model, x, 1)
+    found = fab(model, x, labels, target, norm=norm, eps=4, steps=200, **PAPER)
+    assert found.dtype == torch.float32
+    assert (found != x).flatten(1).any(1).all()
+    assert model.asked < 100
 
 
 @pytest.mark.parametrize("norm", NORMS)

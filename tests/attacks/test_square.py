@@ -223,6 +223,20 @@ def test_square_equals_the_algorithm_of_the_paper_sample_by_sample(norm: str, sh
     assert 0 < broken.sum() < n
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("shape", "first"), [((1, 8, 8), 0), ((2, 11, 7), 5), ((3, 2, 2), 9), ((1, 1, 4), 2)])
+def test_square_of_few_queries_equals_the_algorithm(norm: str, shape: tuple[int, int, int], first: int) -> None:
+    n, queries, eps = 3, 30, {"linf": 0.1, "l2": 0.1 * math.sqrt(math.prod(shape))}[norm]
+    model, x, index = bumpy(1, math.prod(shape)), images(2, n, *shape), torch.arange(first, first + n)
+    with torch.no_grad():
+        labels = model(x).argmax(1)
+        found = attack(model, x, labels, norm, eps, queries, index=index, seed=3)
+        runs = [
+            square_of_one(model, x[i].numpy(), int(labels[i]), int(index[i]), norm, eps, queries, 3) for i in range(n)
+        ]
+    torch.testing.assert_close(found, torch.tensor(np.stack([point for point, _ in runs])), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 6, 9)])
 def test_a_proposal_of_linf_repaints_one_window_of_the_best_point(shape: tuple[int, int, int]) -> None:
     n, queries, eps = 6, 120, 0.1

@@ -8,10 +8,17 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from refusals import refusal
 from stages import EVALUATE, MODEL, NATURAL, RECIPE, THREAT, TRAIN, call, digits, evaluation, fails, rewrite
-from torch import Tensor
+from stubs import Lines, written
+from torch import Tensor, nn
 
-from bat.data.saved import read_data
+import bat.evaluation.verify
+from bat.config import parse
+from bat.config.specs import EvaluateSpec
+from bat.data.dataset import DataSet, Part
+from bat.data.saved import read_data, write_data
+from bat.evaluation.verify import verify
 from bat.io.files import provenance
 from bat.io.tensors import read_tensors, write_tensors
 
@@ -258,3 +265,187 @@ def test_a_changed_sample_is_found(
     line = fails(capsys, "verify", folder, **FILES)
     assert "attacked.parquet: row 4 is sample" in line
     assert line.endswith("it is of other data")
+
+
+# -- around models that are made up
+
+
+class Two(nn.Module):
+    """The two pixels of an image are its logits; counts the images of each pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.odd = nn.Linear(1, 1)
+        self.asked: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not any((self.training, torch.is_grad_enabled(), self.odd.weight.requires_grad))
+        self.asked.append(len(x))
+        return x.flatten(1)
+
+
+def of_pixels(*images: tuple[float, float]) -> Tensor:
+    return torch.tensor(images).view(-1, 1, 1, 2)
+
+
+# the third is wrong when clean; attacks break the first, and the last by a tie, which argmax decides against its label
+CLEAN = of_pixels((0.6, 0.4), (0.8, 0.2), (0.2, 0.6), (0.2, 0.8), (0.4, 0.6))
+BROKEN = of_pixels((0.4, 0.6), (0.8, 0.2), (0.2, 0.6), (0.2, 0.8), (0.5, 0.5))
+LABELS = torch.tensor([0, 0, 0, 1, 1])
+DATA = DataSet(
+    *(
+        Part((CLEAN * 255).round().byte(), LABELS.clone(), torch.arange(5) + first, pixel_max=255)
+        for first in (0, 50, 100)
+    ),
+    classes=2,
+)
+TRAINING = {"seed": 3}
+SPEC = EVALUATE | {"batch_size": 2, "threat": {"norm": "linf", "eps": 0.2}}
+ABOUT = {"spec": SPEC, "training": TRAINING, "data": DATA.digest()}
+
+
+class Stored:
+    """The files of an evaluation of ``Two``, which are changed before they are looked at."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.paths = {name: folder / name for name in FILES}
+        write_data(self.paths["data"], DATA, provenance("data"))
+        self.images = {name: BROKEN.clone() for name in CHECKPOINTS}
+        self.table = {name: values * 2 for name, values in self._columns().items()}
+        self.about = {"images": ABOUT, "attacked": ABOUT}
+        self.models = {self.paths[name]: (Two().train(), {"spec": TRAINING}) for name in CHECKPOINTS}
+        self.read: list[Any] = []
+        monkeypatch.setattr(bat.evaluation.verify, "read_model", self._read_model)
+
+    def _columns(self) -> dict[str, list[Any]]:
+        clean = {"test_index": [*range(100, 105)], "label": LABELS.tolist(), "predicted": [0, 0, 1, 1, 1]}
+        right = [True, True, False, True, True]
+        robust = [False, True, False, True, False]
+        return clean | {"clean_correct": right, "robust_correct": robust}
+
+    def _read_model(self, path: Path, *given: Any) -> Any:
+        self.read.append((path, *given))
+        return self.models[path]
+
+    def verified(self, rows: slice = slice(None)) -> Lines:
+        checkpoints = [name for name in CHECKPOINTS for _ in range(5)]
+        columns = {name: values[rows] for name, values in (self.table | {"checkpoint": checkpoints}).items()}
+        written(self.paths["attacked"], "attacked", self.about["attacked"], **columns)
+        write_tensors(self.paths["images"], self.images, provenance("images", **self.about["images"]))
+        journal = Lines()
+        verify(journal, **self.paths)  # type: ignore[arg-type]
+        return journal
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stored:
+    return Stored(tmp_path, monkeypatch)
+
+
+def test_both_checkpoints_are_looked_at_batch_by_batch(stored: Stored) -> None:
+    journal = stored.verified()
+    assert journal.lines == [
+        f"checkpoint {name}: 5 samples agree, 2 of them shown broken by their image" for name in CHECKPOINTS
+    ]
+    assert journal.worked == 2
+    assert [(path, plan) for path, plan, *_ in stored.read] == [
+        (stored.paths[name], parse(EvaluateSpec, SPEC, "").model) for name in CHECKPOINTS
+    ]
+    for _, _, dataset, (path, digest) in stored.read:
+        assert (dataset.digest(), path, digest) == (DATA.digest(), stored.paths["data"], DATA.digest())
+    for model, _ in stored.models.values():
+        assert model.asked == [2, 2, 2, 2, 1, 1]  # clean and adversarial
+        assert model.training
+
+
+def change(stored: Stored, name: str, row: int, value: Any) -> None:
+    stored.table[name] = [*stored.table[name][:row], value, *stored.table[name][row + 1 :]]
+
+
+def with_images(*images: tuple[float, float], last: bool = True) -> Callable[[Stored], Any]:
+    return lambda stored: stored.images.update({"last" if last else "best": of_pixels(*images)})
+
+
+DIFFERS = "samples differs from what model and images give, first of sample"
+NOT_ONE = "model, images and table are not of one run"
+FOUR = tuple((float(first), float(second)) for first, second in BROKEN[:4].flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (
+            lambda stored: stored.about.update(attacked=ABOUT | {"data": "other"}),
+            "{attacked}: made from other data than {data}: give the data set that it was made from",
+        ),
+        (
+            lambda stored: stored.about.update(images=ABOUT | {"training": {"seed": 4}}),
+            "{images} and {attacked} are not of one evaluation: evaluate again",
+        ),
+        (
+            lambda stored: stored.models[stored.paths["best"]][1].update(spec={"seed": 4}),
+            "{best}: of another training than {attacked}: give the weights that were evaluated",
+        ),
+        (
+            lambda stored: stored.models[stored.paths["last"]][1].update(spec={"seed": 4}),
+            "{last}: of another training than {attacked}: give the weights that were evaluated",
+        ),
+        (lambda stored: stored.images.pop("last"), "{images}: not the 5 images of checkpoint last: evaluate again"),
+        (lambda stored: stored.images.pop("best"), "{images}: not the 5 images of checkpoint best: evaluate again"),
+        (with_images(*FOUR), "{images}: not the 5 images of checkpoint last: evaluate again"),
+        (
+            lambda stored: change(stored, "label", 6, 1),
+            "{attacked}: row 1 is sample 101 with label 1, but the data has sample 101 with label 0: it is of other "
+            "data",
+        ),
+        (
+            lambda stored: change(stored, "test_index", 1, 7),
+            "{attacked}: row 1 is sample 7 with label 0, but the data has sample 101 with label 0: it is of other data",
+        ),
+        (
+            with_images(*FOUR, (0.4, 0.9)),
+            "{images}, checkpoint last: an attack left the linf ball of 0.2 by ",
+        ),
+        (
+            lambda stored: [change(stored, "predicted", row, 4) for row in (6, 9)],
+            f"{{attacked}}, checkpoint last: predicted of 2 {DIFFERS} 101: {NOT_ONE}",
+        ),
+        (
+            lambda stored: change(stored, "clean_correct", 2, True),
+            f"{{attacked}}, checkpoint best: clean_correct of 1 {DIFFERS} 102: {NOT_ONE}",
+        ),
+        (
+            lambda stored: change(stored, "robust_correct", 0, True),
+            f"{{attacked}}, checkpoint best: robust_correct of 1 {DIFFERS} 100: {NOT_ONE}",
+        ),
+        # also a sample that is wrong when clean has no image that is right
+        (
+            lambda stored: change(stored, "robust_correct", 7, True),
+            f"{{attacked}}, checkpoint last: robust_correct of 1 {DIFFERS} 102: {NOT_ONE}",
+        ),
+        (
+            with_images(*FOUR, (0.4, 0.6), last=False),
+            f"{{attacked}}, checkpoint best: robust_correct of 1 {DIFFERS} 104: {NOT_ONE}",
+        ),
+    ],
+)
+def test_what_does_not_agree_is_one_line(stored: Stored, act: Callable[[Stored], Any], message: str) -> None:
+    act(stored)
+    line = refusal(stored.verified)
+    wanted = message.format(**stored.paths)
+    assert line.startswith(wanted) if "linf" in wanted else line == wanted
+
+
+def test_an_image_of_a_sample_that_is_wrong_when_clean_shows_nothing(stored: Stored) -> None:
+    stored.images["best"] = of_pixels(*FOUR[:2], (0.4, 0.4), FOUR[3], (0.5, 0.5))
+    assert len(stored.verified().lines) == 2
+
+
+def test_a_table_of_fewer_samples_is_one_line(stored: Stored) -> None:
+    line = refusal(lambda: stored.verified(slice(0, 9)))
+    assert line == f"{stored.paths['images']}: not the 5 images of checkpoint last: evaluate again"
+
+
+def test_a_spec_that_cannot_be_read_names_the_table(stored: Stored) -> None:
+    stored.about["attacked"] = ABOUT | {"spec": {name: SPEC[name] for name in SPEC if name != "seed"}}
+    assert refusal(stored.verified) == f"{stored.paths['attacked']}: seed: missing key: add it"

@@ -99,8 +99,9 @@ def _copy(folder: Path, path: Path, tests: list[str]) -> None:
         shutil.copy(ROOT / file, folder / file)
     (folder / "tests" / "conftest.py").write_text(_CONFTEST)
     chosen = f"only_mutate = {json.dumps([str(path)])}\npytest_add_cli_args_test_selection = {json.dumps(tests)}\n"
-    project = (ROOT / "pyproject.toml").read_text()
-    (folder / "pyproject.toml").write_text(project.replace("[tool.mutmut]\n", f"[tool.mutmut]\n{chosen}"))
+    project = (ROOT / "pyproject.toml").read_text().replace("[tool.mutmut]\n", f"[tool.mutmut]\n{chosen}")
+    # what it collects at the end takes longer than most tests
+    (folder / "pyproject.toml").write_text(project.replace('addopts = "', 'addopts = "-p no:unraisableexception '))
 
 
 def _mutmut(folder: Path, *arguments: str) -> str:

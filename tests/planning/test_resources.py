@@ -168,6 +168,79 @@ def test_needs_are_as_written_down(model: Any, own: dict[str, tuple[int, int]]) 
     assert all(each.keys() == {"mem_mb", "runtime"} for each in found.values())
 
 
+# before they are rounded up: of the two above, and of digits, where nothing is as large as a block, with its images
+EXACT: dict[str, tuple[float, float]] = {
+    "download": (4_000, 240),
+    "data": (2_120.063232, 29.9289),
+    "scores": (3_792.192663, 28.93601),
+    "enough": (1_825.015808, 20.893601),
+    "null_pairs": (3_792.192663, 23.574404),
+    "duplicates": (3_992.524311, 83.12969456),
+    "import_scores": (7_172.192663, 40),
+    "robust_scores": (3_792.192663, 27.94312),
+    "proxies": (2_359.245408, 34.545001),
+    "groups": (1_019.1468, 83),
+    "harmful": (1_145.7252, 20),
+    "hardest": (1_145.7252, 20),
+    "summary": (3_524.0256, 83),
+    "figures": (2_518.918608, 26.3),
+    "results": (1_229.8932, 20),
+    "page": (900, 20),
+    "explorer": (2_715.606608, 29.9289),
+}
+EXACT_CNN: dict[str, tuple[float, float]] = {
+    "subsets": (3_082.895616, 34.41199693),
+    "robust_subsets": (3_082.895616, 197.0616765),
+    "train": (3_502.919646, 210.6906614),
+    "evaluate": (5_688.738048, 2_287.158118),
+}
+EXACT_MLP: dict[str, tuple[float, float]] = {
+    "subsets": (2_301.583616, 30.81455788),
+    "robust_subsets": (2_301.583616, 152.8645682),
+    "train": (2_526.279646, 163.091565),
+    "evaluate": (3_930.786048, 1_721.243264),
+}
+EXACT_DIGITS: dict[str, tuple[float, float]] = {
+    "download": (4_000, 240),
+    "data": (900.460032, 20.1797),
+    "subsets": (904.686464, 30.73369664),
+    "robust_subsets": (904.686464, 85.1060288),
+    "scores": (905.162428, 20.03594),
+    "enough": (904.427808, 20.003594),
+    "null_pairs": (905.162428, 20.075474),
+    "duplicates": (1_056.211004, 20.000156),
+    "import_scores": (4_900.849628, 40),
+    "robust_scores": (900.849628, 20),
+    "train": (909.789832, 22.81868595),
+    "proxies": (905.387808, 20.123594),
+    "groups": (902.8752, 35),
+    "harmful": (904.8, 20),
+    "hardest": (904.8, 20),
+    "evaluate": (918.566272, 102.0060416),
+    "summary": (923.928, 35),
+    "figures": (913.699936, 21.5),
+    "results": (903.591, 20),
+    "page": (900, 20),
+    "explorer": (915.673008, 20.1797),
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "exact"),
+    [
+        (large(SizedModel(name="small_cnn", width=3)), EXACT | EXACT_CNN),
+        (large(SizedModel(name="mlp", width=40)), EXACT | EXACT_MLP),
+        (replace(DIGITS, evaluation=replace(DIGITS.evaluation, images=True)), EXACT_DIGITS),
+    ],
+    ids=["small_cnn", "mlp", "digits"],
+)
+def test_what_needs_are_rounded_from(config: Config, exact: dict[str, tuple[float, float]]) -> None:
+    found = resources._estimates(config)
+    assert found.keys() == exact.keys()
+    for rule, each in found.items():
+        assert each == pytest.approx(exact[rule], rel=1e-9), rule
+
+
 def test_no_job_asks_for_more_than_a_week() -> None:
     assert needs(CIFAR10)["train"]["runtime"] == 7 * 24 * 60
 

@@ -8,11 +8,13 @@ import torch
 from methods import BAT, GAIRAT, MART, NATURAL, PGD_AT, TRADES
 from refusals import refusal
 
+import bat.training.own
 from bat.config import Adversary, OneCycle, OwnMethod, Pgd, SizedModel, Threat
 from bat.data.dataset import Part
 from bat.models import build
 from bat.training.loop import fit
 from bat.training.losses import Batch, objective
+from bat.training.own import own_inner, own_losses
 
 TEXT = """
 import torch
@@ -176,3 +178,98 @@ def test_a_loss_that_is_nan_and_an_inner_problem_without_a_loss_a_sample_are_one
     assert said.startswith(
         f"method own, {users}:mean: returned a tensor of float32 of shape () for 8 samples: give def"
     )
+
+
+# -- around functions that are not imported
+
+OWN = OwnMethod(name="own", objective="users:method", inner="users:inner", code="0")
+FORM = (
+    "give def method(model, batch), which returns (losses, logits), or (losses, logits, weights): losses of the "
+    "samples (n,) or their mean, logits (n, classes) of batch.x, weights (n,)"
+)
+INNER = "give def inner(logits, labels), which returns the loss of each sample (n,), which the attack raises"
+LOSS, LOGITS = torch.ones(6, requires_grad=True), torch.ones(6, 3)
+
+
+def imported(monkeypatch, returned):
+    """Let the user's function return this; return what is asked of the import, and what the function is given."""
+    asked, given = [], []
+
+    def function(*arguments):
+        given.append(arguments)
+        return returned
+
+    monkeypatch.setattr(bat.training.own, "own_function", lambda *at, **more: asked.append((at, more)) or function)
+    return asked, given
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        (LOSS, LOGITS),
+        (LOSS.sum(), LOGITS, None),
+        (LOSS, LOGITS, torch.ones(6)),
+        (LOSS, LOGITS, None, torch.ones(())),
+        (LOSS, LOGITS, torch.ones(6), None),
+    ],
+)
+def test_what_a_method_may_return_is_passed_on(monkeypatch, returned):
+    asked, given = imported(monkeypatch, returned)
+    model, batch = some_batch()
+    assert own_losses(OWN)(model, batch) is returned
+    assert asked == [(("users:method", FORM), {"taken": 2, "part": OWN})]
+    assert given == [(model, batch)]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (LOSS, "returned a tensor of float32 of shape (6,)"),
+        ([LOSS, LOGITS], "returned a list"),
+        ((LOSS,), "returned a tuple of 1"),
+        ((LOSS, LOGITS, None, None, None), "returned a tuple of 5"),
+        ((None, LOGITS), "losses is a NoneType"),
+        ((LOSS, None), "logits is a NoneType"),
+        ((LOSS, LOGITS, torch.ones(6, dtype=torch.int64)), "weights is a tensor of int64 of shape (6,)"),
+        ((LOSS, LOGITS, None, 1.0), "discrimination is a float"),
+        ((LOSS[:5], LOGITS), "losses has shape (5,) for 6 samples"),
+        ((LOSS, LOGITS[:5]), "logits has shape (5, 3) for 6 samples"),
+        ((LOSS, LOGITS[:, 0]), "logits has shape (6,) for 6 samples"),
+        ((LOSS, LOGITS, torch.ones(())), "weights has shape () for 6 samples"),
+        ((LOSS, LOGITS, None, torch.ones(6)), "discrimination has shape (6,) for 6 samples"),
+    ],
+)
+def test_what_a_method_must_not_return_is_one_line(monkeypatch, returned, message):
+    imported(monkeypatch, returned)
+    assert refusal(own_losses(OWN), *some_batch()) == f"method own, users:method: {message}: {FORM}"
+
+
+def test_losses_without_a_gradient_are_one_line(monkeypatch):
+    imported(monkeypatch, (LOSS.detach(), LOGITS))
+    assert refusal(own_losses(OWN), *some_batch()) == (
+        "method own, users:method: the losses have no gradient: compute them from what the model returns"
+    )
+
+
+def test_an_inner_problem_is_the_users_function(monkeypatch):
+    asked, given = imported(monkeypatch, LOSS)
+    labels = torch.zeros(6, dtype=torch.int64)
+    assert own_inner(OWN, "users:inner")(LOGITS, labels) is LOSS
+    assert asked == [(("users:inner", INNER), {"taken": 2})]
+    assert given == [(LOGITS, labels)]
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (None, "a NoneType"),
+        (LOSS.sum(), "a tensor of float32 of shape ()"),
+        (LOSS[:5], "a tensor of float32 of shape (5,)"),
+        (LOSS.bool(), "a tensor of bool of shape (6,)"),
+    ],
+)
+def test_an_inner_problem_without_a_loss_a_sample_is_one_line(monkeypatch, returned, said):
+    imported(monkeypatch, returned)
+    inner = own_inner(OWN, "users:inner")
+    line = refusal(inner, LOGITS, torch.zeros(6, dtype=torch.int64))
+    assert line == f"method own, users:inner: returned {said} for 6 samples: {INNER}"

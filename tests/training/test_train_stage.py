@@ -185,6 +185,21 @@ def test_a_method_is_told_the_difficulty_of_samples(folder: Path, monkeypatch: p
     assert refusal(lambda: run(folder, spec, training, monkeypatch)).startswith("method dpls: its score needs --memor")
 
 
+def test_the_difficulty_of_samples_is_by_the_methods_own_score(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training()
+    spec = replace(PLAIN, method=but(DPLS, score="robust_memorization"))
+    run(folder, spec, training, monkeypatch, "memorization", "robust_memorization")
+    assert torch.equal(training.given["difficulty"], torch.tensor(MEMORIZED[::-1]))
+    found = []
+    for seed in (1, 1, 2, 3):
+        spec = replace(PLAIN, method=but(DPLS, score="shuffled"), seed=seed)
+        run(folder, spec, training, monkeypatch, "memorization")
+        found.append(training.given["difficulty"].tolist())
+        assert sorted(found[-1]) == sorted(torch.tensor(MEMORIZED).tolist())
+    assert found[0] == found[1]
+    assert found.count(found[0]) < 4
+
+
 def test_shuffled_scores_depend_on_the_seed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = set()
     for seed in range(6):
@@ -380,6 +395,11 @@ def test_the_hardest_are_those_of_the_highest_mean_loss_late_in_training(folder:
     assert table["adversarial_loss"].tolist() == pytest.approx([sum(each[i] for each in late) / 4 for i in range(6)])
     assert facts["data"] == DATA.digest()
     assert journal.lines == [f"the mean loss under attack is {np.mean(late):.4g}, over 4 epochs"]
+    short = {"spec": {"seed": 2, "method": "m"}, "data": DATA.digest()}
+    written(paths[1], "records", short, epoch=[1], train_pgd_loss=[b"1"])
+    assert refusal(
+        lambda: hardest(Lines(), memorization=folder / "memorization", records=paths, hardest=folder / "no")  # type: ignore[arg-type]
+    ).startswith(f"{paths[1]}: train_pgd_loss does not hold 6 samples")
     other = written(folder / "r3", "records", {"spec": {"method": "n"}, "data": DATA.digest()}, epoch=[1])
     out = folder / "no"
     line = refusal(

@@ -14,18 +14,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from methods import BAT, BAT_MART, BAT_TRADES, DPLS, GAIRAT, MAIL, MAIL_TRADES, MART, METHODS, NATURAL, PGD_AT, TRADES
-from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, network, right, run, same, samples, weights
+from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, batch_of, network, right, run, same, samples, weights
 from torch import Tensor, nn
 
 import bat.training.loop
 import bat.training.run
-from bat.config import Adversary, Bat, BatMart, BatTrades, Method, OneCycle, Recipe, Steps
+from bat.attacks.ball import near_start, random_start
+from bat.config import Adversary, Bat, BatMart, BatTrades, Method, OneCycle, Pgd, Recipe, Steps
 from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
 from bat.io.schemas import SCHEMAS
 from bat.models import Network, build
 from bat.training.learner import Learner
-from bat.training.loop import Epoch, fit, learning_rate_factor
+from bat.training.loop import Epoch, EpochSamples, fit, learning_rate_factor
 from bat.training.losses import Batch, Objective, Terms, objective
 from bat.training.measure import measure
 from bat.training.records import packed
@@ -422,6 +423,116 @@ def test_the_loss_of_one_natural_batch_equals_a_recomputation() -> None:
 def test_no_sample_is_atypical_unless_told() -> None:
     _, history = run(samples(30), BAT)
     assert [epoch.harmful for epoch in history] == [0, 0]
+
+
+# -- what each batch holds
+
+
+def test_each_batch_holds_what_the_run_was_given() -> None:
+    part, rare, difficulty = samples(25), torch.arange(25) % 2 == 0, torch.arange(25) / 25
+    goal, seen = objective(NATURAL), []
+
+    def outer(model: Network, batch: Batch) -> Terms:
+        rows = part.asked[-1]
+        assert torch.equal(batch.x, Part.images(part, rows))
+        assert torch.equal(batch.x, batch.clean)
+        assert torch.equal(batch.labels, part.labels[rows])
+        assert torch.equal(batch.atypical, rare[rows])
+        assert torch.equal(batch.difficulty, difficulty[rows])
+        assert (batch.right.shape, batch.label_smoothing) == ((0,), 0.125)
+        seen.append(batch.progress)
+        return goal.outer(model, batch)
+
+    recipe = replace(RECIPE, label_smoothing=0.125)
+    run(part, replace(goal, outer=outer), recipe=recipe, atypical=rare, difficulty=difficulty)
+    assert seen == [0, 0.25, 0.5, 0.75]
+
+
+def test_nothing_is_difficult_unless_told() -> None:
+    part, goal, seen = samples(25), objective(NATURAL), []
+
+    def outer(model: Network, batch: Batch) -> Terms:
+        seen.append((batch.difficulty.tolist(), batch.atypical.tolist()))
+        return goal.outer(model, batch)
+
+    run(part, replace(goal, outer=outer), recipe=replace(RECIPE, epochs=1, batch_size=25))
+    assert seen == [([0.0] * 25, [False] * 25)]
+
+
+@pytest.mark.parametrize("from_clean", [False, True])
+@pytest.mark.parametrize("attack_bn", ["eval", "train"])
+def test_an_attack_in_training_is_given_its_numbers(
+    from_clean: bool, attack_bn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = samples(4)
+    model, x, labels = network(part), part.images(), part.labels
+    goal = replace(objective(PGD_AT), eps_factor=0.5, from_clean=from_clean)
+    batch = batch_of(x, labels)
+    given: list[Any] = []
+
+    def attack(*arguments: Any, watch: Any, **options: Any) -> Tensor:
+        assert model.training == (attack_bn == "train")
+        given.append((arguments, options))
+        for count in (4, 2, 1):  # so many of the four at each step
+            watch(torch.eye(3)[torch.where(torch.arange(4) < count, labels, (labels + 1) % 3)])
+        return x + 1
+
+    monkeypatch.setattr(bat.training.loop, "pgd", attack)
+    adversary = Adversary(threat=THREAT, attack=Pgd(steps=4, step_size=0.05), attack_bn=attack_bn)
+    found = bat.training.loop._attacked(model.eval(), batch, goal, adversary, torch.Generator().manual_seed(5))
+    assert not model.training
+    uniform = torch.rand(x.shape, generator=torch.Generator().manual_seed(5))
+    ((_, images, target), options) = given[0]
+    assert images is x
+    start, loss = options.pop("start"), options.pop("loss")
+    assert loss is goal.inner
+    assert options == {"norm": "linf", "eps": 0.05, "step_size": 0.025, "steps": 4}
+    if from_clean:
+        assert torch.equal(start, near_start(x, uniform))
+        torch.testing.assert_close(target, model(x).log_softmax(1).detach(), rtol=1e-5, atol=1e-6)
+        assert not target.requires_grad
+    else:
+        assert torch.equal(start, random_start(x, uniform, norm="linf", eps=0.05))
+        assert torch.equal(target, labels)
+    assert torch.equal(found.x, x + 1)
+    assert found.clean is x
+    assert found.right.tolist() == [0.75, 0.5, 0.25, 0.25]
+
+
+def test_an_attack_without_an_inner_loss_is_refused() -> None:
+    part = samples(4)
+    batch = batch_of(part.images(), part.labels)
+    adversary = Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval")
+    with pytest.raises(ValueError, match=r"^this objective has no inner loss: there is nothing to attack$"):
+        bat.training.loop._attacked(network(part), batch, objective(NATURAL), adversary, torch.Generator())
+
+
+def test_what_is_seen_of_samples_is_in_the_order_of_the_training_set() -> None:
+    order, labels = torch.tensor([2, 0, 1]), torch.tensor([0, 1, 1])
+    logits = torch.tensor([[0.0, 1.0], [3.0, 0.0], [2.0, 0.0]])  # of samples 2, 0 and 1: of them only the last is wrong
+    found = bat.training.loop._samples(order, labels, logits, torch.tensor([0.5, 0.25, 0.125]))
+    assert found.wrong_probability.tolist() == pytest.approx([0, 1 / (1 + math.exp(-2)), 0])
+    assert found.weight.tolist() == [0.25, 0.125, 0.5]
+
+
+def test_an_epoch_sums_up_its_batches() -> None:
+    seen = torch.tensor([[1.0, 8.0, 2.0, 1.5], [4.0, 2.0, 1.0, 0.75]], dtype=torch.float64)
+    counts, state = torch.tensor([3, 1]), {"x": torch.zeros(1)}
+    samples = EpochSamples(torch.zeros(4), torch.ones(4))
+    found = bat.training.loop._epoch(7, 0.5, seen, counts, samples, lambda: state, "a run")
+    assert (found.epoch, found.learning_rate, found.loss, found.discrimination_loss) == (7, 0.5, 1.75, 6.5)
+    assert (found.harmful, found.harmful_weight) == (3, 0.75)
+    assert found.samples is samples
+    assert found.state() is state
+    none = bat.training.loop._epoch(7, 0.5, seen * torch.tensor([1, 1, 0, 0]), counts, samples, lambda: state, "a run")
+    assert none.harmful == 0
+    assert math.isnan(none.harmful_weight)
+    seen[1, 0] = -torch.inf
+    with pytest.raises(BatError) as caught:
+        bat.training.loop._epoch(7, 0.5, seen, counts, samples, lambda: state, "a run")
+    assert str(caught.value) == (
+        "a run: the loss is -inf in epoch 7, batch 2: lower the learning rate, or look for damaged images"
+    )
 
 
 # -- batch normalisation and modes

@@ -16,14 +16,15 @@ from runs import SPEC as ONE_METHOD
 from torch import Tensor
 
 import bat.training.run
-from bat.config import Adversary, Method
+from bat.config import Adversary, Method, OwnMethod
 from bat.data.dataset import DataSet
 from bat.io.schemas import SCHEMAS
 from bat.models import build
-from bat.training.loop import Epoch, fit
+from bat.seeds import derive_seed
+from bat.training.loop import Epoch, EpochSamples, fit
 from bat.training.losses import objective
-from bat.training.records import packed
-from bat.training.run import train_run
+from bat.training.records import packed, unpacked
+from bat.training.run import Progress, train_run
 
 torch.set_num_threads(1)
 
@@ -238,3 +239,141 @@ def test_without_atypical_samples_the_table_is_empty_with_its_columns() -> None:
     assert table.empty
     assert set(table) == set(SCHEMAS["training_samples"].names)
     assert trained.records["harmful_weight"].map(math.isnan).all()
+
+
+# -- what a run gives the loop, and what it makes of each epoch
+
+
+class Loop:
+    """Stands for ``fit`` and ``measure``: epochs that set the head's bias to their number, and accuracies as given."""
+
+    def __init__(self, patched: pytest.MonkeyPatch, accuracies: list[float], criterion: str = "pgd") -> None:
+        self.accuracies, self.criterion = iter(accuracies), criterion
+        self.given: dict[str, Any] = {}
+        self.measured: list[tuple[float, Any, dict[str, Any]]] = []
+        patched.setattr(bat.training.run, "fit", self.fit)
+        patched.setattr(bat.training.run, "measure", self.measure)
+
+    def fit(self, model: Any, part: Any, **given: Any) -> Any:
+        self.given = given | {"weights": weights(model), "index": part.index.tolist()}
+        for epoch in range(given["first"], given["recipe"].epochs + 1):
+            model.head.bias.data.fill_(epoch)
+            weight = torch.full((len(part),), epoch / 4, dtype=torch.float64)
+            seen = EpochSamples(torch.full((len(part),), epoch / 8), weight)
+            state = {"s": torch.tensor(epoch)}
+            yield Epoch(epoch, 0.1 * epoch, 2.0, 3.0, epoch, 0.5, seen, lambda state=state: state)
+
+    def measure(self, model: Any, data: Any, **given: Any) -> dict[str, Tensor]:
+        self.measured.append((model.head.bias[0].item(), data, given))
+        accuracy = next(self.accuracies)
+        # the other says the opposite
+        other = {"pgd": "clean", "clean": "pgd"}[self.criterion]
+        found = {f"validation_{other}_correct": 1 - accuracy, f"validation_{self.criterion}_correct": accuracy}
+        return {name: right(value) for name, value in found.items()}
+
+
+PLAIN = replace(SPEC, recipe=replace(RECIPE, epochs=3))
+
+
+@pytest.mark.parametrize(("method", "criterion"), [(PGD_AT, "pgd"), (NATURAL, "clean")])
+def test_a_run_gives_the_loop_what_its_spec_says(
+    method: Method, criterion: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, kept = Loop(monkeypatch, [0.2, 0.9, 0.3], criterion), list[Progress]()
+    spec = replace(PLAIN, method=method)
+    trained = train_run(spec, DATA, keep=kept.append)
+    given = loop.given
+    expected = build(spec.model, DATA.train, classes=3, seed=derive_seed(4, "weights"))
+    assert same(given.pop("weights"), expected.state_dict())
+    assert given.pop("index") == DATA.train.index.tolist()
+    goal = given.pop("objective")
+    assert (goal.inner is None) == (method is NATURAL)
+    assert given == {
+        "recipe": spec.recipe,
+        "seed": 4,
+        "what": f"method {method.name}, seed 4",
+        "atypical": None,
+        "difficulty": None,
+        "adversary": Adversary(threat=THREAT, attack=ATTACK, attack_bn="eval"),
+        "compute": spec.compute,
+        "first": 1,
+        "state": None,
+    }
+    assert loop.measured == [(n, DATA, {"threat": THREAT, "attack": ATTACK, "seed": 4}) for n in (1, 2, 3)]
+    assert (trained.best_epoch, trained.records["best"].tolist()) == (2, [False, True, False])
+    assert (trained.best["head.bias"] == 2).all()
+    assert (trained.last["head.bias"] == 3).all()
+    row = trained.records.iloc[1]
+    bits = {
+        f"validation_{name}_correct": right(value).numpy()
+        for name, value in ((criterion, 0.9), ("clean" if criterion == "pgd" else "pgd", 0.1))
+    }
+    values = {"wrong_probability": np.full(48, 0.25, np.float32), "weight": np.full(48, 0.5, np.float32)}
+    numbers = {"epoch": 2, "learning_rate": 0.2, "loss": 2.0, "discrimination_loss": 3.0, "harmful": 2}
+    assert row.to_dict() == numbers | {"harmful_weight": 0.5, "trained_samples": 48, "best": True} | packed(
+        values | bits
+    )
+    assert [(each.epoch, each.state["s"], len(each.rows)) for each in kept] == [(n, n, n) for n in (1, 2, 3)]
+    assert [(each.best_epoch, each.best_right, float(each.best["head.bias"][0])) for each in kept] == [
+        (1, 2, 1),
+        (2, 9, 2),
+        (2, 9, 2),
+    ]
+
+
+def test_samples_that_are_left_out_are_measured_and_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop(monkeypatch, [0.5])
+    removed, difficulty = torch.arange(48) % 3 == 0, torch.arange(48) / 48
+    spec = replace(PLAIN, recipe=replace(RECIPE, epochs=1))
+    trained = train_run(spec, DATA, chosen=FEW, difficulty=difficulty, removed=removed)
+    assert loop.given["index"] == DATA.train.index[~removed].tolist()
+    assert torch.equal(loop.given["atypical"], FEW[~removed])
+    assert torch.equal(loop.given["difficulty"], difficulty[~removed])
+    assert trained.records["trained_samples"].tolist() == [32]
+    for name, value in (("wrong_probability", 0.125), ("weight", 0.25)):
+        stored = unpacked(trained.records, name, 48, "")[0]
+        assert np.isnan(stored).tolist() == removed.tolist()
+        assert (stored[~removed.numpy()] == value).all()
+
+
+def test_some_epochs_are_measured_and_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, kept = Loop(monkeypatch, [0.5, 0.4, 0.6]), list[Progress]()
+    trained = train_run(replace(PLAIN, measure_every=2, recipe=replace(RECIPE, epochs=5)), DATA, keep=kept.append)
+    assert [(each.best_epoch, each.best_right) for each in kept] == [(0, -1), (2, 5), (2, 5), (2, 5), (5, 6)]
+    assert kept[0].best == {}
+    assert [number for number, *_ in loop.measured] == [2, 4, 5]
+    assert trained.best_epoch == 5
+    assert trained.records["validation_pgd_correct"].isna().tolist() == [True, False, True, False, False]
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(0, 6), (1, 4), (2, 4), (3, 6)])
+def test_a_run_stops_where_epochs_are_measured(patience: int, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    Loop(monkeypatch, [0.5, 0.4, 0.4])
+    spec = replace(PLAIN, measure_every=2, early_stop=patience, recipe=replace(RECIPE, epochs=6))
+    trained = train_run(spec, DATA)
+    assert (len(trained.records), trained.best_epoch) == (epochs, 2)
+
+
+def test_a_run_goes_on_where_another_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop(monkeypatch, [0.4])
+    before = Progress(2, {"s": torch.tensor(2)}, [{"epoch": 1}, {"epoch": 2}], 1, 5, {"head.bias": torch.tensor(1)})
+    trained = train_run(PLAIN, DATA, progress=before)
+    assert (loop.given["first"], loop.given["state"]) == (3, before.state)
+    assert trained.records["epoch"].tolist() == [1, 2, 3]
+    assert (trained.best_epoch, trained.best) == (1, before.best)
+    assert len(before.rows) == 2
+
+
+def test_an_error_names_the_function_of_an_own_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop(monkeypatch, [0.4] * 3)
+    monkeypatch.setattr(bat.training.run, "objective", lambda method: objective(PGD_AT))
+    train_run(replace(PLAIN, method=OwnMethod(name="own", objective="users:method", code="0")), DATA)
+    assert loop.given["what"] == "method own (users:method), seed 4"
+
+
+def test_weights_that_are_kept_are_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop(monkeypatch, [0.9, 0.1, 0.1])
+    trained = train_run(PLAIN, DATA, lambda epochs: list(epochs))
+    assert trained.best_epoch == 1
+    assert len(loop.measured) == 3
+    assert not any(tensor.requires_grad for tensor in trained.last.values())
