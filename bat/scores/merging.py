@@ -73,7 +73,7 @@ def merge(
     joined, wanted = len(whole) * size, (plan.robust if robust else plan).subset_models
     journal.line(f"{folder}: {joined} models in {len(whole)} shards; the experiment has {wanted}")
     if len(models) > joined:
-        journal.line(f"{len(models) - joined} models are left out, since no shard of {size} has all of its models")
+        journal.line(f"models left out: {len(models) - joined}, since no shard of {size} has all of its models")
 
 
 def _files(shards: Sequence[Path]) -> list[Path]:

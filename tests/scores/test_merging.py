@@ -113,7 +113,7 @@ def test_what_the_experiment_has_is_joined_and_stays_and_what_is_not_whole_is_le
     main(["merge", *CONFIG, "--shards", "a.parquet"])
     told = capsys.readouterr().err
     assert f"{OWN}: 40 models in 2 shards; the experiment has 40" in told
-    assert "5 models are left out, since no shard of 20 has all of its models" in told
+    assert "models left out: 5, since no shard of 20 has all of its models" in told
     assert own.stat().st_mtime_ns == before
     whole = bytes_of(world.folder / "whole")
     del whole["shard-002.parquet"]
@@ -153,7 +153,7 @@ def test_the_configuration_alone_will_do(world: World, here: Path) -> None:
     folder = Path("results", experiment.experiment, "subsets")
     assert journal.lines == [
         f"{folder}: 0 models in 0 shards; the experiment has {models}",
-        f"1 models are left out, since no shard of {size} has all of its models",
+        f"models left out: 1, since no shard of {size} has all of its models",
     ]
 
 
