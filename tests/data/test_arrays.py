@@ -8,6 +8,7 @@ from refusals import refusal
 
 from bat.config import Npz
 from bat.data.dataset import load_source
+from bat.data.notes import listed
 from bat.data.sources import open_source
 
 
@@ -94,6 +95,12 @@ def test_the_log_says_what_may_not_be_meant(file):
     for top, said in ((63, ["no pixel of x_train is over 63, of 255: the images are dark"]), (64, [])):
         dark = np.minimum(usual["x_train"], top)
         assert list(open_source(plan(file(**usual | {"x_train": dark}))).notes) == said
+
+
+def test_a_list_names_20_and_counts_the_others():
+    items = [f"item {number}" for number in range(22)]
+    assert listed(items[:20]) == ", ".join(items[:20])
+    assert listed(items) == f"{', '.join(items[:20])} and 2 more"
 
 
 class Trap:

@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,7 +106,9 @@ def test_a_home_folder_is_found_and_a_user_who_is_not_there_is_named(tmp_path, m
     np.savez(tmp_path / "a.npz", x=X, y=Y)
     assert read("~/a.npz").tolist() == X.tolist()
     assert _read_images("~/a.npz").labels.tolist() == Y.tolist()
-    assert "no such user" in refusal(read, "~nosuchuser/a.npz")
+    assert refusal(read, "~nosuchuser/a.npz") == (
+        "~nosuchuser/a.npz: no such user: give the whole path, or ./~nosuchuser/a.npz where a name begins with ~"
+    )
 
 
 # -- what is refused
@@ -240,11 +243,17 @@ def test_a_bomb_takes_no_memory(tmp_path):
     tracemalloc.stop()
 
 
-def test_memory_is_counted_in_gib():
-    bat.io.given.check_memory(0, "x", "y")
-    found = refusal(bat.io.given.check_memory, 10**18, "a data set", "give fewer samples")
-    assert found.startswith("a data set would take 931322574.6 GiB of memory, and ")
-    assert found.endswith(" GiB are free: give fewer samples")
+def test_memory_is_counted_in_gib(monkeypatch):
+    monkeypatch.setattr(bat.io.given, "free_memory", lambda: 3 << 29)
+    bat.io.given.check_memory(3 << 29, "x", "y")
+    assert refusal(bat.io.given.check_memory, 10**18, "a data set", "give fewer samples") == (
+        "a data set would take 931322574.6 GiB of memory, and 1.5 GiB are free: give fewer samples"
+    )
+
+
+def test_what_is_of_no_known_kind_is_no_file():
+    with pytest.raises(ValueError, match=r"^something else, not a file$"):
+        bat.io.given.status(SimpleNamespace(stat=lambda: SimpleNamespace(st_mode=0)))
 
 
 def test_free_memory_is_some_of_what_the_machine_has(monkeypatch):

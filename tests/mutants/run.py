@@ -26,7 +26,9 @@ _CONFTEST = """from threading import RLock
 
 from hypothesis import Phase, settings
 from tqdm import tqdm
+from users import module
 
+__all__ = ["module"]
 tqdm.set_lock(RLock())
 
 settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True)
