@@ -18,7 +18,7 @@ from bat.cli import main
 from bat.config import Npz
 from bat.data.dataset import load_source
 from bat.evaluation.attack import _read_images
-from bat.io.npz import as_labels, open_npz, read_array
+from bat.io.npz import array_shape, as_labels, open_npz, read_array
 from bat.scores.released import read_released
 
 X = np.random.default_rng(0).integers(0, 256, (12, 1, 4, 5), dtype=np.uint8)
@@ -186,7 +186,7 @@ def test_files_that_are_no_plain_npz_are_refused(tmp_path):
         (whole[:-30], "(File is not a zip file)"),
         (whole[len(whole) // 2 :], "cannot be read as npz ("),
         (bytes(damaged), "Bad CRC-32"),
-        (with_flag(whole, 1), "(encrypted)"),
+        (with_flag(whole, 1), "array x cannot be read as npz (encrypted)"),
         (packed, "compressed by another method than deflate"),
         (with_method(whole, 99), "compressed by another method than deflate"),
         (with_method(whole, 8), "cannot be read as npz ("),
@@ -194,6 +194,7 @@ def test_files_that_are_no_plain_npz_are_refused(tmp_path):
         path.write_bytes(content)
         line = refusal(read, path)
         assert line.startswith(f"{path}: ")
+        assert line.endswith("): give a file of numpy.savez")
         assert message in line, (message, line)
 
 
@@ -213,6 +214,18 @@ def test_a_missing_array_is_named_with_those_there_in_one_line(tmp_path):
     assert "has no array x (it has 0\\n\\x1b[31m, 1\\n" in line
     assert "and 2 more): add it" in line
     assert "(it has none)" in refusal(read, zipped(tmp_path / "b.npz", []))
+
+
+def test_a_shape_is_told_without_reading_the_array(tmp_path):
+    path = zipped(tmp_path / "a.npz", [("x.npy", npy(X)), ("y.npy", b"text")])
+    with open_npz(path) as arrays:
+        assert array_shape(arrays, "x") == (12, 1, 4, 5)
+        assert refusal(array_shape, arrays, "z") == f"{path}: has no array z (it has x, y): add it"
+        line = refusal(array_shape, arrays, "y")
+        assert line.startswith(f"{path}: array y cannot be read as npz (EOF: reading magic string")
+        assert line.endswith("): give a file of numpy.savez")
+    with open_npz(zipped(tmp_path / "b.npz", [])) as arrays:
+        assert "(it has none)" in refusal(array_shape, arrays, "x")
 
 
 @pytest.mark.parametrize("free", [239, 240])
@@ -380,6 +393,7 @@ def test_labels_are_integers_from_0():
         (Y.astype(np.uint64) + np.uint64(2**63 - 1), "y has the class 9223372036854775809"),
     ):
         assert message in refusal(as_labels, wrong, 12, "y")
+    assert as_labels(Y[:0], 0, "y").tolist() == []
     assert as_labels(np.array([2**63 - 1], np.uint64), 1, "y").tolist() == [2**63 - 1]
 
 
