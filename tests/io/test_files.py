@@ -13,7 +13,7 @@ from refusals import refusal
 
 import bat
 from bat.errors import BatError
-from bat.io.files import check_kind, check_seal, disk_errors, provenance, remove, replacing, seal
+from bat.io.files import check_kind, check_seal, disk_errors, provenance, remove, replacing, seal, unsealed
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
 from bat.io.tensors import write_tensors
@@ -160,6 +160,8 @@ def test_a_checksum_is_of_all_bytes_but_its_own(tmp_path):
     for content in (b"", b"text"):
         path.write_bytes(content)
         assert check_seal(path) is None
+    zeros = f"sha256 of all other bytes: {'0' * 64}"
+    assert json.loads(unsealed('{"kind": "x"}')) == {"kind": "x", "checksum": zeros}
 
 
 def test_a_file_whose_metadata_is_not_as_written_is_refused():
