@@ -96,9 +96,11 @@ def test_an_array_is_what_was_saved_in_the_order_of_this_machine(tmp_path, save,
 def test_arrays_of_python_2_and_large_headers_are_read(tmp_path):
     old = header("{'descr': '<i4', 'fortran_order': False, 'shape': (2L,), }", struct.pack("<2i", 5, -6))
     second = header("{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }", struct.pack("<2i", 7, 8), version=2)
-    path = zipped(tmp_path / "a.npz", [("x.npy", old), ("y", second)])
+    empty = header("{'descr': '<U0', 'fortran_order': False, 'shape': (2,), }")
+    path = zipped(tmp_path / "a.npz", [("x.npy", old), ("y", second), ("z", empty)])
     assert read(path).tolist() == [5, -6]
     assert read(path, "y").tolist() == [7, 8]
+    assert read(path, "z").tolist() == ["", ""]
 
 
 def test_a_home_folder_is_found_and_a_user_who_is_not_there_is_named(tmp_path, monkeypatch):
@@ -196,6 +198,14 @@ def test_files_that_are_no_plain_npz_are_refused(tmp_path):
         assert line.startswith(f"{path}: ")
         assert line.endswith("): give a file of numpy.savez")
         assert message in line, (message, line)
+
+
+def test_an_array_that_ends_before_its_size_is_refused(tmp_path):
+    path = zipped(tmp_path / "a.npz", [("x.npy", header(LIST % "(9,)", b"1234"))], zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\x01\x02") + 24] += 5  # in the directory, the size of what was deflated
+    path.write_bytes(content)
+    assert refusal(read, path) == f"{path}: array x cannot be read as npz (cut off): give a file of numpy.savez"
 
 
 @pytest.mark.parametrize("second", ["x.npy", "x"])
