@@ -186,14 +186,15 @@ def test_a_normalisation_that_follows_no_convolution_stays_in_the_form_for_attac
     torch.testing.assert_close(fast(x), model(x))
 
 
-def test_features_of_a_body_in_mixed_precision_are_float32() -> None:
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_features_of_a_body_in_mixed_precision_are_float32(precision) -> None:
     model = network().eval()
     x, seen = part().images(), []
     full = model.features(x)
     model.body.register_forward_hook(lambda body, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
-    with lowered(model, torch.bfloat16):
+    with lowered(model, precision):
         features = model.features(x)
-    assert seen == [(torch.float32, torch.bfloat16)]
+    assert seen == [(torch.float32, precision)]
     assert features.dtype == torch.float32
     assert not torch.equal(features, full)
     torch.testing.assert_close(features, full, rtol=0.1, atol=0.1)
