@@ -203,7 +203,7 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
         members = (labels == label).nonzero().flatten()
         shuffled = members[torch.randperm(len(members), generator=random)]
         start = torch.rand(1, generator=random, dtype=torch.float64)
-        place[shuffled] = (torch.arange(len(members), dtype=torch.float64) + start) / len(members)
+        place[shuffled] = (torch.arange(len(members)) + start) / len(members)
     return torch.argsort(place, stable=True)
 
 

@@ -88,7 +88,7 @@ def extracted(data: Cached) -> list[Path]:
 
 
 def keep_sums(data: Cached) -> None:
-    """Write the sums of Fashion-MNIST's files, as its archives have them: these may be removed then.
+    """Write the sums of Fashion-MNIST's files, as its archives have them: these may be removed then. Of others nothing.
 
     Raises:
         BatError: they cannot be written.
@@ -150,8 +150,6 @@ def _samples(name: str, part: Any) -> Samples:
         pixels = pixels.unsqueeze(1)
     elif name != "svhn":  # CIFAR comes with its channels last
         pixels = pixels.permute(0, 3, 1, 2)
-    if len(pixels) != len(labels):
-        raise ValueError(f"{len(pixels)} images, but {len(labels)} labels")
     return Samples(labels, lambda rows: pixels[rows].contiguous())
 
 

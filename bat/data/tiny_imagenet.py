@@ -42,10 +42,10 @@ def open_tiny_imagenet(data: Cached, *, threads: int) -> Source:
         )
         annotations = archive.read(f"{_TOP}/val/val_annotations.txt").decode().splitlines()
         words = archive.read(f"{_TOP}/words.txt").decode().splitlines()
-    # file name, class and box, separated by tabs
-    test = sorted((line.split("\t")[1], f"{_TOP}/val/images/{line.split()[0]}") for line in annotations if line)
+    # file name, class and box
+    test = sorted((line.split()[1], f"{_TOP}/val/images/{line.split()[0]}") for line in annotations if line)
     ids = sorted({wordnet for wordnet, _ in train})
-    names = dict(line.split("\t", 1) for line in words if line)
+    names = dict(line.split("\t") for line in words if line)
     # the first of a class's synonyms
     class_names = tuple(names.get(wordnet, wordnet).split(",")[0] for wordnet in ids)
     label = {wordnet: number for number, wordnet in enumerate(ids)}

@@ -8,6 +8,7 @@ from refusals import refusal
 
 from bat.config import Npz
 from bat.data.dataset import load_source
+from bat.data.notes import listed
 from bat.data.sources import open_source
 
 
@@ -55,6 +56,7 @@ def test_each_sample_is_the_row_of_its_index(file, save, labels):
         np.testing.assert_array_equal(part.pixels, given[f"x_{which}"][part.index])
         np.testing.assert_array_equal(part.labels, given[f"y_{which}"][part.index])
         assert part.pixels.is_contiguous()
+        assert part.pixel_max == 255
 
 
 @pytest.mark.parametrize(
@@ -64,8 +66,10 @@ def test_each_sample_is_the_row_of_its_index(file, save, labels):
         (lambda x: np.asfortranarray(x), lambda x: x),
         (lambda x: x[:, 0], lambda x: x[:, :1]),
         (lambda x: x[:, 0, :, :, None], lambda x: x[:, :1]),
+        (lambda x: x[:, :1, :, :3], lambda x: x[:, :1, :, :3]),
+        (lambda x: x[..., :1], lambda x: x[..., :1]),
     ],
-    ids=["channels last", "Fortran order", "no channels", "one channel last"],
+    ids=["channels last", "Fortran order", "no channels", "one channel last", "width of 3", "width of 1"],
 )
 def test_images_come_in_any_usual_layout(file, turned, expected):
     given = arrays()
@@ -87,13 +91,27 @@ def test_the_log_says_what_may_not_be_meant(file):
     )
     copied = usual["x_test"].copy()
     copied[[2, 5]] = usual["x_train"][[7, 3]]
+    usual["x_train"][9] = usual["x_train"][7]  # the first of the two is named
     assert open_source(plan(file(**usual | {"x_test": copied}))).notes == (
         "2 of 9 test images are copies of training images, byte for byte; first row 2, of row 7: accuracy on them says "
         "nothing about new images",
     )
-    for top, said in ((63, ["no pixel of x_train is over 63, of 255: the images are dark"]), (64, [])):
+    dark_of = "no pixel of x_train is over {}, of 255: the images are dark"
+    for top, said in ((2, [dark_of.format(2)]), (63, [dark_of.format(63)]), (64, [])):
         dark = np.minimum(usual["x_train"], top)
         assert list(open_source(plan(file(**usual | {"x_train": dark}))).notes) == said
+
+
+def test_the_log_says_that_there_is_no_test_part(file):
+    assert open_source(plan(file(x_test=None, y_test=None))).notes == (
+        "no x_test: a stratified part of x_train is the test set (data.test_samples), and its indices are places there",
+    )
+
+
+def test_a_list_names_20_and_counts_the_others():
+    items = [f"item {number}" for number in range(22)]
+    assert listed(items[:20]) == ", ".join(items[:20])
+    assert listed(items) == f"{', '.join(items[:20])} and 2 more"
 
 
 class Trap:
@@ -141,6 +159,7 @@ OBJECTS = np.array([Trap()] * 30, dtype=object)
         ({"class_names": np.array(["a", "b", " "])}, "class_names has ' ', which is empty"),
         ({"class_names": np.array(["a", "b", "c\nd"])}, "class_names has 'c\\nd'"),
         ({"class_names": np.array(["a", "é", "e\u0301"])}, "class_names has 'é'"),
+        ({"class_names": np.array(["a", "b", chr(0x10FFFF)])}, r"class_names has '\U0010ffff', which is empty, twice"),
         ({"class_names": np.full(3, 0x110000, np.uint32).view("U1")}, "class_names is damaged"),
         ({"x_train": numbers(30, 3, 6, 5) // 128}, "x_train has pixels from 0 to 1 only: give pixels from 0 to 255"),
         ({"x_test": numbers(9, 3, 6, 5) // 128}, "x_test has pixels from 0 to 1 only"),

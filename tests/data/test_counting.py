@@ -1,6 +1,8 @@
 """What is known of a user's own images before they are read, against what reading them gives."""
 
+import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,16 @@ def test_what_the_configuration_says_of_a_folder(changed: Any, expected: Any, im
     assert counted(folder(images, **changed)) == expected
 
 
+def test_without_a_test_part_one_is_drawn(images: Path) -> None:
+    shutil.rmtree(images / "test")
+    assert counted(folder(images)) == ((3, 2, 2), (3, 3, 5), 2)
+
+
 def test_only_a_dot_or_an_at_sign_hides_a_folder(images: Path) -> None:
     for kind in ("X", ".", "@"):
         image(images / "train" / f"{kind}ylophone" / "0.png")
     assert counted(folder(images)) == ((6, 2, 2), (3, 3, 5), 3)
+    assert counted(folder(images, classes=("bee", "ant"))) == ((5, 2, 2), (3, 3, 5), 2)
 
 
 def test_the_first_image_by_name_tells_the_size(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +129,25 @@ def test_arrays_are_counted_by_their_shapes(tmp_path: Path) -> None:
     np.savez(path, x_train=np.zeros((9, 2, 3, 4), np.uint8), x_test=np.zeros((5, 2, 3, 4), np.uint8))
     assert counted(arrays(path)) == ((7, 2, 5), (2, 3, 4), 10)
     assert counted(arrays(path, train_samples=3)) == ((3, 2, 5), (2, 3, 4), 10)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((3, 4), (1, 3, 4)),
+        ((6, 5, 3), (3, 6, 5)),
+        ((6, 5, 1), (1, 6, 5)),
+        ((3, 6, 5), (3, 6, 5)),
+        ((3, 6, 1), (3, 6, 1)),
+        ((1, 6, 3), (1, 6, 3)),
+        ((6, 3, 1), (1, 6, 3)),
+    ],
+)
+def test_arrays_are_turned_as_they_are_read(shape: tuple[int, ...], expected: tuple[int, ...], tmp_path: Path) -> None:
+    x = np.arange(9 * math.prod(shape)).reshape(9, *shape).astype(np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=np.arange(9) % 2)
+    assert counted(arrays(tmp_path / "a.npz")) == ((5, 2, 2), expected, 10)
+    assert open_source(arrays(tmp_path / "a.npz")).train.pixels(torch.tensor([0])).shape == (1, *expected)
 
 
 def test_what_is_not_there_or_wrong_is_not_counted(tmp_path: Path) -> None:

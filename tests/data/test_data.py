@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import itertools
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 from sklearn.datasets import load_digits
 
-from bat.config import Npz, Packaged, ResidualModel, SizedModel
+from bat.config import Npz, Packaged, Published, ResidualModel, SizedModel
 from bat.data.dataset import DataSet, Part, augment, fits, free_on_device, load_source, split, stratified_order
 from bat.data.sources import Samples, Source
 from bat.errors import BatError
@@ -38,7 +39,7 @@ def test_digits_are_split_into_parts_of_the_asked_sizes_that_cover_all(data):
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
 def test_each_sample_is_the_row_of_its_index_in_scikit_learn(data, name):
     source, part = load_digits(), data.parts()[name]
-    assert part.pixels.dtype == torch.uint8
+    assert (part.pixels.dtype, part.pixel_max) == (torch.uint8, 16)
     assert (part.labels.dtype, part.index.dtype) == (torch.int64, torch.int64)
     assert part.pixels.shape == (len(part), 1, 8, 8)
     np.testing.assert_array_equal(part.pixels[:, 0], source.images[part.index])
@@ -93,6 +94,12 @@ def test_a_stratified_order_is_random_within_a_class():
     assert sorted(orders[0]) == list(range(20))
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert stratified_order(torch.zeros(20, dtype=torch.int64), 0).tolist() == orders[0]
+
+
+def test_an_order_is_the_same_in_each_version():
+    order = stratified_order(torch.arange(10_000) % 7 // 2, 3)
+    assert order[:6].tolist() == [2674, 4531, 1678, 3830, 1731, 104]
+    assert hashlib.sha256(order.numpy().tobytes()).hexdigest().startswith("f36b5b9b72e84d24")
 
 
 def pool(n, seed, classes=4):
@@ -154,9 +161,10 @@ def test_a_trial_takes_a_stratified_part_of_each_split(n, train, validation, sub
         assert not train_index & validation_index
 
 
-def test_the_official_test_part_is_the_test_set_with_indices_of_its_own():
+@pytest.mark.parametrize("plan", [parted(), Published(name="svhn", validation_samples=20)], ids=["npz", "published"])
+def test_the_official_test_part_is_the_test_set_with_indices_of_its_own(plan):
     source = Source(pool(100, 0), pool(50, 1), tuple("abcd"), 255)
-    data = split(source, parted(), subsample=1.0)
+    data = split(source, plan, subsample=1.0)
     assert data.test.index.tolist() == list(range(50))
     assert torch.equal(data.test.labels, source.test.labels)
     assert sorted(data.train.index.tolist() + data.validation.index.tolist()) == list(range(100))

@@ -4,11 +4,12 @@ import contextlib
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from refusals import refusal
 
@@ -40,13 +41,16 @@ def tiff(numbers, dtype=np.uint16, **tags):
     return encoded(Image.fromarray(numbers.astype(dtype)), "TIFF", tiffinfo=directory)
 
 
-def bare_tiff(content, bits, photometric=1):
-    """Return a TIFF of one strip, with bits that Pillow does not write."""
+def bare_tiff(content, bits, photometric=1, samples=1, more=()):
+    """Return a TIFF of one strip, with bits that Pillow does not write; ``more``: further tags of one short each."""
     tags = {256: (3, WIDTH), 257: (3, HEIGHT), 258: (3, bits), 259: (3, 1), 262: (3, photometric), 273: (4, 8)}
-    tags |= {277: (3, 1), 278: (3, HEIGHT), 279: (4, len(content))}
-    entries = [struct.pack("<HHI", tag, kind, 1) + struct.pack("<I", value) for tag, (kind, value) in tags.items()]
-    start = struct.pack("<I", 8 + len(content))
-    return b"II*\0" + start + content + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    tags |= {277: (3, samples), 278: (3, HEIGHT), 279: (4, len(content)), **{tag: (3, value) for tag, value in more}}
+    entries = [struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items()]
+    if samples > 1:  # their bits stand behind the strip
+        entries[2] = struct.pack("<HHII", 258, 3, samples, 8 + len(content))
+    behind = struct.pack(f"<{samples}H", *[bits] * samples) if samples > 1 else b""
+    start = struct.pack("<I", 8 + len(content) + len(behind))
+    return b"II*\0" + start + content + behind + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
 
 
 def pgm(numbers, maxval):
@@ -127,6 +131,30 @@ def test_where_0_is_white_a_tiff_of_16_bits_is_turned():
     np.testing.assert_array_equal(white[0], (65535 - numbers) >> 8)
 
 
+def test_the_tags_of_a_tiff_of_16_bits():
+    numbers = values(4095).astype("<u2")
+    white, largest = decode(bare_tiff(numbers.tobytes(), 16, 0, more=[(281, 4095)]), GREY)
+    np.testing.assert_array_equal(white[0], ((4095 - numbers.astype(int)) * 255 + 2047) // 4095)
+    assert largest is None
+    full = values(65535).astype("<u2").tobytes()
+    assert decode(bare_tiff(full, 16, more=[(339, 1)]), GREY)[1] == 65535
+    assert "and nothing says which of them is white" in refused(bare_tiff(full, 16, more=[(339, 2)]))  # signed
+    colours = np.stack([numbers] * 3, 2).tobytes()
+    assert refused(bare_tiff(colours, 16, 2, 3, [(281, 4095)])) == (
+        "colours of 16 bits whose tags say that white is 4095: save them with 8 bits, or over all of 0 to 65535"
+    )
+
+
+def test_the_largest_value_of_8_bits_says_nothing_new():
+    found, largest = decode(bare_tiff(RGB.tobytes(), 8, 2, 3, [(281, 255)]), COLOUR)
+    np.testing.assert_array_equal(found.transpose(1, 2, 0), RGB)
+    assert largest is None
+
+
+def test_white_of_256_is_of_more_than_8_bits():
+    assert decode(pgm(values(256), 256), GREY)[0].max() == 255
+
+
 def test_16_bits_in_either_order_of_bytes_keep_the_upper_8():
     numbers = values(65535)
     large = Image.new("I;16B", (WIDTH, HEIGHT))
@@ -163,16 +191,24 @@ WRITERS = {
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_fewer_bits_in_a_file_of_16_are_refused_with_the_largest_value(write, top):
     message = refused(write(values(top)), COLOUR)
-    assert "so almost black: save them with 8 bits, or over all of 0 to 65535" in message
+    assert message.endswith("so almost black: save them with 8 bits, or over all of 0 to 65535")
     if write in (tiff, png16):
-        assert f"16-bit pixels up to {top} only" in message
+        assert message.startswith(f"16-bit pixels up to {top} only, ")
+    if write is WRITERS["png rgb"]:  # of which the upper 8 bits are known
+        assert message.startswith(f"16-bit colours of at most {max(top, 255)}, ")
+
+
+def test_the_colours_of_a_ppm_are_rounded_to_8_bits():
+    assert refused(ppm(values(4112), 65535), COLOUR).startswith("16-bit colours of at most 4240, so almost black: ")
+    for top, largest in ((4369, 4497), (65535, 65535)):
+        assert decode(ppm(values(top), 65535), COLOUR)[1] == largest
 
 
 @pytest.mark.parametrize("write", [WRITERS[name] for name in ("png", "png rgb", "tiff", "pgm")])
 def test_a_dark_image_that_uses_more_bits_is_kept(write):
     pixels, largest = decode(write(values(4096)), GREY)
     assert pixels.max() == 16
-    assert largest in (4096, 4096 + 255)
+    assert largest == (4096 + 255 if write is WRITERS["png rgb"] else 4096)
 
 
 def test_a_black_image_of_16_bits_stays_black():
@@ -258,6 +294,15 @@ def test_a_flat_image_is_kept():
     assert (decode(encoded(indices, "PNG"), COLOUR)[0] == 9).all()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_palette_is_read_as_its_colours(kind):
+    numbers = np.arange(80, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 4
+    indices = Image.frombytes("P", (WIDTH, HEIGHT), numbers.tobytes())
+    indices.putpalette(RGB[0, :4].tobytes())
+    for image in (indices, indices.convert("PA")) if kind == "TIFF" else (indices,):
+        np.testing.assert_array_equal(decode(encoded(image, kind), COLOUR)[0].transpose(1, 2, 0), RGB[0, :4][numbers])
+
+
 # -- kinds
 
 
@@ -310,6 +355,37 @@ def test_an_orientation_is_applied_to_16_bits_too():
 # -- damage and size
 
 
+def test_an_image_of_another_size_is_refused_or_cut_and_scaled():
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (20, 21, 3), dtype=np.uint8))
+    assert refused(encoded(image, "PNG"), COLOUR) == "21 x 20 pixels, not 10 x 8"
+    found, _ = decode(encoded(image, "PNG"), Look((3, HEIGHT, WIDTH), resize=True))
+    expected = ImageOps.fit(image, (WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(found.transpose(1, 2, 0), np.asarray(expected))
+
+
+def test_each_image_is_in_its_row_however_many_threads(monkeypatch):
+    threads = []
+
+    class Watched(ThreadPoolExecutor):
+        def __init__(self, count):
+            threads.append(count)
+            super().__init__(count)
+
+    monkeypatch.setattr(bat.data.decoding, "ThreadPoolExecutor", Watched)
+    monkeypatch.setattr(bat.data.decoding, "_BLOCK", 2)
+    files = {f"{shift}.png": encoded(Image.fromarray(RGB + np.uint8(shift)), "PNG") for shift in range(5)}
+    found = read_images(list(files), files.__getitem__, COLOUR, threads=3)
+    for shift in range(5):
+        np.testing.assert_array_equal(found[shift].permute(1, 2, 0), RGB + np.uint8(shift))
+    assert threads == [3]
+    for name in ("1.png", "4.png"):
+        files[name] = b"text"
+    assert refusal(lambda: read_images(list(files), files.__getitem__, COLOUR, threads=3)) == (
+        "data: 2 of 5 files cannot be used: 1.png (not an image of a kind that is read), 4.png (not an image of a kind "
+        "that is read): fix them"
+    )
+
+
 def test_each_changed_byte_of_a_pngs_pixels_is_seen():
     content = encoded(Image.fromarray(RGB), "PNG")
     start = content.index(b"IDAT")
@@ -344,6 +420,7 @@ def test_an_image_over_the_limit_is_refused_before_it_is_decoded(width, height):
     bomb = png([b""], 8, 0, width, height)
     line = refusal(lambda: read_images(["a.png"], lambda _: bomb, GREY, threads=1))
     assert "80,000,000" in line
+    assert width * height < 4 * LARGEST_IMAGE or " (more than 80,000,000 pixels): " in line
     with pytest.raises(Exception, match=r"80,000,000|decompression bomb"):
         size_of(bomb)
 
@@ -363,7 +440,7 @@ def test_more_images_than_the_memory_holds_are_refused(monkeypatch):
     )
 
 
-def test_a_file_of_more_bytes_than_the_limit_is_not_read(tmp_path):
+def test_a_file_of_more_bytes_than_the_limit_is_not_read(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     with path.open("wb") as file:
         file.truncate(LARGEST_FILE + 1)  # takes no room on the disk
@@ -371,3 +448,8 @@ def test_a_file_of_more_bytes_than_the_limit_is_not_read(tmp_path):
         read_file(path)
     path.write_bytes(b"short")
     assert read_file(path) == b"short"
+    monkeypatch.setattr(bat.data.decoding, "LARGEST_FILE", 5)
+    assert read_file(path) == b"short"
+    path.write_bytes(b"longer")
+    with pytest.raises(ValueError, match="a file of more than"):
+        read_file(path)

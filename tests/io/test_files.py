@@ -13,7 +13,7 @@ from refusals import refusal
 
 import bat
 from bat.errors import BatError
-from bat.io.files import check_kind, check_seal, disk_errors, provenance, remove, replacing, seal
+from bat.io.files import check_kind, check_seal, disk_errors, provenance, remove, replacing, seal, unsealed
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
 from bat.io.tensors import write_tensors
@@ -127,6 +127,7 @@ def test_what_is_no_folder_of_a_writer_stops_none(tmp_path):
 
 def test_what_a_process_of_another_user_writes_is_left(tmp_path, monkeypatch):
     def denied(process, signal):
+        assert signal == 0  # asks, and sends nothing
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", denied)
@@ -147,7 +148,7 @@ def test_a_file_is_removed_with_what_its_writers_left(tmp_path):
 
 def test_a_checksum_is_of_all_bytes_but_its_own(tmp_path):
     path, mark = tmp_path / "a", b"sha256 of all other bytes: "
-    for head, tail in ((b"", b""), (b"head", b"tail")):
+    for head, tail in ((b"", b""), (b"head", b"tail"), (b"head", mark + b"0" * 64)):
         found = hashlib.sha256(head + mark + tail).hexdigest()
         path.write_bytes(head + mark + found.encode() + tail)
         assert check_seal(path) == f"sha256 of all other bytes: {found}"
@@ -159,6 +160,8 @@ def test_a_checksum_is_of_all_bytes_but_its_own(tmp_path):
     for content in (b"", b"text"):
         path.write_bytes(content)
         assert check_seal(path) is None
+    zeros = f"sha256 of all other bytes: {'0' * 64}"
+    assert json.loads(unsealed('{"kind": "x"}')) == {"kind": "x", "checksum": zeros}
 
 
 def test_a_file_whose_metadata_is_not_as_written_is_refused():
@@ -172,6 +175,11 @@ def test_a_file_whose_metadata_is_not_as_written_is_refused():
     )
     assert refusal(check_kind, "a", None, "model", None) == (
         "a: holds nothing of this package, not model: give another file"
+    )
+    assert refusal(check_kind, "a", json.dumps(facts), "data", "c") == "a: holds model, not data: give another file"
+    older = json.dumps(facts | {"version": "0.0.1"})
+    assert refusal(check_kind, "a", older, "model", "c") == (
+        f"a: written by version 0.0.1 of bat, and this is {bat.__version__}: remove it and run its stage again"
     )
 
 

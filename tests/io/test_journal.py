@@ -3,6 +3,7 @@ import mmap
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from refusals import refusal
@@ -184,3 +185,11 @@ def test_the_largest_memory_is_that_of_the_process_in_megabytes(start, tmp_path)
     start(tmp_path / "log").finish()
     megabytes = int(re.search(r"largest memory (\d+) MB$", (tmp_path / "log").read_text())[1])
     assert 300 < megabytes < 20_000
+
+
+@pytest.mark.parametrize(("platform", "megabytes"), [("linux", 3_072_000_000), ("darwin", 3_000_000)])
+def test_the_largest_memory_is_in_the_unit_of_the_system(start, tmp_path, monkeypatch, platform, megabytes):
+    monkeypatch.setattr(module, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 * 10**12))
+    monkeypatch.setattr(module, "sys", SimpleNamespace(platform=platform))
+    start(tmp_path / "log").finish()
+    assert lines(tmp_path / "log")[0].endswith(f"; largest memory {megabytes} MB")

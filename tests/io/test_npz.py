@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from bat.cli import main
 from bat.config import Npz
 from bat.data.dataset import load_source
 from bat.evaluation.attack import _read_images
-from bat.io.npz import as_labels, open_npz, read_array
+from bat.io.npz import array_shape, as_labels, open_npz, read_array
 from bat.scores.released import read_released
 
 X = np.random.default_rng(0).integers(0, 256, (12, 1, 4, 5), dtype=np.uint8)
@@ -95,9 +96,11 @@ def test_an_array_is_what_was_saved_in_the_order_of_this_machine(tmp_path, save,
 def test_arrays_of_python_2_and_large_headers_are_read(tmp_path):
     old = header("{'descr': '<i4', 'fortran_order': False, 'shape': (2L,), }", struct.pack("<2i", 5, -6))
     second = header("{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }", struct.pack("<2i", 7, 8), version=2)
-    path = zipped(tmp_path / "a.npz", [("x.npy", old), ("y", second)])
+    empty = header("{'descr': '<U0', 'fortran_order': False, 'shape': (2,), }")
+    path = zipped(tmp_path / "a.npz", [("x.npy", old), ("y", second), ("z", empty)])
     assert read(path).tolist() == [5, -6]
     assert read(path, "y").tolist() == [7, 8]
+    assert read(path, "z").tolist() == ["", ""]
 
 
 def test_a_home_folder_is_found_and_a_user_who_is_not_there_is_named(tmp_path, monkeypatch):
@@ -105,7 +108,9 @@ def test_a_home_folder_is_found_and_a_user_who_is_not_there_is_named(tmp_path, m
     np.savez(tmp_path / "a.npz", x=X, y=Y)
     assert read("~/a.npz").tolist() == X.tolist()
     assert _read_images("~/a.npz").labels.tolist() == Y.tolist()
-    assert "no such user" in refusal(read, "~nosuchuser/a.npz")
+    assert refusal(read, "~nosuchuser/a.npz") == (
+        "~nosuchuser/a.npz: no such user: give the whole path, or ./~nosuchuser/a.npz where a name begins with ~"
+    )
 
 
 # -- what is refused
@@ -183,7 +188,7 @@ def test_files_that_are_no_plain_npz_are_refused(tmp_path):
         (whole[:-30], "(File is not a zip file)"),
         (whole[len(whole) // 2 :], "cannot be read as npz ("),
         (bytes(damaged), "Bad CRC-32"),
-        (with_flag(whole, 1), "(encrypted)"),
+        (with_flag(whole, 1), "array x cannot be read as npz (encrypted)"),
         (packed, "compressed by another method than deflate"),
         (with_method(whole, 99), "compressed by another method than deflate"),
         (with_method(whole, 8), "cannot be read as npz ("),
@@ -191,7 +196,16 @@ def test_files_that_are_no_plain_npz_are_refused(tmp_path):
         path.write_bytes(content)
         line = refusal(read, path)
         assert line.startswith(f"{path}: ")
+        assert line.endswith("): give a file of numpy.savez")
         assert message in line, (message, line)
+
+
+def test_an_array_that_ends_before_its_size_is_refused(tmp_path):
+    path = zipped(tmp_path / "a.npz", [("x.npy", header(LIST % "(9,)", b"1234"))], zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    content[content.find(b"PK\x01\x02") + 24] += 5  # in the directory, the size of what was deflated
+    path.write_bytes(content)
+    assert refusal(read, path) == f"{path}: array x cannot be read as npz (cut off): give a file of numpy.savez"
 
 
 @pytest.mark.parametrize("second", ["x.npy", "x"])
@@ -210,6 +224,18 @@ def test_a_missing_array_is_named_with_those_there_in_one_line(tmp_path):
     assert "has no array x (it has 0\\n\\x1b[31m, 1\\n" in line
     assert "and 2 more): add it" in line
     assert "(it has none)" in refusal(read, zipped(tmp_path / "b.npz", []))
+
+
+def test_a_shape_is_told_without_reading_the_array(tmp_path):
+    path = zipped(tmp_path / "a.npz", [("x.npy", npy(X)), ("y.npy", b"text")])
+    with open_npz(path) as arrays:
+        assert array_shape(arrays, "x") == (12, 1, 4, 5)
+        assert refusal(array_shape, arrays, "z") == f"{path}: has no array z (it has x, y): add it"
+        line = refusal(array_shape, arrays, "y")
+        assert line.startswith(f"{path}: array y cannot be read as npz (EOF: reading magic string")
+        assert line.endswith("): give a file of numpy.savez")
+    with open_npz(zipped(tmp_path / "b.npz", [])) as arrays:
+        assert "(it has none)" in refusal(array_shape, arrays, "x")
 
 
 @pytest.mark.parametrize("free", [239, 240])
@@ -240,11 +266,17 @@ def test_a_bomb_takes_no_memory(tmp_path):
     tracemalloc.stop()
 
 
-def test_memory_is_counted_in_gib():
-    bat.io.given.check_memory(0, "x", "y")
-    found = refusal(bat.io.given.check_memory, 10**18, "a data set", "give fewer samples")
-    assert found.startswith("a data set would take 931322574.6 GiB of memory, and ")
-    assert found.endswith(" GiB are free: give fewer samples")
+def test_memory_is_counted_in_gib(monkeypatch):
+    monkeypatch.setattr(bat.io.given, "free_memory", lambda: 3 << 29)
+    bat.io.given.check_memory(3 << 29, "x", "y")
+    assert refusal(bat.io.given.check_memory, 10**18, "a data set", "give fewer samples") == (
+        "a data set would take 931322574.6 GiB of memory, and 1.5 GiB are free: give fewer samples"
+    )
+
+
+def test_what_is_of_no_known_kind_is_no_file():
+    with pytest.raises(ValueError, match=r"^something else, not a file$"):
+        bat.io.given.status(SimpleNamespace(stat=lambda: SimpleNamespace(st_mode=0)))
 
 
 def test_free_memory_is_some_of_what_the_machine_has(monkeypatch):
@@ -371,6 +403,7 @@ def test_labels_are_integers_from_0():
         (Y.astype(np.uint64) + np.uint64(2**63 - 1), "y has the class 9223372036854775809"),
     ):
         assert message in refusal(as_labels, wrong, 12, "y")
+    assert as_labels(Y[:0], 0, "y").tolist() == []
     assert as_labels(np.array([2**63 - 1], np.uint64), 1, "y").tolist() == [2**63 - 1]
 
 

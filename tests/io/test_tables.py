@@ -1,3 +1,4 @@
+import struct
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from bat.io.tables import (
     pack,
     read_table,
     read_table_with_facts,
+    table_facts,
+    table_rows,
     unpack,
     write_table,
 )
@@ -194,7 +197,7 @@ def test_tables_of_two_data_sets_are_refused_and_both_named(tmp_path):
     check_one_data_set(one, same, data=("data", "a"))
     for path in (other, none):
         end = f"and {path} are of different data: remove the one that is out of date, and run its stage again"
-        assert refusal(check_one_data_set, one, same, path) == f"{one} {end}"
+        assert refusal(check_one_data_set, one, None, same, path) == f"{one} {end}"
         assert refusal(lambda path=path: check_one_data_set(one, path, data=("data", "a"))) == f"data {end}"
     plain = tmp_path / "plain.parquet"
     example("influence").to_parquet(plain)  # of another program, without provenance
@@ -219,9 +222,13 @@ def test_tables_of_one_run_have_one_provenance_but_for_their_kinds(tmp_path):
 
 
 def test_tables_that_are_missing_or_of_another_format_are_refused(tmp_path):
-    assert refusal(read_table, tmp_path / "none", "influence").startswith(f"{tmp_path / 'none'}: no such file")
+    path = tmp_path / "none"
+    assert refusal(read_table, path, "influence") == f"{path}: no such file: run the stage that writes it"
     write_tensors(tmp_path / "tensors", {}, provenance("influence"))
-    assert "damaged, or no Parquet file" in refusal(read_table, tmp_path / "tensors", "influence")
+    line = refusal(read_table, tmp_path / "tensors", "influence")
+    assert line.startswith(f"{tmp_path / 'tensors'}: damaged, or no Parquet file (")
+    assert "Parquet magic bytes not found" in line
+    assert line.endswith("): remove it and run its stage again")
 
 
 def test_a_table_of_another_kind_or_program_is_refused(tmp_path):
@@ -243,23 +250,57 @@ def with_schema(path, table, about):
     [
         (lambda table: table.drop_columns("p_value"), "p_value: double"),
         (lambda table: table.append_column("more", pa.array([1, 2, 3])), "more: int64"),
-        (lambda table: table.set_column(0, "train_index", pa.array([1.5, 2, 3])), "train_index: double"),
-        (lambda table: table.rename_columns({"label": "class"}), "class: int64"),
+        (
+            lambda table: table.set_column(0, "train_index", pa.array([1.5, 2, 3])),
+            "train_index: double, train_index: int64",
+        ),
+        (lambda table: table.rename_columns({"label": "class"}), "class: int64, label: int64"),
     ],
     ids=["missing", "too many", "another type", "another name"],
 )
 def test_other_columns_are_refused_and_named(change, named, tmp_path):
     table = pa.Table.from_pandas(example("influence"), schema=SCHEMAS["influence"])
     with_schema(tmp_path / "a", change(table), provenance("influence"))
-    message = refusal(read_table, tmp_path / "a", "influence")
-    assert message.startswith(f"{tmp_path / 'a'}: not the columns of influence")
-    assert named in message
+    assert refusal(read_table, tmp_path / "a", "influence") == (
+        f"{tmp_path / 'a'}: not the columns of influence (differing: {named}): run its stage again"
+    )
 
 
 def test_columns_in_another_order_are_refused(tmp_path):
     table = pa.Table.from_pandas(example("influence"), schema=SCHEMAS["influence"])
     with_schema(tmp_path / "a", table.select(table.column_names[::-1]), provenance("influence"))
     assert "not the columns of influence" in refusal(read_table, tmp_path / "a", "influence")
+
+
+def test_a_table_is_checked_without_its_rows(tmp_path):
+    path = tmp_path / "a"
+    write_table(path, "influence", example("influence"), provenance("influence", spec={"x": 1}))
+    assert table_facts(path, "influence") == read_table_with_facts(path, "influence")[1]
+    assert refusal(table_facts, path, "flags") == f"{path}: holds influence, not flags: give another file"
+    table = pa.Table.from_pandas(example("influence"), schema=SCHEMAS["influence"])
+    with_schema(path, table.drop_columns("p_value"), provenance("influence"))
+    assert refusal(table_facts, path, "influence") == (
+        f"{path}: not the columns of influence (differing: p_value: double): run its stage again"
+    )
+
+
+def test_rows_come_so_many_at_a_time_and_are_kept_so_too(tmp_path):
+    path = tmp_path / "a"
+    labels = list(range(20))
+    write_table(path, "subsets", example("subsets", 20).assign(seed=labels), provenance("subsets"))
+    found = list(table_rows(path, ("seed",), 7))
+    assert found == [{"seed": labels[:7]}, {"seed": labels[7:14]}, {"seed": labels[14:]}]
+    with pq.ParquetFile(path) as file:
+        assert file.num_row_groups == 3  # models one after the other, eight in a group
+        assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_provenance_that_is_no_text_is_refused(tmp_path):
+    table = pa.Table.from_pandas(example("influence"), schema=SCHEMAS["influence"])
+    pq.write_table(table.replace_schema_metadata({"bat": b"\xff"}), tmp_path / "a")
+    assert refusal(read_table, tmp_path / "a", "influence") == (
+        f"{tmp_path / 'a'}: its metadata is damaged: remove it and run its stage again"
+    )
 
 
 def test_a_folder_name_with_an_equals_sign_adds_no_column(tmp_path):
@@ -284,6 +325,17 @@ def test_packed_bits_come_back(bits):
 def test_the_first_sample_is_the_highest_bit():
     bits = np.array([[1, 0, 0, 0, 0, 0, 0, 1, 1]], dtype=bool)
     assert pack(bits) == [bytes([0b10000001, 0b10000000])]
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_packed_numbers_are_little_endian_and_come_back(order):
+    values = np.array([[1.5, -2.0, 3.0], [0.0, 4.0, 5.0]], f"{order}f4")
+    packed = pack(values)
+    assert packed == [struct.pack("<3f", *row) for row in values]
+    column = pd.Series(packed, name="margins")
+    np.testing.assert_array_equal(unpack(column, 3, "here", np.dtype("<f4")), values)
+    message = refusal(unpack, column, 4, "here", np.dtype("<f4"))
+    assert message == "here: margins does not hold 4 samples: it is of other data; remove it"
 
 
 @pytest.mark.parametrize("samples", [8, 17, 600])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from refusals import flip, refusal
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import bat
@@ -100,7 +101,8 @@ def test_writing_again_gives_the_same_bytes(tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    assert refusal(read_tensors, tmp_path / "none", "model").startswith(f"{tmp_path / 'none'}: no such file")
+    path = tmp_path / "none"
+    assert refusal(read_tensors, path, "model") == f"{path}: no such file: run the stage that writes it"
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path):
@@ -173,7 +175,9 @@ def test_kept_tensors_are_made_anew_unless_they_are_of_the_same(tmp_path, monkey
 @pytest.mark.parametrize("content", [b"text", b"\0" * 100, b"\xff" * 100, b"PK\x03\x04" * 10, b"\x80\x04" * 40])
 def test_a_file_of_another_format_is_refused(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
-    assert "damaged, or no safetensors file" in refusal(read_tensors, tmp_path / "a", "model")
+    line = refusal(read_tensors, tmp_path / "a", "model")
+    assert line.startswith(f"{tmp_path / 'a'}: damaged, or no safetensors file (Error while deserializing header: ")
+    assert line.endswith("): remove it and run its stage again")
 
 
 def test_a_folder_is_refused(tmp_path):
@@ -198,14 +202,17 @@ def test_a_file_of_another_kind_is_refused_and_both_kinds_named(tmp_path):
     assert "holds model, not data" in refusal(read_data, tmp_path / "a")
 
 
-def test_a_writer_that_breaks_leaves_the_old_tensors(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device")], ids=repr
+)
+def test_a_writer_that_breaks_leaves_the_old_tensors(tmp_path, monkeypatch, error):
     path = tmp_path / "a"
     write_tensors(path, TENSORS, provenance("model"))
     before = path.read_bytes()
 
     def breaks(tensors, temporary, metadata):
         temporary.write_bytes(before[:20])
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(tensors, "save_file", breaks)
     assert "No space left" in refusal(write_tensors, path, TENSORS, provenance("other"))

@@ -14,7 +14,7 @@ from torch import nn
 
 from bat.config import LibraryModel
 from bat.data.dataset import Part
-from bat.models import build
+from bat.models import build, library
 from bat.training.loop import fit
 from bat.training.losses import objective
 
@@ -98,6 +98,74 @@ def test_what_cannot_be_used_is_refused(name, shape, message):
     assert " (" in message or line == f"model {name}: {message}"
 
 
+class Body(nn.Module):
+    """A body that does what it is told, and remembers what it was tried on."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act, self.seen = act, []
+
+    def forward(self, x):
+        self.seen.append((self.training, torch.is_grad_enabled(), x))
+        return self.act(x)
+
+
+def fails(x):
+    raise RuntimeError("two\n  lines")
+
+
+END = "does not end in one linear layer: choose another network"
+
+
+@pytest.mark.parametrize(
+    ("act", "width", "said"),
+    [
+        (lambda x: x.flatten(1)[:, :7], 7, None),
+        (lambda x: x.flatten(1)[:, :7], None, None),
+        (lambda x: x.flatten(1)[:, :7], 8, END),
+        (lambda x: x, None, END),
+        (lambda x: (x.flatten(1), x), None, END),
+        (fails, None, "does not take images (3, 4, 5) (two lines): choose another network"),
+    ],
+)
+def test_a_body_is_tried_on_black_images(act, width, said, monkeypatch):
+    body = Body(act)
+    monkeypatch.setattr(library, "_torchvision", lambda name, channels: (body, width) if (name, channels) else None)
+    shape = torch.Size([3, 4, 5])
+    if said is None:
+        assert library.library_body("torchvision:some:name", shape) == (body, 7)
+        assert body.training
+    else:
+        assert refusal(library.library_body, "torchvision:some:name", shape) == f"model torchvision:some:name: {said}"
+    ((training, gradients, x),) = body.seen
+    assert (training, gradients) == (False, False)
+    assert torch.equal(x, torch.zeros(2, 3, 4, 5))
+
+
+def test_torchvision_is_asked_for_untrained_networks_with_one_head(monkeypatch):
+    asked = {}
+
+    def made(name, **options):
+        asked[name] = options
+        return nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5)))
+
+    monkeypatch.setattr(torchvision.models, "get_model", made)
+    further = {"aux_logits": False, "init_weights": True}
+    expected = {"googlenet": further, "inception_v3": further, "resnet18": {}}
+    for name in expected:
+        network, width = library._torchvision(name, 3)
+        assert width == 4
+        assert [type(layer).__name__ for layer in network[1]] == ["Linear", "ReLU", "Identity"]
+    assert asked == {name: {"weights": None} | options for name, options in expected.items()}
+
+
+def test_a_name_that_is_not_known_is_told_with_those_near_it():
+    library._check_name("timm:resnet18", "resnet18", ["resnet18"])
+    assert refusal(library._check_name, "timm:resnet19.a", "resnet19", ["resnet18", "vgg", "resnet152"]) == (
+        "model timm:resnet19.a: no such network in that library (near: resnet18, resnet152)"
+    )
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_network_of_timm_with_the_same_weights_gives_the_same_logits(channels):
     timm = pytest.importorskip("timm")
@@ -113,7 +181,8 @@ def test_a_network_of_timm_with_the_same_weights_gives_the_same_logits(channels)
 
 def test_without_timm_its_networks_are_refused_with_the_way_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert "pip install timm" in refusal(network, "timm:resnet18")
+    expected = "model timm:resnet18: timm is not installed: pip install timm"
+    assert refusal(network, "timm:resnet18") == expected
 
 
 @pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "torchvision:efficientnet_b0"])

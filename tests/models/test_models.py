@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from bat.config import SizedModel
+from bat.config import LibraryModel, OwnModel, SizedModel
 from bat.data.dataset import Part
-from bat.models import build, for_attacks, mode
+from bat.models import build, for_attacks, lowered, mode
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 7, 9), (2, 5, 4), (3, 1, 1), (1, 2, 3)]
 NAMES = ["small_cnn", "mlp"]
@@ -171,6 +171,49 @@ def test_the_form_for_attacks_has_the_same_outputs_and_gradients(name: str) -> N
     gradients = [torch.autograd.grad(logits.square().sum(), x)[0] for logits in (found, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fast.modules())
+
+
+def test_a_normalisation_that_follows_no_convolution_stays_in_the_form_for_attacks() -> None:
+    model = network(samples=part((1, 4, 4)))
+    model.body = nn.Sequential(nn.BatchNorm2d(1), nn.ReLU(), nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.Flatten())
+    model.head = nn.Linear(64, 3)
+    for layer in (model.body[0], model.body[3]):
+        layer.running_mean.fill_(0.3)
+        layer.running_var.fill_(2.0)
+    x = part((1, 4, 4)).images()
+    fast = for_attacks(model.eval())
+    assert [type(layer).__name__ for layer in fast][1:] == ["BatchNorm2d", "ReLU", "Conv2d", "Flatten", "Linear"]
+    torch.testing.assert_close(fast(x), model(x))
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_features_of_a_body_in_mixed_precision_are_float32(precision) -> None:
+    model = network().eval()
+    x, seen = part().images(), []
+    full = model.features(x)
+    model.body.register_forward_hook(lambda body, inputs, output: seen.append((inputs[0].dtype, output.dtype)))
+    with lowered(model, precision):
+        features = model.features(x)
+    assert seen == [(torch.float32, precision)]
+    assert features.dtype == torch.float32
+    assert not torch.equal(features, full)
+    torch.testing.assert_close(features, full, rtol=0.1, atol=0.1)
+
+
+def test_a_network_of_a_library_or_of_the_users_own_is_built_for_the_images(monkeypatch, module) -> None:
+    name = module("def net(): pass")
+    shape, body, head = torch.Size([2, 5, 4]), nn.Flatten(), nn.Linear(40, 3)
+    asked = []
+    monkeypatch.setattr(
+        "bat.models.network.library_body", lambda name, shape: asked.append((name, shape)) or (nn.Flatten(), 40)
+    )
+    monkeypatch.setattr("bat.models.network.own_network", lambda *what: asked.append(what) or (body, head))
+    found = build(LibraryModel(name="torchvision:resnet18"), part(shape), classes=3, seed=0)
+    assert (found.head.in_features, found.head.out_features) == (40, 3)
+    own = OwnModel(name=f"{name}:net")
+    found = build(own, part(shape), classes=3, seed=0)
+    assert (found.body, found.head) == (body, head)
+    assert asked == [("torchvision:resnet18", shape), (own, shape, 3)]
 
 
 def test_a_network_in_training_mode_or_of_another_kind_is_attacked_itself() -> None:

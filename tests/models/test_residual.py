@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from refusals import refusal
 from torch import nn
 
@@ -222,11 +223,25 @@ def test_weights_depend_on_the_seed_alone(resnet18):
         assert weights.ndim == 1 or not torch.equal(weights, other[name])
 
 
-def test_convolutions_start_from_hes_distribution(resnet18):
-    for module in resnet18.modules():
-        if isinstance(module, nn.Conv2d):
+@pytest.mark.parametrize(
+    ("name", "width"), [("resnet18", 64), ("resnet18", 16), ("resnet50", 16), ("preact_resnet18", 16), ("wrn_28_10", 2)]
+)
+def test_convolutions_start_from_hes_distribution(name, width):
+    torch.manual_seed(0)
+    for module in _RESIDUAL[name](3, width)[0].modules():
+        if isinstance(module, nn.Conv2d) and module.weight.numel() > 1000:
             leaving = module.out_channels * module.kernel_size[0] ** 2
-            assert module.weight.std().item() == pytest.approx((2 / leaving) ** 0.5, rel=0.05)
+            assert module.weight.std().item() == pytest.approx((2 / leaving) ** 0.5, rel=0.1)
+            assert module.weight.abs().max() > 2.2 * (2 / leaving) ** 0.5  # normal, not uniform
+
+
+def test_a_resnet_of_width_64_is_torchvisions_but_for_its_first_layer():
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet18(weights=None).state_dict()
+    torch.manual_seed(0)
+    mine = _RESIDUAL["resnet18"](3, 64)[0].state_dict()
+    assert set(theirs) - set(mine) == {"fc.weight", "fc.bias"}
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine if name != "conv1.weight")
 
 
 def test_a_training_step_reaches_every_weight_and_statistic(resnet18):

@@ -22,15 +22,22 @@ WORK = ROOT / "mutants"
 WANTED = 0.95
 # A caught mutant needs no smallest example, whose search takes minutes. The lock of tqdm is one for all forked
 # processes: after one that died with it the others would wait without end, which would count as caught.
-_CONFTEST = """from threading import RLock
+_CONFTEST = """import gc
+from threading import RLock
 
 from hypothesis import Phase, settings
 from tqdm import tqdm
+from users import module
 
+__all__ = ["module"]
 tqdm.set_lock(RLock())
 
 settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True)
 settings.load_profile("mutants")
+
+
+def pytest_configure():
+    gc.freeze()
 """
 _COPIED = ("bat", "tests", "config", "workflow", "docs", "benchmarks", ".ci")
 
