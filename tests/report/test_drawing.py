@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ import numpy as np
 import pytest
 import stubs
 import torch
+from methods import BAT, NATURAL, PGD_AT, but
 from refusals import refusal
 
+from bat.config import load
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tensors import write_tensors
 from bat.report import given as reading
-from bat.report.catalogue import FIGURES, drawing
+from bat.report.catalogue import FIGURES, drawing, figures_of
 from bat.report.given import Given, nearest
 
 THREAT = {"norm": "l2", "eps": 0.5}
@@ -53,8 +56,14 @@ def written(folder: Path, kind: str, name: str = "", data: str = "", **columns: 
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> dict[str, Any]:
+def files(made: dict[str, Any]) -> dict[str, Any]:
+    return dict(made)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Tables of ten methods, of which the first weighs samples, and of other runs."""
+    tmp_path = tmp_path_factory.mktemp("files")
     roles = ["method"] * 10 + ["variant", "control", "removal"]
     methods = [*NAMES, "m0_2", "m0_c", "m0_out"]
     runs = {"method": methods, "base": [*NAMES, "m0", "m0", "m0"], "role": roles}
@@ -96,6 +105,42 @@ def drawn(
 
 
 SAID = {"tier": "fast", "threat": "L2 0.5", "failed": ["m3"]}
+
+
+CONFIG = load(*(str(Path(__file__).parents[2] / f"config/{name}.yaml") for name in ("config", "smoke")))
+ALWAYS = [
+    "differences",
+    "tradeoff",
+    "typical_atypical",
+    "memorization",
+    "gallery",
+    "curves",
+    "overfitting",
+    "influence",
+]
+
+
+@pytest.mark.parametrize(
+    ("methods", "removal", "images", "more"),
+    [
+        ([NATURAL, PGD_AT], None, False, []),
+        ([PGD_AT, BAT], None, False, ["weights"]),
+        ([PGD_AT, but(BAT, score="shuffled")], None, False, ["weights", "controls"]),
+        ([NATURAL, PGD_AT], "pgd_at", False, ["finding_a", "finding_b", "harmful", "controls"]),
+        ([NATURAL, PGD_AT], None, True, ["adversarial"]),
+    ],
+)
+def test_the_figures_of_an_experiment_are_those_of_what_it_does(
+    methods: Any, removal: str | None, images: bool, more: list[str]
+) -> None:
+    config = replace(
+        CONFIG,
+        training=replace(CONFIG.training, methods=tuple(methods)),
+        removal=replace(CONFIG.removal, method=removal),
+        evaluation=replace(CONFIG.evaluation, images=images),
+    )
+    assert figures_of(config) == tuple(name for name in FIGURES if name in ALWAYS + more)
+    assert all(callable(drawing(name)) for name in ALWAYS + more)
 
 
 def test_memorization(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
