@@ -9,7 +9,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
@@ -54,7 +54,7 @@ def _panel(axes: Axes) -> list[str]:
     for name, axis, limits in (("x", axes.xaxis, axes.get_xlim()), ("y", axes.yaxis, axes.get_ylim())):
         ticks = axis.get_ticklabels() if isinstance(axis.get_major_locator(), FixedLocator) else []
         if any(text.get_text() for text in ticks):
-            places.append(f"{name} ticks {[text.get_text() for text in ticks]} {ticks[0].get_fontsize():g}")
+            places.append(f"{name} ticks {[text.get_text() for text in ticks]} {_font(ticks[0])}")
         if not getattr(axes, f"get_autoscale{name}_on")():
             places.append(f"{name} from {limits[0]:.3g} to {limits[1]:.3g}")
     found = [", ".join([f"panel {axes.get_title()!r}", *places])]
@@ -75,6 +75,8 @@ def _panel(axes: Axes) -> list[str]:
     for text in axes.texts:
         of = "axes" if text.get_transform() == axes.transAxes else "data"
         place = f"{text.get_horizontalalignment()} {text.get_verticalalignment()}"
+        if isinstance(text, Annotation) and text.arrow_patch:
+            place += f", {_right(axes, text.anncoords)} pt right, from {_numbers(text.xy)}"
         found.append(f"  text {text.get_text()!r} {_numbers(text.get_position())} of {of}, {place}, {_font(text)}")
     legend = axes.get_legend()
     return found + ([f"  legend {_legend(legend)}"] if legend else [])
@@ -85,6 +87,9 @@ def _line(line: Line2D) -> str:
     points = " ".join(_numbers(point) for point in np.column_stack([line.get_xdata(), line.get_ydata()]))
     look = f"{_hex(line.get_color())} {line.get_linestyle()} {line.get_linewidth():g}"
     steps = "" if line.get_drawstyle() == "default" else f" {line.get_drawstyle()}"
+    marker += "" if line.get_markevery() is None else f", marked {line.get_markevery()}"
+    if line.get_label() == "_key":
+        marker += f", {_right(line.axes, line.get_transform())} pt right" + ", clipped" * line.get_clip_on()
     return f"{points} {look}{steps} on {line.get_zorder():g}" + f", {marker}" * (line.get_marker() != "None")
 
 
@@ -98,7 +103,17 @@ def _legend(legend: Legend) -> str:
 def _font(text: Text | None) -> str:
     if text is None:
         return "none"
-    return f"{text.get_fontsize():g}" + " wrapped" * text.get_wrap()
+    bold, as_it_is = text.get_fontweight() == "bold", not text.get_parse_math()
+    box = text.get_bbox_patch()
+    look = " wrapped" * text.get_wrap() + " bold" * bold + " as it is" * as_it_is
+    return f"{text.get_fontsize():g}{look}" + (f" on {_hex(box.get_facecolor())}" if box else "")
+
+
+def _right(axes: Any, transform: Any) -> str:
+    """How many points right of the place in axes something is drawn."""
+    moved = transform.transform((1, 1)) - axes.transAxes.transform((1, 1))
+    assert moved[1] == 0
+    return f"{72 * moved[0] / axes.figure.dpi:.4g}"
 
 
 def _numbers(values: Any) -> str:

@@ -377,6 +377,54 @@ def test_families_have_their_colours_and_no_two_methods_look_alike() -> None:
     assert ordered(["bat", "trades", "pgd_at", "natural"], look) == ["trades", "natural", "bat", "pgd_at"]
 
 
+def test_each_run_has_its_colour_marker_and_line() -> None:
+    """A family's colour and its shade change from run to run, so do its lines; markers go round, then hollow."""
+    black, blue, light, orange, dark, grey = "#000000", "#0072b2", "#59a3cd", "#e69f00", "#ac7700", "#8c8c8c"
+    found = looks(RUNS)
+    assert [(each.color, each.marker, each.line) for each in found.values()][:26] == [
+        (black, "^", "-"),
+        (black, "s", "--"),
+        (blue, "o", "-"),
+        (orange, "D", "-"),
+        (dark, "v", "--"),
+        (orange, "P", "-."),
+        (light, "X", "--"),
+        (blue, "p", "-."),
+        (dark, "<", ":"),
+        (light, ">", ":"),
+        (blue, "h", "-"),
+        (light, "d", "--"),
+        (blue, "8", "-."),
+        (orange, "*", "-"),
+        (light, "^", ":"),
+        (blue, "D", "-"),
+        (light, "v", "--"),
+        (dark, "P", "--"),
+        (orange, "X", "-."),
+        (blue, "p", "-."),
+        (grey, "<", "-"),
+        (grey, ">", "--"),
+        (grey, "h", "-."),
+        (grey, "d", ":"),
+        (grey, "8", "-"),
+        (grey, "*", "--"),
+    ]
+    hollow = [place for place, each in enumerate(found.values()) if each.fill == "white"]
+    assert hollow == list(range(14, 26))
+    assert all(each.fill in ("white", each.color) for each in found.values())
+
+
+def test_title_and_caption_begin_at_the_left_and_are_wrapped_to_the_width() -> None:
+    figure = Figure(figsize=(2, 2))
+    above, below = style.headed(figure, 4 * "title " + "\nnew line", 8 * "small ")
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == (above.get_text(), below.get_text())
+    assert above.get_text() == "title title title\ntitle\nnew line"  # 10 letters an inch
+    assert below.get_text() == "small small small small small\nsmall small small"
+    for text in (above, below):
+        assert (text.get_position()[0], text.get_horizontalalignment()) == (0.01, "left")
+    assert below._multialignment == "left"  # type: ignore[attr-defined]
+
+
 def test_families_differ_in_lightness() -> None:
     look = looks(RUNS)
 
@@ -578,6 +626,35 @@ def test_no_bar_of_the_histogram_is_of_typical_and_atypical_samples(threshold: f
     assert not any(one and other for one, other in zip(*heights, strict=True))
     edge = next(bar.get_x() for bar in atypical if bar.get_height())
     assert edge == pytest.approx(threshold, abs=1e-8)
+
+
+def test_limits_hold_means_and_intervals_with_half_a_point_at_least() -> None:
+    table = many.summary(3).query("group == 'all' and checkpoint == 'last' and metric != 'pgd'")
+    robust = table["metric"] == "robust"
+    table.loc[robust, ["accuracy", "ci_low", "ci_high"]] = [0.5, 0.2, 0.4]  # of a low confidence
+    table.loc[~robust, ["accuracy", "ci_low", "ci_high"]] = [0.5, 0.51, 0.52]
+    axes = tradeoff.tradeoff(table, many.runs(3), **ABOUT).axes[0]
+    assert axes.get_xlim() == pytest.approx((20 - 1.8, 50 + 1.8))
+    assert axes.get_ylim() == pytest.approx((50 - 0.5, 52 + 0.5))
+
+
+def test_where_none_is_near_the_others_all_are_drawn() -> None:
+    table = many.summary(3).query("group == 'all'")
+    clean = {"natural": 0.9, "pgd_at": 0.3, "bat": 0.2}
+    table["accuracy"] = table["method"].map(clean).where(table["metric"] == "clean", 1 - table["method"].map(clean))
+    figure = tradeoff.tradeoff(table, many.runs(3), **ABOUT)
+    assert set(bars(figure.axes[0])) == {"natural", "pgd_at", "bat"}
+    assert "Too far" not in figure.get_supxlabel()
+
+
+def test_methods_that_are_too_far_are_told_one_after_the_other() -> None:
+    table = many.summary(3).query("group == 'all'")
+    table["accuracy"] = table["method"].map({"natural": 0.1, "pgd_at": 0.0, "bat": 0.8})
+    table[["ci_low", "ci_high"]] = [-0.0001, 0.25]
+    figure = tradeoff.tradeoff(table, many.runs(3), **ABOUT)
+    assert " Too far to be drawn: natural (clean 10.0 [0.0, 25.0], robust 10.0 [0.0, 25.0]); pgd_at (clean 0.0 " in (
+        " ".join(figure.get_supxlabel().split())
+    )
 
 
 # -- what is missing
