@@ -168,7 +168,7 @@ def _pairs(pairs: pd.DataFrame | None, train: "pd.Index[Any]", other: "pd.Index[
         "from": train.get_indexer(pd.Index(pairs["train_index"])),
         "to": other.get_indexer(pd.Index(pairs[name])),
         "value": pairs["influence"].to_numpy(),
-        "significant": pairs["significant"].fillna(False).to_numpy(dtype=np.int64),
+        "significant": pairs["significant"].eq(True).to_numpy(dtype=np.int64),
     }
 
 
