@@ -60,7 +60,7 @@ def _panel(axes: Axes) -> list[str]:
     found = [", ".join([f"panel {axes.get_title()!r}", *places])]
     points = {id(each[0]): each for each in axes.containers if isinstance(each, ErrorbarContainer)}
     for line in axes.lines:
-        label = str((points.get(id(line)) or line).get_label())
+        label = str((points.get(id(line)) or line).get_label() or "_")  # None before matplotlib 3.10
         bars = points[id(line)].lines[2] if id(line) in points else ()
         bar = {f", bars {_hex(each.get_color())} {each.get_linewidth()[0]:g}" for each in bars}
         found.append(f"  {'' if label.startswith('_') else label + ': '}{_line(line)}{''.join(sorted(bar))}")
