@@ -57,6 +57,7 @@ def _panel(axes: Axes) -> list[str]:
             places.append(f"{name} ticks {[text.get_text() for text in ticks]} {_font(ticks[0])}")
         if not getattr(axes, f"get_autoscale{name}_on")():
             places.append(f"{name} from {limits[0]:.3g} to {limits[1]:.3g}")
+        places += [] if axis.get_tick_params()["gridOn"] else [f"no grid over {name}"]
     found = [", ".join([f"panel {axes.get_title()!r}", *places])]
     points = {id(each[0]): each for each in axes.containers if isinstance(each, ErrorbarContainer)}
     for line in axes.lines:

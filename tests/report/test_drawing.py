@@ -22,7 +22,7 @@ from bat.io.schemas import SCHEMAS
 from bat.io.tensors import write_tensors
 from bat.report import given as reading
 from bat.report.catalogue import FIGURES, drawing, figures_of
-from bat.report.given import Given, nearest
+from bat.report.given import Given, image_of, nearest
 
 THREAT = {"norm": "l2", "eps": 0.5}
 NAMES = tuple(f"m{number}" for number in range(10))
@@ -226,6 +226,22 @@ def test_the_nearest_are_those_of_the_class_with_the_least_distance_of_pixels() 
             if other != row and labels[other] == labels[row]
         }
         assert nearest(part, row, 3) == sorted(distances, key=lambda other: distances[other])[:3]
+
+
+def test_of_equally_near_samples_the_first_come_first() -> None:
+    pixels = torch.zeros(101, 1, 1, 1, dtype=torch.uint8)
+    pixels[1::2] = 9
+    part = Part(pixels, torch.zeros(101, dtype=torch.int64), torch.arange(101), 255)
+    assert nearest(part, 0, 100) == [*range(2, 101, 2), *range(1, 101, 2)]
+
+
+def test_images_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, images = [], Part.images
+    monkeypatch.setattr(Part, "images", lambda part, rows: read.append(len(images(part, rows))) or images(part, rows))
+    nearest(DATA.train, 0, 2)
+    for number, by_index in ((0, False), (7, True)):
+        image_of(DATA.train, by_index=by_index)(number)
+    assert read == [1] * 4
 
 
 def test_influence_is_of_the_last_epoch(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,54 @@ def test_the_range_of_differences_holds_all_but_those_far_off(ends: list[float],
     assert reach(other) == 1
 
 
+def panel(found: list[tuple[float, float, float]], limit: float) -> Axes:
+    """Draw differences of pairs to a limit, each with its interval."""
+    pairs = [("bat", "pgd_at"), ("trades", "pgd_at"), ("mart", "pgd_at")][: len(found)]
+    rows = pd.DataFrame(pairs, columns=["method", "baseline"])
+    rows[["difference", "ci_low", "ci_high"]] = np.array(found) / 100
+    rows = rows.assign(checkpoint="last", verdict="no difference shown")
+    axes = Figure().add_subplot()
+    differences.difference_panel(axes, rows, pairs, looks=looks(RUNS), limit=limit, checkpoints=("last",))
+    return axes
+
+
+def test_differences_that_reach_too_far_are_told_at_their_side() -> None:
+    axes = panel([(0.0, -9.0, 5.0), (2.0, 1.0, 9.0), (-1.0, -9.0, -0.5)], limit=8.0)
+    assert artists.bars(axes) == []
+    told = [(text.get_text(), text.get_position()[0], text.get_horizontalalignment()) for text in axes.texts]
+    assert told == [
+        ("+0.0 [−9.0, +5.0] ▸", 0.98 * 8, "right"),
+        ("+2.0 [+1.0, +9.0] ▸", 0.98 * 8, "right"),
+        ("◂ −1.0 [−9.0, −0.5]", -0.98 * 8, "left"),
+    ]
+    assert len(artists.bars(panel([(1.0, -8.0, 7.0), (-2.0, -3.0, -1.0)], limit=8.0))) == 2
+
+
+def test_panels_say_what_is_not_there() -> None:
+    def said(name: str) -> list[list[str]]:
+        return [[text.get_text() for text in axes.texts] for axes in EDGES[name]().axes]
+
+    assert said("differences, none") == 4 * [["nothing compared"]]
+    assert said("differences, none atypical")[2:] == 2 * [["no atypical\ntest sample"]]
+    assert said("finding_b, none typical")[:2] == 2 * [["nothing compared"]]
+    assert [texts[-1:] for texts in said("finding_a")[1::2]] == 2 * [["no atypical sample"]]
+    figure = EDGES["differences, none"]()
+    assert figure.axes[0].get_ylim() == (0.5, -0.5)
+    assert figure.axes[0].get_title() == "typical (n = 0):\nclean accuracy"
+    caption = " ".join(figure.get_supxlabel().split())
+    assert "; 0 seeds. " in caption
+    assert ", robust under no attack. " in caption
+
+
+def test_equal_effects_are_drawn_in_the_order_of_their_table() -> None:
+    effects = pd.DataFrame({"train_index": range(100), "robust_effect": np.arange(100) % 2 / 10})
+    effects = effects.assign(robust_standard_error=0.01, models=9, robust_significant=False)
+    harmful = pd.DataFrame({"train_index": range(100), "harmful": np.arange(100) // 2 % 2 == 0})
+    axes = findings.finding_b(many.comparisons(3), RUNS, effects, harmful, **SAID).axes[2]
+    places = bars(axes)["harmful (50)"][:, 0]
+    assert places.tolist() == [*range(0, 50, 2), *range(50, 100, 2)]
+
+
 def test_influence_draws_the_mean_of_each_bin_and_joins_no_bins_of_few_samples() -> None:
     table = many.per_sample(3)
     figure = tradeoff.influence(table, many.runs(3), tier="fast", threat="L-inf 0.1")

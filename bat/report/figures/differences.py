@@ -146,7 +146,7 @@ def difference_panel(
 
 def label_pairs(axes: Axes, rows: pd.DataFrame, names: Mapping[tuple[str, str], str]) -> None:
     """Name the lines of panels, and say of which pairs nothing can be said, and why."""
-    verdicts = rows.groupby(["method", "baseline"], sort=False)["verdict"].first()
+    verdicts = rows.groupby(["method", "baseline"])["verdict"].first()
     labels = []
     for pair in pairs_of(rows):
         verdict = str(verdicts[pair])

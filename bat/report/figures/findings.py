@@ -132,7 +132,7 @@ def _over_epochs(
         column = f"{split}_atypical_{metric}_accuracy"
         full = "D" if split == "train" else "s"
         for (run, said), (line, marker, fill) in zip(
-            drawn.items(), (("-", full, colour), ("--", full, "white"), (":", "x", colour)), strict=False
+            drawn.items(), (("-", full, colour), ("--", full, "white"), (":", "x", colour)), strict=True
         ):
             rows = histories[histories["method"] == run].dropna(subset=column)
             mean = 100 * rows.groupby("epoch")[column].mean()

@@ -20,7 +20,6 @@ from bat.report.figures.style import (
     headed,
     label_ends,
     looks,
-    note,
     ordered,
 )
 from bat.report.given import MOST, Given, threat_text
@@ -325,8 +324,6 @@ def _around(cells: Sequence[Mapping[str, float]]) -> tuple[float, float]:
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    if not names:
-        note(axes, "no method")
 
 
 def _dot(axes: Axes, cell: Mapping[str, float], place: float, color: str, filled: bool, *, main: bool) -> None:
