@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from playwright.sync_api import Browser
 from stages import call
-from stubs import Lines, written
+from stubs import Lines, ascii_by_default, written
 
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
@@ -641,7 +641,10 @@ def large_images(folder: Path) -> dict[str, Any]:
 
 def test_the_stage_writes_large_images_as_photographs(tmp_path: Path) -> None:
     journal: Any = Lines()
-    explorer(journal, **large_images(tmp_path), index=tmp_path / "index.html")
+    given = large_images(tmp_path)
+    with ascii_by_default():
+        explorer(journal, **given, index=tmp_path / "index.html")
+    assert (tmp_path / "data.js").read_text(encoding="utf-8").startswith('window.DATA={"classes":["ant"]')
     assert journal.bars == [(4, "sheets")]
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == [
         *("test-0-large.jpeg", "test-0.png", "train-0-large.jpeg", "train-0.png"),

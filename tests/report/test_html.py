@@ -10,7 +10,7 @@ import pytest
 from browser import Opened, chromium
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stubs import Lines, written
+from stubs import Lines, ascii_by_default, written
 
 from bat.report.catalogue import FIGURES
 from bat.report.html import html_page, parsed_results, raised_flags
@@ -145,20 +145,22 @@ def test_a_figure_that_is_missing_is_named() -> None:
 
 
 def test_the_stage_reads_what_it_is_given(tmp_path: Path) -> None:
-    (tmp_path / "results.md").write_text(MARKDOWN, encoding="utf-8")
+    markdown = MARKDOWN.replace("n is 3", "n is é")
+    (tmp_path / "results.md").write_text(markdown, encoding="utf-8")
     (tmp_path / "curves.rst").write_text("Accuracy é.\n", encoding="utf-8")
     (tmp_path / "curves.svg").write_bytes(SVG["curves"])
     flags = written(tmp_path / "flags", "flags", {}, **{name: FLAGS[name].tolist() for name in FLAGS})
     journal, html = Lines(), tmp_path / "report.html"
-    page(
-        journal,  # type: ignore[arg-type]
-        results=tmp_path / "results.md",
-        flags=flags,
-        captions=[tmp_path / "curves.rst"],
-        figures=[tmp_path / "curves.svg"],
-        html=html,
-    )
-    expected = html_page(MARKDOWN, FLAGS, {"curves": "Accuracy é."}, {"curves": SVG["curves"]})
+    with ascii_by_default():
+        page(
+            journal,  # type: ignore[arg-type]
+            results=tmp_path / "results.md",
+            flags=flags,
+            captions=[tmp_path / "curves.rst"],
+            figures=[tmp_path / "curves.svg"],
+            html=html,
+        )
+    expected = html_page(markdown, FLAGS, {"curves": "Accuracy é."}, {"curves": SVG["curves"]})
     assert (html.read_text(encoding="utf-8"), journal.worked) == (expected, 1)
 
 
