@@ -167,10 +167,11 @@ def test_curves_are_of_the_first_eight_methods(files: Any, monkeypatch: pytest.M
 
 
 def test_weights_are_of_eight_methods_that_weigh_all_samples(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (samples, _), said = drawn("weights", files, monkeypatch)
+    (samples, runs), said = drawn("weights", files, monkeypatch)
     assert samples["method"].tolist() == ["m0", *NAMES[2:9]]
     assert samples.index.tolist() == list(range(8))
-    assert said == {}
+    assert list(samples) == SCHEMAS["training_samples"].names
+    assert (len(runs), said) == (13, {})
 
 
 @pytest.mark.parametrize("name", ["tradeoff", "typical_atypical", "overfitting"])
@@ -245,7 +246,8 @@ def test_images_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_influence_is_of_the_last_epoch(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (samples, _), said = drawn("influence", files, monkeypatch)
+    (samples, runs), said = drawn("influence", files, monkeypatch)
+    assert (len(runs), list(samples)) == (13, SCHEMAS["per_sample"].names)
     assert samples["method"].tolist() == list(NAMES[:8])
     assert samples["checkpoint"].unique().tolist() == ["last"]
     assert samples.index.tolist() == list(range(8))

@@ -304,6 +304,11 @@ def test_weights_are_means_over_samples_then_seeds() -> None:
     assert float(title.split()[8]) == pytest.approx(last, abs=0.0051)
 
 
+def test_curves_of_many_methods_have_hollow_markers_too() -> None:
+    axes = training.weights(many.weights(1).assign(method="bat_alpha_2"), RUNS).axes[0]
+    assert axes.lines[0].get_markerfacecolor() == "white"
+
+
 OF_A = ("pgd_at", *(name for name in many.REMOVED if "atypical" in name or "top" in name))
 
 

@@ -139,7 +139,7 @@ def _over_epochs(
             label = f"{'training' if split == 'train' else 'test'}, {said}"
             look[label] = RunLook("", colour, marker, fill, line, False)
             marks: dict[str, Any] = {"marker": marker, "markerfacecolor": fill, "markersize": 3.5}
-            axes.plot(mean.index, mean, **look[label].curve(), **marks, label=label)
+            axes.plot(mean, **look[label].curve(), **marks, label=label)
             if len(mean):
                 ends[label] = (float(mean.index[-1]), float(mean.iloc[-1]))
     label_ends(axes, ends, look, height=height)
