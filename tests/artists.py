@@ -41,7 +41,8 @@ def texts(figure: Figure) -> list[str]:
 def looks(figure: Figure) -> str:
     """What a figure shows and how, a line an artist: its place, texts, colours and widths. Nothing is rendered."""
     width, height = figure.get_size_inches()
-    found = [f"{width:.3g} x {height:.3g} in", f"title {figure.get_suptitle()!r} {_font(figure._suptitle)}"]
+    layout = type(figure.get_layout_engine()).__name__
+    found = [f"{width:.3g} x {height:.3g} in, {layout}", f"title {figure.get_suptitle()!r} {_font(figure._suptitle)}"]
     found.append(f"caption {figure.get_supxlabel()!r} {_font(figure._supxlabel)}")
     found += [f"legend {_legend(legend)}" for legend in figure.legends]
     for axes in figure.axes:
@@ -77,7 +78,9 @@ def _panel(axes: Axes) -> list[str]:
         of = "axes" if text.get_transform() == axes.transAxes else "data"
         place = f"{text.get_horizontalalignment()} {text.get_verticalalignment()}"
         if isinstance(text, Annotation) and text.arrow_patch:
-            place += f", {_right(axes, text.anncoords)} pt right, from {_numbers(text.xy)}"
+            line = ", ".join(f"{name} {value}" for name, value in (text.arrowprops or {}).items())
+            clipped = " clipped" * (text.get_annotation_clip() is not False)
+            place += f", {_right(axes, text.anncoords)} pt right, from {_numbers(text.xy)}{clipped} ({line})"
         found.append(f"  text {text.get_text()!r} {_numbers(text.get_position())} of {of}, {place}, {_font(text)}")
     legend = axes.get_legend()
     return found + ([f"  legend {_legend(legend)}"] if legend else [])

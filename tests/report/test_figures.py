@@ -241,6 +241,12 @@ def test_panels_say_what_is_not_there() -> None:
     caption = " ".join(figure.get_supxlabel().split())
     assert "; 0 seeds. " in caption
     assert ", robust under no attack. " in caption
+    assert figure.get_figheight() == pytest.approx(1.6 + 0.54)  # as with two pairs
+    figure = EDGES["typical_atypical, none atypical"]()
+    assert figure.axes[0].get_title() == "● typical (n = 929)     ○ atypical (n = 0)"
+    assert " ".join(figure.get_supxlabel().split()) == (
+        "L-inf 0.1, robust under AutoAttack fast. Mean over 5 seeds, 95 % intervals over seeds and samples. Last epoch."
+    )
 
 
 def test_equal_effects_are_drawn_in_the_order_of_their_table() -> None:
@@ -351,8 +357,9 @@ def test_finding_b_draws_differences_of_harmful_and_benign_cases_in_points() -> 
     rows = table.query("checkpoint == 'last' and group == 'typical' and metric == 'robust' and question == 'removal'")
     rows = rows[rows["method"].str.contains("harmful|benign")]
     assert drawn == pytest.approx(100 * rows["difference"].to_numpy())
-    points = np.concatenate([each[:, 1] for _, each in artists.bars(figure.axes[2])])
-    assert np.sort(points) == pytest.approx(np.sort(100 * found["robust_effect"]))
+    points = np.concatenate([each for _, each in artists.bars(figure.axes[2])])
+    assert np.sort(points[:, 1]) == pytest.approx(np.sort(100 * found["robust_effect"]))
+    assert points[:, 4:] == pytest.approx(points[:, [1]] + [-2, 2])  # twice the error of a point
     assert f"{(found['robust_effect'] < -0.015).sum()} of 12" in figure.axes[2].get_title()
     clean, robust = (
         100
@@ -476,6 +483,7 @@ def test_title_and_caption_begin_at_the_left_and_are_wrapped_to_the_width() -> N
     for text in (above, below):
         assert (text.get_position()[0], text.get_horizontalalignment()) == (0.01, "left")
     assert below._multialignment == "left"  # type: ignore[attr-defined]
+    assert below.get_color() == "#555555"
 
 
 def test_families_differ_in_lightness() -> None:
@@ -521,6 +529,9 @@ def test_labels_stay_where_they_are_wanted_if_there_is_room() -> None:
     assert spread([0.9, 0.1, 0.5], gap=0.3) == pytest.approx([0.9, 0.1, 0.5])
     assert spread([0.5, 0.5], gap=0.2) == pytest.approx([0.4, 0.6])
     assert spread([0.0, 0.0], gap=0.2) == pytest.approx([0.0, 0.2])
+    assert spread([1.0, 1.0], gap=0.2) == pytest.approx([0.8, 1.0])
+    assert spread([0.5, 0.5], gap=2) == pytest.approx([0.0, 1.0])
+    assert spread([0.5] * 40, gap=0.01) == pytest.approx(0.305 + 0.01 * np.arange(40))  # equal ones in their order
     assert len(spread([], gap=0.2)) == 0
 
 

@@ -61,13 +61,14 @@ def finding_a() -> Figure:
     rows = summary().query("method == 'pgd_at'").assign(group="typical")
     histories = [
         {"method": method, "seed": seed, "epoch": epoch, "trained_samples": 90 if number else 100}
+        | {"loss": np.nan}
         | {
             f"{split}_atypical_{metric}_accuracy": 0.1 * epoch + 0.2 * place - 0.03 * number + 0.02 * seed
-            if epoch < 3
+            if epoch < 4
             else np.nan
             for place, (split, metric) in enumerate(product(("train", "test"), ("clean", "pgd")))
         }
-        for (number, method), seed, epoch in product(enumerate(runs), (0, 1), (1, 2, 3))
+        for (number, method), seed, epoch in product(enumerate(runs), (0, 1), (1, 2, 3, 4))
     ]
     every = [rows.assign(method=method, accuracy=rows["accuracy"] - 0.01 * place) for place, method in enumerate(runs)]
     return bat.report.figures.findings.finding_a(

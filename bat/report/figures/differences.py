@@ -136,7 +136,7 @@ def difference_panel(
                 linestyle="none",
                 zorder=3,
             )
-    axes.axvline(0, color=PALE, linewidth=1, zorder=1)
+    axes.axvline(color=PALE, linewidth=1, zorder=1)
     axes.set_xlim(-limit, limit)
     axes.set_ylim(max(len(pairs), 1) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

@@ -233,7 +233,7 @@ def _effects(axes: Axes, effects: pd.DataFrame, harmful: pd.DataFrame) -> None:
             label=f"{name} ({len(mine)})",
         )
     found = order["robust_significant"] & (order["robust_effect"] < 0)
-    axes.axhline(0, color=PALE, linewidth=1)
+    axes.axhline(color=PALE, linewidth=1)
     axes.set(
         xlabel="atypical training samples, in order",
         ylabel="effect, points",
