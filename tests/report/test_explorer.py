@@ -105,7 +105,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     return {kind: read_table(folder / f"{kind}.parquet", kind) for kind in KINDS}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def found(data: DataSet, tables: dict[str, pd.DataFrame]) -> Any:
     return explored(data, tables, shown_splits(data, tables))
 
@@ -350,7 +350,9 @@ def test_all_that_the_page_reads_of_a_small_experiment() -> None:
     frames = {kind: pd.DataFrame(columns) for kind, columns in tables.items()}
     splits = shown_splits(small, frames)
     assert {name: split.rows.tolist() for name, split in splits.items()} == {"train": [3, 0, 1, 2], "test": [0, 2, 1]}
-    assert plain(explored(small, frames, splits)) == {
+    found = explored(small, frames, splits)
+    assert found["splits"]["train"]["takenFor"].dtype == np.int64
+    assert plain(found) == {
         "classes": ["ant", "bee"],
         "tile": [64, 2],
         "large": [128, 3],
