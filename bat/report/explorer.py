@@ -168,7 +168,7 @@ def _pairs(pairs: pd.DataFrame | None, train: "pd.Index[Any]", other: "pd.Index[
         "from": train.get_indexer(pd.Index(pairs["train_index"])),
         "to": other.get_indexer(pd.Index(pairs[name])),
         "value": pairs["influence"].to_numpy(),
-        "significant": pairs["significant"].eq(True).to_numpy(dtype=np.int64),
+        "significant": pairs["significant"].eq(True).to_numpy(),
     }
 
 
@@ -181,7 +181,7 @@ def _methods(per_sample: pd.DataFrame | None, test: "pd.Index[Any]") -> dict[str
         broken = pd.crosstab(rows["test_index"], rows["broken_by"]).reindex(test, fill_value=0)
         found[str(method)] = {
             "models": int(rows["seed"].nunique()),
-            **{metric: right[name].to_numpy(dtype=np.int64) for metric, name in names.items()},
+            **{metric: right[name].to_numpy() for metric, name in names.items()},
             "brokenBy": {str(attack): broken[attack].to_numpy() for attack in broken},
         }
     return found
