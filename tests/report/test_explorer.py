@@ -436,6 +436,13 @@ def test_only_memorization_must_be_there(data: DataSet, tables: Any) -> None:
     as_script(found)
 
 
+def test_accuracies_are_shown_without_groups_of_test_samples(data: DataSet, tables: Any) -> None:
+    few = {kind: tables[kind] for kind in ("memorization", "per_sample")}
+    columns = shown_splits(data, few)["test"].table
+    assert list(columns) == ["clean_right", "pgd_right", "robust_right"]
+    assert columns.notna().all(axis=None)
+
+
 # -- the page
 
 
