@@ -227,6 +227,14 @@ def test_differences_that_reach_too_far_are_told_at_their_side() -> None:
     assert len(artists.bars(panel([(1.0, -8.0, 7.0), (-2.0, -3.0, -1.0)], limit=8.0))) == 2
 
 
+def test_a_best_epoch_is_drawn_where_the_last_says_nothing() -> None:
+    rows = pd.DataFrame({"method": "bat", "baseline": "pgd_at", "checkpoint": ["last", "best"]})
+    rows = rows.assign(difference=0.01, ci_low=0.0, ci_high=0.02, verdict=[FAILED, "higher"])
+    axes = Figure().add_subplot()
+    differences.difference_panel(axes, rows, [("bat", "pgd_at")], looks=looks(RUNS), limit=3.0)
+    assert [points[0, :2].tolist() for _, points in artists.bars(axes)] == [[1.0, 0.2]]
+
+
 def test_panels_say_what_is_not_there() -> None:
     def said(name: str) -> list[list[str]]:
         return [[text.get_text() for text in axes.texts] for axes in EDGES[name]().axes]
