@@ -233,6 +233,7 @@ def test_a_best_epoch_is_drawn_where_the_last_says_nothing() -> None:
     axes = Figure().add_subplot()
     differences.difference_panel(axes, rows, [("bat", "pgd_at")], looks=looks(RUNS), limit=3.0)
     assert [points[0, :2].tolist() for _, points in artists.bars(axes)] == [[1.0, 0.2]]
+    assert axes.get_ylim() == (0.5, -0.5)
 
 
 def test_panels_say_what_is_not_there() -> None:
