@@ -513,6 +513,8 @@ def test_the_baseline_is_what_methods_are_compared_with() -> None:
     pairs = RUNS.assign(compared_with=["", "", "trades, pgd_at", *["trades"] * (len(RUNS) - 3)])
     assert baseline_of(pairs) == "trades"
     assert baseline_of(RUNS[RUNS["role"] == "removal"]) is None
+    for role in ("method", "variant", "control"):
+        assert baseline_of(RUNS.assign(role=role)) == "pgd_at"
 
 
 def test_a_font_with_the_glyph_is_taken_where_there_is_one_and_the_rest_is_escaped() -> None:

@@ -191,6 +191,7 @@ def test_files_are_of_their_ending_in_the_style_and_without_a_date(ending: str, 
     content = path.read_bytes()
     assert content.startswith({"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}[ending])
     assert b"Date" not in content
+    assert b"dc:date" not in content
     if ending == "png":
         assert content[16:24] == bytes([0, 0, 0, 200, 0, 0, 0, 100])  # 200 dots an inch
     if ending == "pdf":
