@@ -9,7 +9,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
@@ -41,7 +41,8 @@ def texts(figure: Figure) -> list[str]:
 def looks(figure: Figure) -> str:
     """What a figure shows and how, a line an artist: its place, texts, colours and widths. Nothing is rendered."""
     width, height = figure.get_size_inches()
-    found = [f"{width:.3g} x {height:.3g} in", f"title {figure.get_suptitle()!r} {_font(figure._suptitle)}"]
+    layout = type(figure.get_layout_engine()).__name__
+    found = [f"{width:.3g} x {height:.3g} in, {layout}", f"title {figure.get_suptitle()!r} {_font(figure._suptitle)}"]
     found.append(f"caption {figure.get_supxlabel()!r} {_font(figure._supxlabel)}")
     found += [f"legend {_legend(legend)}" for legend in figure.legends]
     for axes in figure.axes:
@@ -54,13 +55,14 @@ def _panel(axes: Axes) -> list[str]:
     for name, axis, limits in (("x", axes.xaxis, axes.get_xlim()), ("y", axes.yaxis, axes.get_ylim())):
         ticks = axis.get_ticklabels() if isinstance(axis.get_major_locator(), FixedLocator) else []
         if any(text.get_text() for text in ticks):
-            places.append(f"{name} ticks {[text.get_text() for text in ticks]} {ticks[0].get_fontsize():g}")
+            places.append(f"{name} ticks {[text.get_text() for text in ticks]} {_font(ticks[0])}")
         if not getattr(axes, f"get_autoscale{name}_on")():
             places.append(f"{name} from {limits[0]:.3g} to {limits[1]:.3g}")
+        places += [] if axis.get_tick_params()["gridOn"] else [f"no grid over {name}"]
     found = [", ".join([f"panel {axes.get_title()!r}", *places])]
     points = {id(each[0]): each for each in axes.containers if isinstance(each, ErrorbarContainer)}
     for line in axes.lines:
-        label = str((points.get(id(line)) or line).get_label())
+        label = str((points.get(id(line)) or line).get_label() or "_")  # None before matplotlib 3.10
         bars = points[id(line)].lines[2] if id(line) in points else ()
         bar = {f", bars {_hex(each.get_color())} {each.get_linewidth()[0]:g}" for each in bars}
         found.append(f"  {'' if label.startswith('_') else label + ': '}{_line(line)}{''.join(sorted(bar))}")
@@ -75,6 +77,10 @@ def _panel(axes: Axes) -> list[str]:
     for text in axes.texts:
         of = "axes" if text.get_transform() == axes.transAxes else "data"
         place = f"{text.get_horizontalalignment()} {text.get_verticalalignment()}"
+        if isinstance(text, Annotation) and text.arrow_patch:
+            line = ", ".join(f"{name} {value}" for name, value in (text.arrowprops or {}).items())
+            clipped = " clipped" * (text.get_annotation_clip() is not False)
+            place += f", {_right(axes, text.anncoords)} pt right, from {_numbers(text.xy)}{clipped} ({line})"
         found.append(f"  text {text.get_text()!r} {_numbers(text.get_position())} of {of}, {place}, {_font(text)}")
     legend = axes.get_legend()
     return found + ([f"  legend {_legend(legend)}"] if legend else [])
@@ -85,6 +91,9 @@ def _line(line: Line2D) -> str:
     points = " ".join(_numbers(point) for point in np.column_stack([line.get_xdata(), line.get_ydata()]))
     look = f"{_hex(line.get_color())} {line.get_linestyle()} {line.get_linewidth():g}"
     steps = "" if line.get_drawstyle() == "default" else f" {line.get_drawstyle()}"
+    marker += "" if line.get_markevery() is None else f", marked {line.get_markevery()}"
+    if line.get_label() == "_key":
+        marker += f", {_right(line.axes, line.get_transform())} pt right" + ", clipped" * line.get_clip_on()
     return f"{points} {look}{steps} on {line.get_zorder():g}" + f", {marker}" * (line.get_marker() != "None")
 
 
@@ -98,7 +107,17 @@ def _legend(legend: Legend) -> str:
 def _font(text: Text | None) -> str:
     if text is None:
         return "none"
-    return f"{text.get_fontsize():g}" + " wrapped" * text.get_wrap()
+    bold, as_it_is = text.get_fontweight() == "bold", not text.get_parse_math()
+    box = text.get_bbox_patch()
+    look = " wrapped" * text.get_wrap() + " bold" * bold + " as it is" * as_it_is
+    return f"{text.get_fontsize():g}{look}" + (f" on {_hex(box.get_facecolor())}" if box else "")
+
+
+def _right(axes: Any, transform: Any) -> str:
+    """How many points right of the place in axes something is drawn."""
+    moved = transform.transform((1, 1)) - axes.transAxes.transform((1, 1))
+    assert moved[1] == 0
+    return f"{72 * moved[0] / axes.figure.dpi:.4g}"
 
 
 def _numbers(values: Any) -> str:

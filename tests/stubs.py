@@ -1,5 +1,6 @@
 """Small stand-ins for stages that are called without a command line: a journal, and tables of any kind."""
 
+import locale
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,15 @@ from bat.io.schemas import SCHEMAS
 from bat.io.tables import write_table
 
 _EMPTY: dict[Any, Any] = {pa.string(): "x", pa.int64(): 0, pa.float64(): 0.5, pa.bool_(): False, pa.binary(): b""}
+
+
+@contextmanager
+def ascii_by_default() -> Iterator[None]:
+    """Let text files be ASCII where no encoding is named, as on machines without UTF-8."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
 
 
 class Lines:

@@ -2,19 +2,26 @@
 
 import doctest
 import importlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from refusals import refusal
+from stubs import written
 from torch import nn
 
 import bat
 from bat.cli import main
+from bat.data.dataset import DataSet, Part
+from bat.data.saved import write_data
+from bat.io.files import provenance
+from bat.io.schemas import SCHEMAS
 
 torch.set_num_threads(1)
 
@@ -45,6 +52,92 @@ def test_an_experiment_that_is_not_there_or_not_finished_is_one_line(tmp_path):
     )
     assert refusal(bat.load, tmp_path) == (
         f"{tmp_path}: not finished: it has no data/data.safetensors: run snakemake to its end"
+    )
+
+
+SCORES = ("memorization", "influence", "train_influence", "test_groups", "validation_groups")
+EVALUATION = ("per_sample", "by_seed", "summary", "comparisons", "runs", "flags")
+MORE = ("label_errors", "duplicates", "null_pairs", "proxies", "proxy_agreement", "harmful")
+MORE += tuple(f"robust_{name}" for name in ("memorization", "influence", "effects"))
+PLACES = {"files": "data"} | dict.fromkeys(SCORES + MORE, "scores") | dict.fromkeys(EVALUATION, "evaluation")
+DATA = DataSet(
+    *(Part(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.arange(2), torch.tensor([4, 1]), 255) for _ in range(3)),
+    classes=2,
+)
+DIGEST = {"data": DATA.digest()}
+
+
+def numbered(kind):
+    """Return a column of whole numbers of a table."""
+    return next(field.name for field in SCHEMAS[kind] if field.type == pa.int64())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The files of a finished experiment; each table has the number of its place in ``PLACES``."""
+    tmp_path = tmp_path_factory.mktemp("experiment")
+    for folder in ("data", "scores", "evaluation", *(f"models/{run}/seed-{seed}" for run in "ab" for seed in (2, 10))):
+        (tmp_path / folder).mkdir(parents=True)
+    write_data(tmp_path / "data/data.safetensors", DATA, provenance("data", source={"train": 6}))
+    for number, (kind, folder) in enumerate(PLACES.items()):
+        if kind not in (*MORE, "memorization", "runs"):
+            written(tmp_path / folder / f"{kind}.parquet", kind, DIGEST, **{numbered(kind): [number]})
+    scored = {"train_index": [4, 1], "memorization": [0.25, 0.75]}
+    written(tmp_path / "scores/memorization.parquet", "memorization", DIGEST, **scored)
+    written(tmp_path / "evaluation/runs.parquet", "runs", DIGEST, method=["b", "a"])
+    for path in tmp_path.glob("models/*/*"):
+        rows = {"method": [path.parent.name] * 2, "seed": [int(path.name[5:])] * 2, "epoch": [1, 2]}
+        written(path / "history.parquet", "history", DIGEST, **rows)
+    return tmp_path
+
+
+@pytest.fixture
+def experiment(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "experiment")
+
+
+def test_an_experiment_is_read_from_its_folder(experiment):
+    found = bat.load(str(experiment))
+    assert found.folder == experiment
+    assert found.data.train.index.tolist() == [4, 1]
+    np.testing.assert_array_equal(found.scores, [np.nan, 0.75, np.nan, np.nan, 0.25, np.nan])
+    assert found.memorization["memorization"].tolist() == [0.25, 0.75]
+    assert found.runs["method"].tolist() == ["b", "a"]
+    for number, kind in enumerate(PLACES):
+        if kind in MORE:
+            assert getattr(found, kind) is None
+        elif kind not in ("memorization", "runs"):
+            assert getattr(found, kind)[numbered(kind)].tolist() == [number]
+    # the runs in the order of their table
+    history = found.history
+    assert history.index.tolist() == list(range(8))
+    rows = [(run, seed, epoch) for run in "ba" for seed in (10, 2) for epoch in (1, 2)]
+    assert list(history[["method", "seed", "epoch"]].itertuples(index=False, name=None)) == rows
+
+
+def test_what_else_an_experiment_has_is_read_too(experiment):
+    for number, kind in enumerate(MORE):
+        written(experiment / f"scores/{kind}.parquet", kind, DIGEST, **{numbered(kind): [number]})
+    found = bat.load(experiment)
+    for number, kind in enumerate(MORE):
+        assert getattr(found, kind)[numbered(kind)].tolist() == [number]
+
+
+@pytest.mark.parametrize("place", ["data/files", "scores/validation_groups", "evaluation/flags"])
+def test_an_experiment_without_a_table_is_not_finished(experiment, place):
+    (experiment / f"{place}.parquet").unlink()
+    assert refusal(bat.load, experiment) == (
+        f"{experiment}: not finished: it has no {place}.parquet: run snakemake to its end"
+    )
+
+
+@pytest.mark.parametrize("place", ["evaluation/flags", "scores/duplicates"])
+def test_a_table_of_other_data_in_an_experiment_is_refused(experiment, place):
+    kind = place.partition("/")[2]
+    path = written(experiment / f"{place}.parquet", kind, {"data": "other"}, **{numbered(kind): [0]})
+    assert refusal(bat.load, experiment) == (
+        f"{experiment}/data/data.safetensors and {path} are of different data: remove the one that is out of date, and "
+        "run its stage again"
     )
 
 

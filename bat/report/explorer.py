@@ -112,7 +112,7 @@ def sheets(part: Part, rows: NDArray[np.int64], size: tuple[int, int]) -> Iterat
         for place, image in enumerate(pixels.astype(np.uint8)):
             drawn = Image.fromarray(image[0] if grey else image[:3].transpose(1, 2, 0))
             row, column = divmod(place, PER_ROW)
-            sheet.paste(drawn if drawn.size == size else drawn.resize(size), (column * width, row * height))
+            sheet.paste(drawn.resize(size), (column * width, row * height))
         yield sheet
 
 
@@ -148,7 +148,7 @@ def _split(part: Part, split: Shown) -> dict[str, Any]:
         found["takenFor"] = table["taken_for"].fillna(-1).astype(int).to_numpy()
     if "file" in table and table["file"].notna().any():
         found["file"] = _files(table["file"])
-    if {"ci_low", "ci_high"} <= {*table} and table["ci_low"].notna().any():
+    if "ci_low" in table and table["ci_low"].notna().any():
         found["interval"] = [table[name].to_numpy() for name in ("ci_low", "ci_high")]
     return found
 
@@ -160,7 +160,7 @@ def _pairs(pairs: pd.DataFrame | None, train: "pd.Index[Any]", other: "pd.Index[
     column of the latter.
     """
     if pairs is None:
-        return dict.fromkeys(("from", "to", "value", "significant"), np.empty(0, dtype=np.int64))
+        return dict.fromkeys(("from", "to", "value", "significant"), np.empty(0))
     pairs = pairs.sort_values("influence", ascending=False, kind="stable")
     first = [pairs.groupby(side).cumcount() < _PAIRS for side in ("train_index", name)]
     pairs = pairs[first[0] | first[1]]
@@ -168,7 +168,7 @@ def _pairs(pairs: pd.DataFrame | None, train: "pd.Index[Any]", other: "pd.Index[
         "from": train.get_indexer(pd.Index(pairs["train_index"])),
         "to": other.get_indexer(pd.Index(pairs[name])),
         "value": pairs["influence"].to_numpy(),
-        "significant": pairs["significant"].fillna(False).to_numpy(dtype=np.int64),
+        "significant": pairs["significant"].eq(True).to_numpy(),
     }
 
 
@@ -181,7 +181,7 @@ def _methods(per_sample: pd.DataFrame | None, test: "pd.Index[Any]") -> dict[str
         broken = pd.crosstab(rows["test_index"], rows["broken_by"]).reindex(test, fill_value=0)
         found[str(method)] = {
             "models": int(rows["seed"].nunique()),
-            **{metric: right[name].to_numpy(dtype=np.int64) for metric, name in names.items()},
+            **{metric: right[name].to_numpy() for metric, name in names.items()},
             "brokenBy": {str(attack): broken[attack].to_numpy() for attack in broken},
         }
     return found

@@ -70,7 +70,7 @@ def agreement_table(agreement: pd.DataFrame) -> str:
         found = [by_column.loc[column].to_numpy() for column in columns.itertuples(index=False, name=None)]
         rows.append([proxy, *("{:z.2f} [{:z.2f}, {:z.2f}]".format(*cell) for cell in found)])
     headers = ["proxy", *(f"{score}, {_METRICS[metric]}" for score, metric in columns.itertuples(index=False))]
-    return tabulate(rows, headers, tablefmt=MARKDOWN, disable_numparse=True)
+    return tabulate(rows, headers, tablefmt=MARKDOWN)
 
 
 def training_table(histories: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,18 @@ import numpy as np
 import pytest
 import stubs
 import torch
+from methods import BAT, NATURAL, PGD_AT, but
 from refusals import refusal
 
+from bat.config import load
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tensors import write_tensors
 from bat.report import given as reading
-from bat.report.catalogue import FIGURES, drawing
-from bat.report.given import Given, nearest
+from bat.report.catalogue import FIGURES, drawing, figures_of
+from bat.report.given import Given, image_of, nearest
 
 THREAT = {"norm": "l2", "eps": 0.5}
 NAMES = tuple(f"m{number}" for number in range(10))
@@ -53,8 +56,14 @@ def written(folder: Path, kind: str, name: str = "", data: str = "", **columns: 
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> dict[str, Any]:
+def files(made: dict[str, Any]) -> dict[str, Any]:
+    return dict(made)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Tables of ten methods, of which the first weighs samples, and of other runs."""
+    tmp_path = tmp_path_factory.mktemp("files")
     roles = ["method"] * 10 + ["variant", "control", "removal"]
     methods = [*NAMES, "m0_2", "m0_c", "m0_out"]
     runs = {"method": methods, "base": [*NAMES, "m0", "m0", "m0"], "role": roles}
@@ -98,6 +107,42 @@ def drawn(
 SAID = {"tier": "fast", "threat": "L2 0.5", "failed": ["m3"]}
 
 
+CONFIG = load(*(str(Path(__file__).parents[2] / f"config/{name}.yaml") for name in ("config", "smoke")))
+ALWAYS = [
+    "differences",
+    "tradeoff",
+    "typical_atypical",
+    "memorization",
+    "gallery",
+    "curves",
+    "overfitting",
+    "influence",
+]
+
+
+@pytest.mark.parametrize(
+    ("methods", "removal", "images", "more"),
+    [
+        ([NATURAL, PGD_AT], None, False, []),
+        ([PGD_AT, BAT], None, False, ["weights"]),
+        ([PGD_AT, but(BAT, score="shuffled")], None, False, ["weights", "controls"]),
+        ([NATURAL, PGD_AT], "pgd_at", False, ["finding_a", "finding_b", "harmful", "controls"]),
+        ([NATURAL, PGD_AT], None, True, ["adversarial"]),
+    ],
+)
+def test_the_figures_of_an_experiment_are_those_of_what_it_does(
+    methods: Any, removal: str | None, images: bool, more: list[str]
+) -> None:
+    config = replace(
+        CONFIG,
+        training=replace(CONFIG.training, methods=tuple(methods)),
+        removal=replace(CONFIG.removal, method=removal),
+        evaluation=replace(CONFIG.evaluation, images=images),
+    )
+    assert figures_of(config) == tuple(name for name in FIGURES if name in ALWAYS + more)
+    assert all(callable(drawing(name)) for name in ALWAYS + more)
+
+
 def test_memorization(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (table,), said = drawn("memorization", files, monkeypatch)
     assert table["train_index"].tolist() == [7, 4, 9]
@@ -122,10 +167,11 @@ def test_curves_are_of_the_first_eight_methods(files: Any, monkeypatch: pytest.M
 
 
 def test_weights_are_of_eight_methods_that_weigh_all_samples(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (samples, _), said = drawn("weights", files, monkeypatch)
+    (samples, runs), said = drawn("weights", files, monkeypatch)
     assert samples["method"].tolist() == ["m0", *NAMES[2:9]]
     assert samples.index.tolist() == list(range(8))
-    assert said == {}
+    assert list(samples) == SCHEMAS["training_samples"].names
+    assert (len(runs), said) == (13, {})
 
 
 @pytest.mark.parametrize("name", ["tradeoff", "typical_atypical", "overfitting"])
@@ -183,8 +229,25 @@ def test_the_nearest_are_those_of_the_class_with_the_least_distance_of_pixels() 
         assert nearest(part, row, 3) == sorted(distances, key=lambda other: distances[other])[:3]
 
 
+def test_of_equally_near_samples_the_first_come_first() -> None:
+    pixels = torch.zeros(101, 1, 1, 1, dtype=torch.uint8)
+    pixels[1::2] = 9
+    part = Part(pixels, torch.zeros(101, dtype=torch.int64), torch.arange(101), 255)
+    assert nearest(part, 0, 100) == [*range(2, 101, 2), *range(1, 101, 2)]
+
+
+def test_images_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, images = [], Part.images
+    monkeypatch.setattr(Part, "images", lambda part, rows: read.append(len(images(part, rows))) or images(part, rows))
+    nearest(DATA.train, 0, 2)
+    for number, by_index in ((0, False), (7, True)):
+        image_of(DATA.train, by_index=by_index)(number)
+    assert read == [1] * 4
+
+
 def test_influence_is_of_the_last_epoch(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (samples, _), said = drawn("influence", files, monkeypatch)
+    (samples, runs), said = drawn("influence", files, monkeypatch)
+    assert (len(runs), list(samples)) == (13, SCHEMAS["per_sample"].names)
     assert samples["method"].tolist() == list(NAMES[:8])
     assert samples["checkpoint"].unique().tolist() == ["last"]
     assert samples.index.tolist() == list(range(8))

@@ -20,13 +20,16 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from playwright.sync_api import Browser
 from stages import call
-from stubs import written
+from stubs import Lines, ascii_by_default, written
 
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import provenance
 from bat.io.tables import read_table
+from bat.report import explorer as content
 from bat.report.explorer import as_script, explored, sheets, shown_size, shown_splits
+from bat.report.html import render
+from bat.report.stage import explorer
 
 TRAIN, TEST = 230, 120
 SIZE = (6, 5)  # width, height
@@ -102,7 +105,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     return {kind: read_table(folder / f"{kind}.parquet", kind) for kind in KINDS}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def found(data: DataSet, tables: dict[str, pd.DataFrame]) -> Any:
     return explored(data, tables, shown_splits(data, tables))
 
@@ -186,12 +189,24 @@ def test_sheets_hold_each_image_at_its_place(data: DataSet, tables: Any) -> None
         assert (image == expected).all()
 
 
-@pytest.mark.parametrize(("shape", "size"), [((8, 8), (8, 8)), ((64, 32), (32, 64)), ((100, 200), (64, 32))])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((8, 8), (8, 8)), ((64, 32), (32, 64)), ((100, 200), (64, 32)), ((600, 1), (1, 64)), ((2, 900), (64, 1))],
+)
 def test_large_images_get_small_thumbnails(shape: tuple[int, int], size: tuple[int, int]) -> None:
-    one = flat_images(np.zeros(1, dtype=np.uint8), shape)
+    one = flat_images(np.array([70], dtype=np.uint8), shape)
     assert shown_size(DataSet(one, one, one, 1), 64) == size
     (sheet,) = sheets(one, np.array([0]), size)
     assert (sheet.mode, sheet.size) == ("L", (10 * size[0], size[1]))
+    drawn = np.asarray(sheet)
+    assert (drawn[:, : size[0]] == 70).all()
+    assert not drawn[:, size[0] :].any()
+
+
+def test_of_images_with_more_channels_the_first_three_are_shown() -> None:
+    part = Part(torch.tensor([10, 20, 30, 40], dtype=torch.uint8).view(1, 4, 1, 1), torch.zeros(1), torch.zeros(1), 255)
+    (sheet,) = sheets(part, np.array([0]), (1, 1))
+    assert (sheet.mode, sheet.getpixel((0, 0))) == ("RGB", (10, 20, 30))
 
 
 def flat_images(greys: np.ndarray, shape: tuple[int, int]) -> Part:
@@ -226,12 +241,206 @@ def test_whole_numbers_are_packed_exactly(values: np.ndarray) -> None:
     assert unpacked(json.loads(as_script({"a": values})[len("window.DATA=") : -2])["a"]) == values.tolist()
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0, 255], "Uint8"),
+        ([0, 256], "Uint16"),
+        ([65535], "Uint16"),
+        ([65536], "Int32"),
+        ([-128, 127], "Int8"),
+        ([-1, 128], "Int16"),
+        ([-129], "Int16"),
+        ([-32769], "Int32"),
+        ([], "Uint8"),
+        # the least of each type is kept for NaN
+        ([-0.127, 0.127, math.nan], "Int8"),
+        ([0.128], "Int16"),
+        ([-0.128], "Int16"),
+        ([-32.767, 32.767], "Int16"),
+        ([-32.768], "Int32"),
+    ],
+)
+def test_numbers_take_as_few_bytes_as_hold_them(values: list[float], kind: str) -> None:
+    found = json.loads(as_script({"a": np.array(values, dtype=None if values else np.int64)})[len("window.DATA=") : -2])
+    assert found["a"]["type"] == f"{kind}Array"
+    assert unpacked(found["a"]) == [None if math.isnan(value) else value for value in values]
+
+
+def test_the_script_is_short_and_holds_no_number_that_json_lacks() -> None:
+    assert as_script({"a": [1, "é"], "b": {}}) == 'window.DATA={"a":[1,"\\u00e9"],"b":{}};\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_script({"a": math.nan})
+
+
+def plain(found: Any) -> Any:
+    """Arrays as lists, None for NaN."""
+    if isinstance(found, dict):
+        return {name: plain(value) for name, value in found.items()}
+    if isinstance(found, list | np.ndarray):
+        return [plain(value) for value in (found if isinstance(found, list) else found.tolist())]
+    return None if isinstance(found, float) and math.isnan(found) else found
+
+
+def test_all_that_the_page_reads_of_a_small_experiment() -> None:
+    small = DataSet(
+        *(
+            Part(torch.zeros(len(index), 1, 3, 128, dtype=torch.uint8), torch.arange(len(index)) % 2, index, 255)
+            for index in (torch.tensor([5, 3, 8, 6]), torch.tensor([4]), torch.tensor([7, 2, 9]))
+        ),
+        classes=2,
+        class_names=("ant", "bee"),
+    )
+    nan = math.nan
+    tables: dict[str, dict[str, Any]] = {
+        "memorization": {
+            "train_index": [3, 5, 8, 6],
+            "label": [1, 0, 0, 1],
+            "file": ["a/b/x.png", "y.png", None, "a/b/z.png"],
+            "memorization": [0.5, 0.5, nan, 0.75],
+            "standard_error": 0.125,
+            "ci_low": [0.25, 0.5, nan, 0.5],
+            "ci_high": [0.5, 0.75, nan, 1.0],
+            "soft_p_in": [0.1, 0.2, 0.3, 0.4],
+            "n_in": 4,
+            "atypical": [True, True, False, False],
+            "taken_for": [1, nan, 0, 1],
+            "taken_for_share": [0.5, nan, 0.25, 1.0],
+        },
+        "robust_memorization": {
+            "train_index": [8, 3],
+            "memorization": [0.1, 0.2],
+            "soft_memorization": [0.3, 0.4],
+            "p_in": 0.5,
+        },
+        "harmful": {"train_index": [3], "wrong_probability": [0.9], "wrong_share": [0.8], "memorization": [0.5]},
+        "proxies": {"train_index": [6, 8, 3, 5], "label": 0, "csl": [1.0, 2.0, 3.0, 4.0]},
+        "label_errors": {"train_index": [6], "score": [0.6], "taken_for": [0]},
+        "test_groups": {
+            "test_index": [2, 9, 7],
+            "file": [None] * 3,
+            "max_influence": [nan, 0.2, 0.2],
+            "memorization": [0.1, 0.2, 0.3],
+            "taken_for": [nan] * 3,
+            "entropy": [nan] * 3,
+        },
+        "influence": {
+            "train_index": [5, 3, 3],
+            "test_index": [7, 9, 2],
+            "influence": [0.1, 0.3, 0.1],
+            "significant": [None, True, False],
+        },
+        "train_influence": {
+            "train_index": [8],
+            "influenced_index": [3],
+            "influence": [0.1],
+            "significant": [True],
+        },
+        "per_sample": {
+            "method": ["nat"] * 9 + ["bat"] * 2,
+            "seed": [0] * 3 + [1] * 3 + [2] * 3 + [0] * 2,
+            "checkpoint": ["last"] * 6 + ["best"] * 3 + ["last"] * 2,
+            "test_index": [2, 7, 9] * 3 + [2, 7],
+            "clean_correct": [True] * 6 + [False] * 3 + [True] * 2,
+            "pgd_correct": [True, True, False, True, False, False, False, False, False, True, False],
+            "robust_correct": [True, False, False, True, False, False, False, False, False, True, False],
+            "broken_by": [None, "apgd", "apgd", None, "square", "apgd", "fab", "fab", "fab", None, "fab"],
+        },
+    }
+    frames = {kind: pd.DataFrame(columns) for kind, columns in tables.items()}
+    splits = shown_splits(small, frames)
+    assert {name: split.rows.tolist() for name, split in splits.items()} == {"train": [3, 0, 1, 2], "test": [0, 2, 1]}
+    found = explored(small, frames, splits)
+    assert found["splits"]["train"]["takenFor"].dtype == np.int64
+    assert plain(found) == {
+        "classes": ["ant", "bee"],
+        "tile": [64, 2],
+        "large": [128, 3],
+        "perRow": 10,
+        "splits": {
+            "train": {
+                "index": [6, 5, 3, 8],
+                "label": [1, 0, 1, 0],
+                "columns": {
+                    "memorization": [0.75, 0.5, 0.5, None],
+                    "probability if trained on": [0.4, 0.2, 0.1, 0.3],
+                    "atypical": [0.0, 1.0, 1.0, 0.0],
+                    "share of models that take it for that": [1.0, None, 0.5, 0.25],
+                    "robust memorization": [None, None, 0.2, 0.1],
+                    "robust soft memorization": [None, None, 0.4, 0.3],
+                    "wrong probability": [None, None, 0.9, None],
+                    "wrong share": [None, None, 0.8, None],
+                    "csl": [1.0, 4.0, 3.0, 2.0],
+                    "likely label error": [0.6, None, None, None],
+                },
+                "takenFor": [1, -1, 1, 0],
+                "file": {
+                    "folders": ["a/b/", ""],
+                    "folder": [0, 1, 0, 1],
+                    "name": ["z.png", "y.png", "x.png", ""],
+                },
+                "interval": [[0.5, 0.5, 0.25, None], [1.0, 0.75, 0.5, None]],
+            },
+            "test": {
+                "index": [7, 9, 2],
+                "label": [0, 0, 1],
+                "columns": {
+                    "max influence": [0.2, 0.2, None],
+                    "memorization of its strongest influence": [0.3, 0.2, 0.1],
+                    "clean right": [1.0, 1.0, 1.0],
+                    "pgd right": [pytest.approx(1 / 3), 0.0, 1.0],
+                    "robust right": [0.0, 0.0, 1.0],
+                },
+            },
+        },
+        "influence": {"from": [2, 1, 2], "to": [1, 0, 2], "value": [0.3, 0.1, 0.1], "significant": [1, 0, 0]},
+        "trainInfluence": {"from": [3], "to": [2], "value": [0.1], "significant": [1]},
+        "methods": {
+            "nat": {
+                "models": 2,
+                "clean": [2, 2, 2],
+                "pgd": [1, 0, 2],
+                "robust": [0, 0, 2],
+                "brokenBy": {"apgd": [1, 2, 0], "square": [1, 0, 0]},
+            },
+            "bat": {
+                "models": 1,
+                "clean": [1, 0, 1],
+                "pgd": [0, 0, 1],
+                "robust": [0, 0, 1],
+                "brokenBy": {"fab": [1, 0, 0]},
+            },
+        },
+    }
+
+
+def test_equal_samples_and_pairs_stay_in_their_order() -> None:
+    part = flat_images(np.zeros(200, dtype=np.uint8), (1, 1))
+    data, score = DataSet(part, part, part, 1), np.arange(200) % 2 / 2
+    tables = {"memorization": pd.DataFrame({"train_index": range(200), "memorization": score})}
+    pairs = {"train_index": range(200), "test_index": range(200), "influence": score, "significant": True}
+    tables["influence"] = pd.DataFrame(pairs)
+    splits = shown_splits(data, tables)
+    expected = [*range(1, 200, 2), *range(0, 200, 2)]
+    assert splits["train"].table.index.tolist() == splits["train"].rows.tolist() == expected
+    assert explored(data, tables, splits)["influence"]["to"].tolist() == expected
+
+
 def test_only_memorization_must_be_there(data: DataSet, tables: Any) -> None:
     few = {"memorization": tables["memorization"]}
     found = explored(data, few, shown_splits(data, few))
     assert found["splits"]["test"]["columns"] == found["methods"] == {}
     assert found["splits"]["test"]["index"].tolist() == data.test.index.tolist()
-    assert len(found["influence"]["from"]) == 0
+    nothing = {name: [] for name in ("from", "to", "value", "significant")}
+    assert plain(found["influence"]) == plain(found["trainInfluence"]) == nothing
+    as_script(found)
+
+
+def test_accuracies_are_shown_without_groups_of_test_samples(data: DataSet, tables: Any) -> None:
+    few = {kind: tables[kind] for kind in ("memorization", "per_sample")}
+    columns = shown_splits(data, few)["test"].table
+    assert list(columns) == ["clean_right", "pgd_right", "robust_right"]
+    assert columns.notna().all(axis=None)
 
 
 # -- the page
@@ -405,6 +614,68 @@ def test_images_over_64_pixels_are_shown_large_from_sheets_of_their_own(
     assert abs(shot[60:70, middle].mean() - 200) < 2
     assert any(address.endswith("sheets/train-0-large.jpeg") for address in opened.asked)
     assert opened.problems == []
+
+
+def test_the_stage_writes_all_that_the_page_reads(folder: Path, data: DataSet, tables: Any, tmp_path: Path) -> None:
+    from bokeh import __version__ as bokeh
+    from bokeh.util.paths import bokehjs_path
+
+    journal, index = Lines(), tmp_path / "explorer/index.html"
+    given: Any = {kind: folder / f"{kind}.parquet" for kind in KINDS}
+    explorer(journal, data=folder / "data.safetensors", **given, index=index)  # type: ignore[arg-type]
+    splits = shown_splits(data, tables)
+    texts = {"index.html": render("explorer.html", bokeh=bokeh), "data.js": as_script(explored(data, tables, splits))}
+    for name in ("bokeh.min.js", "bokeh-api.min.js"):
+        texts[name] = (bokehjs_path() / "js" / name).read_text(encoding="utf-8")
+    for name, text in texts.items():
+        assert (index.parent / name).read_text(encoding="utf-8") == text
+    assert {path.name for path in index.parent.iterdir()} == {*texts, "sheets"}
+    for name, split in splits.items():
+        for number, sheet in enumerate(sheets(getattr(data, name), split.rows, SIZE)):
+            with Image.open(index.parent / f"sheets/{name}-{number}.png") as drawn:
+                assert (drawn.format, drawn.tobytes()) == ("PNG", sheet.tobytes())
+    assert len(list((index.parent / "sheets").iterdir())) == 5
+    assert (journal.bars, journal.worked) == ([(5, "sheets")], 1)
+
+
+def large_images(folder: Path) -> dict[str, Any]:
+    """Write a data set of three large images in each split, and their scores; return what the stage takes."""
+    greys = np.array([10, 100, 200], dtype=np.uint8)
+    large = DataSet(*(flat_images(greys, (150, 300)) for _ in range(3)), classes=1, class_names=("ant",))
+    write_data(folder / "data.safetensors", large, provenance("data"))
+    scores = {"train_index": [0, 1, 2], "memorization": [0.1, 0.3, 0.2]}
+    memorization = written(folder / "memorization.parquet", "memorization", {"data": large.digest()}, **scores)
+    return {"data": folder / "data.safetensors", "memorization": memorization}
+
+
+def test_the_stage_writes_large_images_as_photographs(tmp_path: Path) -> None:
+    journal: Any = Lines()
+    given = large_images(tmp_path)
+    with ascii_by_default():
+        explorer(journal, **given, index=tmp_path / "index.html")
+    assert (tmp_path / "data.js").read_text(encoding="utf-8").startswith('window.DATA={"classes":["ant"]')
+    assert journal.bars == [(4, "sheets")]
+    assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == [
+        *("test-0-large.jpeg", "test-0.png", "train-0-large.jpeg", "train-0.png"),
+    ]
+    part = flat_images(np.array([100, 200, 10], dtype=np.uint8), (150, 300))
+    (sheet,) = sheets(part, np.arange(3), (256, 128))
+    sheet.save(expected := BytesIO(), "JPEG", quality=90)
+    assert (tmp_path / "sheets/train-0-large.jpeg").read_bytes() == expected.getvalue()
+    with Image.open(tmp_path / "sheets/train-0.png") as drawn:
+        assert drawn.size == (640, 32)
+
+
+def test_while_the_stage_works_there_is_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*of: Any) -> Any:
+        raise OSError("full")
+
+    journal: Any = Lines()
+    (tmp_path / "index.html").write_text("old")
+    monkeypatch.setattr(content, "sheets", fails)
+    with pytest.raises(OSError, match="full"):
+        explorer(journal, **large_images(tmp_path), index=tmp_path / "index.html")
+    assert not (tmp_path / "index.html").exists()
 
 
 def test_the_stage_writes_the_page_last_and_refuses_other_data(folder: Path, tmp_path: Path, capsys: Any) -> None:

@@ -204,6 +204,69 @@ def test_the_range_of_differences_holds_all_but_those_far_off(ends: list[float],
     assert reach(other) == 1
 
 
+def panel(found: list[tuple[float, float, float]], limit: float) -> Axes:
+    """Draw differences of pairs to a limit, each with its interval."""
+    pairs = [("bat", "pgd_at"), ("trades", "pgd_at"), ("mart", "pgd_at")][: len(found)]
+    rows = pd.DataFrame(pairs, columns=["method", "baseline"])
+    rows[["difference", "ci_low", "ci_high"]] = np.array(found) / 100
+    rows = rows.assign(checkpoint="last", verdict="no difference shown")
+    axes = Figure().add_subplot()
+    differences.difference_panel(axes, rows, pairs, looks=looks(RUNS), limit=limit, checkpoints=("last",))
+    return axes
+
+
+def test_differences_that_reach_too_far_are_told_at_their_side() -> None:
+    axes = panel([(0.0, -9.0, 5.0), (2.0, 1.0, 9.0), (-1.0, -9.0, -0.5)], limit=8.0)
+    assert artists.bars(axes) == []
+    told = [(text.get_text(), text.get_position()[0], text.get_horizontalalignment()) for text in axes.texts]
+    assert told == [
+        ("+0.0 [−9.0, +5.0] ▸", 0.98 * 8, "right"),
+        ("+2.0 [+1.0, +9.0] ▸", 0.98 * 8, "right"),
+        ("◂ −1.0 [−9.0, −0.5]", -0.98 * 8, "left"),
+    ]
+    assert len(artists.bars(panel([(1.0, -8.0, 7.0), (-2.0, -3.0, -1.0)], limit=8.0))) == 2
+
+
+def test_a_best_epoch_is_drawn_where_the_last_says_nothing() -> None:
+    rows = pd.DataFrame({"method": "bat", "baseline": "pgd_at", "checkpoint": ["last", "best"]})
+    rows = rows.assign(difference=0.01, ci_low=0.0, ci_high=0.02, verdict=[FAILED, "higher"])
+    axes = Figure().add_subplot()
+    differences.difference_panel(axes, rows, [("bat", "pgd_at")], looks=looks(RUNS), limit=3.0)
+    assert [points[0, :2].tolist() for _, points in artists.bars(axes)] == [[1.0, 0.2]]
+    assert axes.get_ylim() == (0.5, -0.5)
+
+
+def test_panels_say_what_is_not_there() -> None:
+    def said(name: str) -> list[list[str]]:
+        return [[text.get_text() for text in axes.texts] for axes in EDGES[name]().axes]
+
+    assert said("differences, none") == 4 * [["nothing compared"]]
+    assert said("differences, none atypical")[2:] == 2 * [["no atypical\ntest sample"]]
+    assert said("finding_b, none typical")[:2] == 2 * [["nothing compared"]]
+    assert [texts[-1:] for texts in said("finding_a")[1::2]] == 2 * [["no atypical sample"]]
+    figure = EDGES["differences, none"]()
+    assert figure.axes[0].get_ylim() == (0.5, -0.5)
+    assert figure.axes[0].get_title() == "typical (n = 0):\nclean accuracy"
+    caption = " ".join(figure.get_supxlabel().split())
+    assert "; 0 seeds. " in caption
+    assert ", robust under no attack. " in caption
+    assert figure.get_figheight() == pytest.approx(1.6 + 0.54)  # as with two pairs
+    figure = EDGES["typical_atypical, none atypical"]()
+    assert figure.axes[0].get_title() == "● typical (n = 929)     ○ atypical (n = 0)"
+    assert " ".join(figure.get_supxlabel().split()) == (
+        "L-inf 0.1, robust under AutoAttack fast. Mean over 5 seeds, 95 % intervals over seeds and samples. Last epoch."
+    )
+
+
+def test_equal_effects_are_drawn_in_the_order_of_their_table() -> None:
+    effects = pd.DataFrame({"train_index": range(100), "robust_effect": np.arange(100) % 2 / 10})
+    effects = effects.assign(robust_standard_error=0.01, models=9, robust_significant=False)
+    harmful = pd.DataFrame({"train_index": range(100), "harmful": np.arange(100) // 2 % 2 == 0})
+    axes = findings.finding_b(many.comparisons(3), RUNS, effects, harmful, **SAID).axes[2]
+    places = bars(axes)["harmful (50)"][:, 0]
+    assert places.tolist() == [*range(0, 50, 2), *range(50, 100, 2)]
+
+
 def test_influence_draws_the_mean_of_each_bin_and_joins_no_bins_of_few_samples() -> None:
     table = many.per_sample(3)
     figure = tradeoff.influence(table, many.runs(3), tier="fast", threat="L-inf 0.1")
@@ -256,6 +319,11 @@ def test_weights_are_means_over_samples_then_seeds() -> None:
     assert float(title.split()[8]) == pytest.approx(last, abs=0.0051)
 
 
+def test_curves_of_many_methods_have_hollow_markers_too() -> None:
+    axes = training.weights(many.weights(1).assign(method="bat_alpha_2"), RUNS).axes[0]
+    assert axes.lines[0].get_markerfacecolor() == "white"
+
+
 OF_A = ("pgd_at", *(name for name in many.REMOVED if "atypical" in name or "top" in name))
 
 
@@ -287,6 +355,7 @@ def test_finding_a_draws_each_case_at_the_share_it_leaves_out() -> None:
 
 def test_finding_b_draws_differences_of_harmful_and_benign_cases_in_points() -> None:
     table, (found, harmful) = many.comparisons(3), many.effects()
+    found["robust_standard_error"] = 0.005
     figure = findings.finding_b(table, RUNS, found, harmful, **SAID)
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names[:3] == [
@@ -298,8 +367,9 @@ def test_finding_b_draws_differences_of_harmful_and_benign_cases_in_points() -> 
     rows = table.query("checkpoint == 'last' and group == 'typical' and metric == 'robust' and question == 'removal'")
     rows = rows[rows["method"].str.contains("harmful|benign")]
     assert drawn == pytest.approx(100 * rows["difference"].to_numpy())
-    points = np.concatenate([each[:, 1] for _, each in artists.bars(figure.axes[2])])
-    assert np.sort(points) == pytest.approx(np.sort(100 * found["robust_effect"]))
+    points = np.concatenate([each for _, each in artists.bars(figure.axes[2])])
+    assert np.sort(points[:, 1]) == pytest.approx(np.sort(100 * found["robust_effect"]))
+    assert points[:, 4:] == pytest.approx(points[:, [1]] + [-1, 1])  # twice the error of half a point
     assert f"{(found['robust_effect'] < -0.015).sum()} of 12" in figure.axes[2].get_title()
     clean, robust = (
         100
@@ -377,6 +447,55 @@ def test_families_have_their_colours_and_no_two_methods_look_alike() -> None:
     assert ordered(["bat", "trades", "pgd_at", "natural"], look) == ["trades", "natural", "bat", "pgd_at"]
 
 
+def test_each_run_has_its_colour_marker_and_line() -> None:
+    """A family's colour and its shade change from run to run, so do its lines; markers go round, then hollow."""
+    black, blue, light, orange, dark, grey = "#000000", "#0072b2", "#59a3cd", "#e69f00", "#ac7700", "#8c8c8c"
+    found = looks(RUNS)
+    assert [(each.color, each.marker, each.line) for each in found.values()][:26] == [
+        (black, "^", "-"),
+        (black, "s", "--"),
+        (blue, "o", "-"),
+        (orange, "D", "-"),
+        (dark, "v", "--"),
+        (orange, "P", "-."),
+        (light, "X", "--"),
+        (blue, "p", "-."),
+        (dark, "<", ":"),
+        (light, ">", ":"),
+        (blue, "h", "-"),
+        (light, "d", "--"),
+        (blue, "8", "-."),
+        (orange, "*", "-"),
+        (light, "^", ":"),
+        (blue, "D", "-"),
+        (light, "v", "--"),
+        (dark, "P", "--"),
+        (orange, "X", "-."),
+        (blue, "p", "-."),
+        (grey, "<", "-"),
+        (grey, ">", "--"),
+        (grey, "h", "-."),
+        (grey, "d", ":"),
+        (grey, "8", "-"),
+        (grey, "*", "--"),
+    ]
+    hollow = [place for place, each in enumerate(found.values()) if each.fill == "white"]
+    assert hollow == list(range(14, 26))
+    assert all(each.fill in ("white", each.color) for each in found.values())
+
+
+def test_title_and_caption_begin_at_the_left_and_are_wrapped_to_the_width() -> None:
+    figure = Figure(figsize=(2, 2))
+    above, below = style.headed(figure, 4 * "title " + "\nnew line", 8 * "small ")
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == (above.get_text(), below.get_text())
+    assert above.get_text() == "title title title\ntitle\nnew line"  # 10 letters an inch
+    assert below.get_text() == "small small small small small\nsmall small small"
+    for text in (above, below):
+        assert (text.get_position()[0], text.get_horizontalalignment()) == (0.01, "left")
+    assert below._multialignment == "left"  # type: ignore[attr-defined]
+    assert below.get_color() == "#555555"
+
+
 def test_families_differ_in_lightness() -> None:
     look = looks(RUNS)
 
@@ -394,6 +513,8 @@ def test_the_baseline_is_what_methods_are_compared_with() -> None:
     pairs = RUNS.assign(compared_with=["", "", "trades, pgd_at", *["trades"] * (len(RUNS) - 3)])
     assert baseline_of(pairs) == "trades"
     assert baseline_of(RUNS[RUNS["role"] == "removal"]) is None
+    for role in ("method", "variant", "control"):
+        assert baseline_of(RUNS.assign(role=role)) == "pgd_at"
 
 
 def test_a_font_with_the_glyph_is_taken_where_there_is_one_and_the_rest_is_escaped() -> None:
@@ -420,6 +541,9 @@ def test_labels_stay_where_they_are_wanted_if_there_is_room() -> None:
     assert spread([0.9, 0.1, 0.5], gap=0.3) == pytest.approx([0.9, 0.1, 0.5])
     assert spread([0.5, 0.5], gap=0.2) == pytest.approx([0.4, 0.6])
     assert spread([0.0, 0.0], gap=0.2) == pytest.approx([0.0, 0.2])
+    assert spread([1.0, 1.0], gap=0.2) == pytest.approx([0.8, 1.0])
+    assert spread([0.5, 0.5], gap=2) == pytest.approx([0.0, 1.0])
+    assert spread([0.5] * 40, gap=0.01) == pytest.approx(0.305 + 0.01 * np.arange(40))  # equal ones in their order
     assert len(spread([], gap=0.2)) == 0
 
 
@@ -578,6 +702,35 @@ def test_no_bar_of_the_histogram_is_of_typical_and_atypical_samples(threshold: f
     assert not any(one and other for one, other in zip(*heights, strict=True))
     edge = next(bar.get_x() for bar in atypical if bar.get_height())
     assert edge == pytest.approx(threshold, abs=1e-8)
+
+
+def test_limits_hold_means_and_intervals_with_half_a_point_at_least() -> None:
+    table = many.summary(3).query("group == 'all' and checkpoint == 'last' and metric != 'pgd'")
+    robust = table["metric"] == "robust"
+    table.loc[robust, ["accuracy", "ci_low", "ci_high"]] = [0.5, 0.2, 0.4]  # of a low confidence
+    table.loc[~robust, ["accuracy", "ci_low", "ci_high"]] = [0.5, 0.51, 0.52]
+    axes = tradeoff.tradeoff(table, many.runs(3), **ABOUT).axes[0]
+    assert axes.get_xlim() == pytest.approx((20 - 1.8, 50 + 1.8))
+    assert axes.get_ylim() == pytest.approx((50 - 0.5, 52 + 0.5))
+
+
+def test_where_none_is_near_the_others_all_are_drawn() -> None:
+    table = many.summary(3).query("group == 'all'")
+    clean = {"natural": 0.9, "pgd_at": 0.3, "bat": 0.2}
+    table["accuracy"] = table["method"].map(clean).where(table["metric"] == "clean", 1 - table["method"].map(clean))
+    figure = tradeoff.tradeoff(table, many.runs(3), **ABOUT)
+    assert set(bars(figure.axes[0])) == {"natural", "pgd_at", "bat"}
+    assert "Too far" not in figure.get_supxlabel()
+
+
+def test_methods_that_are_too_far_are_told_one_after_the_other() -> None:
+    table = many.summary(3).query("group == 'all'")
+    table["accuracy"] = table["method"].map({"natural": 0.1, "pgd_at": 0.0, "bat": 0.8})
+    table[["ci_low", "ci_high"]] = [-0.0001, 0.25]
+    figure = tradeoff.tradeoff(table, many.runs(3), **ABOUT)
+    assert " Too far to be drawn: natural (clean 10.0 [0.0, 25.0], robust 10.0 [0.0, 25.0]); pgd_at (clean 0.0 " in (
+        " ".join(figure.get_supxlabel().split())
+    )
 
 
 # -- what is missing

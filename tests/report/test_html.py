@@ -10,7 +10,7 @@ import pytest
 from browser import Opened, chromium
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stubs import Lines, written
+from stubs import Lines, ascii_by_default, written
 
 from bat.report.catalogue import FIGURES
 from bat.report.html import html_page, parsed_results, raised_flags
@@ -60,7 +60,7 @@ class Seen(HTMLParser):
         self.text += "" if self._skip else data
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def seen() -> Seen:
     return Seen(html_page(MARKDOWN, FLAGS, CAPTIONS, SVG))
 
@@ -81,6 +81,10 @@ def test_what_the_page_of_results_says_is_read_back() -> None:
     assert list(found.tables) == HEADINGS
     for place, table in enumerate(found.tables.values()):
         assert re.findall(r"<td>(.*?)</td>", table) == [f"x{place}", "1 &lt; 2"]
+
+
+def test_a_paragraph_may_have_several_lines() -> None:
+    assert parsed_results("## trial\n\n> one\n> `two`\n").warnings == ["one\n<code>two</code>"]
 
 
 WORDS = st.text("abc <>&\"'{}%", min_size=1, max_size=12).map(lambda text: f"x{text}x")
@@ -106,6 +110,7 @@ def test_warnings_come_first_then_answers_then_figures(seen: Seen) -> None:
 
 def test_flags_that_were_raised_are_said_once_per_sign() -> None:
     assert raised_flags(FLAGS) == ["pgd_gap on 3 models (bat, pgd_at), up to 7.25, limit 5: PGD < all"]
+    assert raised_flags(FLAGS[:1]) == ["pgd_gap on 1 models (bat), up to 6, limit 5: PGD < all"]
     assert raised_flags(FLAGS[~FLAGS["raised"]]) == []
 
 
@@ -140,20 +145,22 @@ def test_a_figure_that_is_missing_is_named() -> None:
 
 
 def test_the_stage_reads_what_it_is_given(tmp_path: Path) -> None:
-    (tmp_path / "results.md").write_text(MARKDOWN, encoding="utf-8")
+    markdown = MARKDOWN.replace("n is 3", "n is é")
+    (tmp_path / "results.md").write_text(markdown, encoding="utf-8")
     (tmp_path / "curves.rst").write_text("Accuracy é.\n", encoding="utf-8")
     (tmp_path / "curves.svg").write_bytes(SVG["curves"])
     flags = written(tmp_path / "flags", "flags", {}, **{name: FLAGS[name].tolist() for name in FLAGS})
     journal, html = Lines(), tmp_path / "report.html"
-    page(
-        journal,  # type: ignore[arg-type]
-        results=tmp_path / "results.md",
-        flags=flags,
-        captions=[tmp_path / "curves.rst"],
-        figures=[tmp_path / "curves.svg"],
-        html=html,
-    )
-    expected = html_page(MARKDOWN, FLAGS, {"curves": "Accuracy é."}, {"curves": SVG["curves"]})
+    with ascii_by_default():
+        page(
+            journal,  # type: ignore[arg-type]
+            results=tmp_path / "results.md",
+            flags=flags,
+            captions=[tmp_path / "curves.rst"],
+            figures=[tmp_path / "curves.svg"],
+            html=html,
+        )
+    expected = html_page(markdown, FLAGS, {"curves": "Accuracy é."}, {"curves": SVG["curves"]})
     assert (html.read_text(encoding="utf-8"), journal.worked) == (expected, 1)
 
 

@@ -15,6 +15,7 @@ import bat.report.figures.differences
 import bat.report.figures.findings
 import bat.report.figures.memorization
 import bat.report.figures.tradeoff
+import bat.report.figures.training
 from bat.evaluation.comparison import FAILED
 from bat.report.figures import style
 
@@ -55,17 +56,21 @@ def methods() -> pd.DataFrame:
 
 
 def finding_a() -> Figure:
+    """Of two seeds, the last epoch without a measurement."""
+    runs = ["pgd_at", "pgd_at_without_atypical", "pgd_at_without_random_atypical"]
     rows = summary().query("method == 'pgd_at'").assign(group="typical")
     histories = [
-        {"method": method, "seed": 0, "epoch": epoch, "trained_samples": trained}
+        {"method": method, "seed": seed, "epoch": epoch, "trained_samples": 90 if number else 100}
+        | {"loss": np.nan}
         | {
-            f"{split}_atypical_{metric}_accuracy": 0.1 * epoch + 0.2 * place
+            f"{split}_atypical_{metric}_accuracy": 0.1 * epoch + 0.2 * place - 0.03 * number + 0.02 * seed
+            if epoch < 4
+            else np.nan
             for place, (split, metric) in enumerate(product(("train", "test"), ("clean", "pgd")))
         }
-        for method, trained in (("pgd_at", 100), ("pgd_at_without_atypical", 90))
-        for epoch in (1, 2)
+        for (number, method), seed, epoch in product(enumerate(runs), (0, 1), (1, 2, 3, 4))
     ]
-    every = [rows, rows.assign(method="pgd_at_without_atypical")]
+    every = [rows.assign(method=method, accuracy=rows["accuracy"] - 0.01 * place) for place, method in enumerate(runs)]
     return bat.report.figures.findings.finding_a(
         pd.concat(every),
         pd.DataFrame(histories),
@@ -107,7 +112,7 @@ def differences() -> Figure:
         difference=[0.1, -2.0, 0.1, -1.9, 0.05, 0.1, 0.05, 0.1, 0.0, 0.0, 0.0, 0.0],
         ci_low=[0.0, -2.1, 0.0, -2.0, -0.1, 0.0, -0.1, 0.0, -0.1, -0.1, -0.1, -0.1],
         ci_high=[0.2, -1.9, 0.2, -1.8, 0.1, 0.2, 0.1, 0.2, 0.1, 0.1, 0.1, 0.1],
-        verdict=["higher", "lower", "no difference shown", "lower"] + 4 * ["no difference shown"] + 4 * [FAILED],
+        verdict=["higher", "lower"] + 2 * ["no difference shown"] + 4 * ["no difference shown"] + 4 * [FAILED],
         samples=70,
         seeds=3,
         tier="fast",
@@ -119,6 +124,15 @@ def overfitting() -> Figure:
     return bat.report.figures.tradeoff.overfitting(
         summary(), methods(), tier="standard", threat="L2 1", confidence=0.9, failed=["bat"]
     )
+
+
+def weights() -> Figure:
+    """Of two methods and seeds, over nine epochs."""
+    keys = list(product(["bat", "bat_2"], range(2), range(1, 10), range(2)))
+    samples = pd.DataFrame(keys, columns=["method", "seed", "epoch", "train_index"])
+    weight = 1.05 - 0.1 * (samples["seed"] + 1) * samples["train_index"] - 0.02 * samples["epoch"]
+    weight -= 0.2 * (samples["method"] == "bat_2")
+    return bat.report.figures.training.weights(samples.assign(weight=weight), RUNS)
 
 
 def memorization(models: int) -> Figure:
@@ -133,6 +147,7 @@ DRAWN = {
     "overfitting": overfitting,
     "finding_a": finding_a,
     "finding_b": finding_b,
+    "weights": weights,
     "memorization": lambda: memorization(200),
     "memorization, from a file": lambda: memorization(0),
 }
@@ -176,6 +191,7 @@ def test_files_are_of_their_ending_in_the_style_and_without_a_date(ending: str, 
     content = path.read_bytes()
     assert content.startswith({"svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}[ending])
     assert b"Date" not in content
+    assert b"dc:date" not in content
     if ending == "png":
         assert content[16:24] == bytes([0, 0, 0, 200, 0, 0, 0, 100])  # 200 dots an inch
     if ending == "pdf":

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from refusals import refusal
-from stubs import Lines, written
+from stubs import Lines, ascii_by_default, written
 
 import bat.report.figures.style
 import bat.report.given
@@ -137,8 +137,9 @@ RUN = ("summary", "comparisons", "runs", "flags")
 SCORED = ("memorization", "test_groups")
 
 
-@pytest.fixture
-def given(tmp_path: Path) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    tmp_path = tmp_path_factory.mktemp("tables")
     accuracies: dict[str, list[Any]] = {
         "method": ["pgd_at"] * 3,
         "metric": ["clean", "pgd", "robust"],
@@ -155,8 +156,13 @@ def given(tmp_path: Path) -> dict[str, Any]:
     )
     tables |= {name: written(tmp_path / name, name, FACTS | {"models": 3}, label=[4]) for name in SCORED}
     histories = [written(tmp_path / f"h{seed}", "history", FACTS, seed=[seed]) for seed in (1, 2)]
+    return tables | {"histories": histories}
+
+
+@pytest.fixture
+def given(tables: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     outputs = {name: tmp_path / f"{name}.out" for name in ("markdown", "latex", "page")}
-    return tables | outputs | {"histories": histories, "benchmarks": tmp_path / "benchmarks"}
+    return tables | outputs | {"benchmarks": tmp_path / "benchmarks"}
 
 
 @pytest.fixture
@@ -180,7 +186,8 @@ def made(given: dict[str, Any], **more: Any) -> Lines:
 
 
 def test_the_tables_and_the_page_are_written(given: dict[str, Any], asked: list[Any]) -> None:
-    journal = made(given)
+    with ascii_by_default():
+        journal = made(given)
     assert (journal.lines, journal.worked) == (["a warning", "another"], 1)
     ((tables, spec, warnings, benchmarks),) = asked
     assert (spec, warnings, benchmarks) == (SPEC, ["a warning", "another"], given["benchmarks"])

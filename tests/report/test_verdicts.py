@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from by_hand import runs_table
+from by_hand import proxy_agreement, runs_table
 
 from bat.evaluation.comparison import EQUAL, GROUNDLESS, HIGHER, LOWER, NOT_SHOWN, UNCORRECTED
 from bat.report.page import MORE, markdown_page
-from bat.report.tables import LATEX, MARKDOWN, accuracy_table, difference_table, training_table
+from bat.report.tables import LATEX, MARKDOWN, accuracy_table, agreement_table, difference_table, training_table
 from bat.report.verdicts import SHOWN, TOO_SMALL, Verdict, better, points, verdict_a, verdict_b
 
 CASES = ("atypical", "top_0_1", "top_0_2", "harmful", "benign")
@@ -415,6 +415,24 @@ def test_a_table_of_differences_as_a_whole() -> None:
         | a - c      | no comparison: equal results | no sample         | no sample             | 0.0 [-0.2, +0.2]   |
         """
     )
+
+
+def test_a_table_of_agreement_as_a_whole() -> None:
+    table = proxy_agreement().query("metric != 'precision' or score == 'hard'")
+    table.loc[table["metric"] == "precision", ["value", "ci_low", "ci_high"]] = [-0.001, -0.2, 0.001]
+    lines = agreement_table(table).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == ["proxy", "hard, Spearman", "hard, AUC", "hard, precision at n", "soft, Spearman", "soft, AUC"]
+    assert set(lines[1]) == set("|-")
+    none = "0.00 [-0.20, 0.00]"
+    assert cells[2:] == [
+        ["csl", "0.10 [-0.10, 0.21]", "0.14 [-0.06, 0.25]", none, "0.22 [0.02, 0.33]", "0.26 [0.06, 0.37]"],
+        ["lt_iqr", "0.34 [0.14, 0.45]", "0.38 [0.18, 0.49]", none, "0.46 [0.26, 0.57]", "0.50 [0.30, 0.61]"],
+        [
+            "half of the subset models",
+            *("0.58 [0.38, 0.69]", "0.62 [0.42, 0.73]", none, "0.70 [0.50, 0.81]", "0.74 [0.54, 0.85]"),
+        ],
+    ]
 
 
 def test_a_table_of_training_as_a_whole() -> None:

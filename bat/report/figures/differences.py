@@ -136,7 +136,7 @@ def difference_panel(
                 linestyle="none",
                 zorder=3,
             )
-    axes.axvline(0, color=PALE, linewidth=1, zorder=1)
+    axes.axvline(color=PALE, linewidth=1, zorder=1)
     axes.set_xlim(-limit, limit)
     axes.set_ylim(max(len(pairs), 1) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -146,7 +146,7 @@ def difference_panel(
 
 def label_pairs(axes: Axes, rows: pd.DataFrame, names: Mapping[tuple[str, str], str]) -> None:
     """Name the lines of panels, and say of which pairs nothing can be said, and why."""
-    verdicts = rows.groupby(["method", "baseline"], sort=False)["verdict"].first()
+    verdicts = rows.groupby(["method", "baseline"])["verdict"].first()
     labels = []
     for pair in pairs_of(rows):
         verdict = str(verdicts[pair])

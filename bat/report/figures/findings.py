@@ -132,14 +132,14 @@ def _over_epochs(
         column = f"{split}_atypical_{metric}_accuracy"
         full = "D" if split == "train" else "s"
         for (run, said), (line, marker, fill) in zip(
-            drawn.items(), (("-", full, colour), ("--", full, "white"), (":", "x", colour)), strict=False
+            drawn.items(), (("-", full, colour), ("--", full, "white"), (":", "x", colour)), strict=True
         ):
             rows = histories[histories["method"] == run].dropna(subset=column)
             mean = 100 * rows.groupby("epoch")[column].mean()
             label = f"{'training' if split == 'train' else 'test'}, {said}"
             look[label] = RunLook("", colour, marker, fill, line, False)
             marks: dict[str, Any] = {"marker": marker, "markerfacecolor": fill, "markersize": 3.5}
-            axes.plot(mean.index, mean, **look[label].curve(), **marks, label=label)
+            axes.plot(mean, **look[label].curve(), **marks, label=label)
             if len(mean):
                 ends[label] = (float(mean.index[-1]), float(mean.iloc[-1]))
     label_ends(axes, ends, look, height=height)
@@ -233,7 +233,7 @@ def _effects(axes: Axes, effects: pd.DataFrame, harmful: pd.DataFrame) -> None:
             label=f"{name} ({len(mine)})",
         )
     found = order["robust_significant"] & (order["robust_effect"] < 0)
-    axes.axhline(0, color=PALE, linewidth=1)
+    axes.axhline(color=PALE, linewidth=1)
     axes.set(
         xlabel="atypical training samples, in order",
         ylabel="effect, points",

@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager, get_font
 from matplotlib.text import Text
-from matplotlib.transforms import Transform, offset_copy
+from matplotlib.transforms import ScaledTranslation, Transform
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
@@ -260,11 +260,11 @@ def label_ends(
 
     The limits of the axes must be final. height: of the axes, in inches.
     """
-    names, figure = list(ends), axes.get_figure(root=True)
+    names = list(ends)
     line = {"arrowstyle": "-", "color": PALE, "linewidth": 0.5, "shrinkA": 12, "shrinkB": 3, "zorder": 1}
 
     def right(points: float) -> Transform:
-        return offset_copy(axes.transAxes, figure, x=points, units="points")
+        return axes.transAxes + ScaledTranslation(points / 72, 0, axes.figure.dpi_scale_trans)
 
     low, high = axes.get_ylim()
     wanted = (np.array([ends[name][1] for name in names]) - low) / (high - low)

@@ -20,7 +20,6 @@ from bat.report.figures.style import (
     headed,
     label_ends,
     looks,
-    note,
     ordered,
 )
 from bat.report.given import MOST, Given, threat_text
@@ -269,9 +268,7 @@ def _percent(summary: pd.DataFrame) -> pd.DataFrame:
 def _cells(summary: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, float]]:
     """Return accuracy and interval by method, checkpoint and metric."""
     keys = ["method", "checkpoint", "metric"]
-    cells: dict[tuple[str, str, str], dict[str, float]] = {}
-    cells |= summary.set_index(keys)[["accuracy", "ci_low", "ci_high"]].to_dict("index")  # type: ignore[arg-type]
-    return cells
+    return summary.set_index(keys)[["accuracy", "ci_low", "ci_high"]].to_dict("index")  # type: ignore[return-value]
 
 
 def _samples(table: pd.DataFrame, group: str) -> int:
@@ -323,10 +320,8 @@ def _around(cells: Sequence[Mapping[str, float]]) -> tuple[float, float]:
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    if not names:
-        note(axes, "no method")
 
 
 def _dot(axes: Axes, cell: Mapping[str, float], place: float, color: str, filled: bool, *, main: bool) -> None:

@@ -107,7 +107,6 @@ def _mean_and_range(
     """
     mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
     axes.plot(
-        mean.index,
         mean,
         **look.curve(),
         marker=look.marker,
