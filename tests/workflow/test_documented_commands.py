@@ -52,6 +52,10 @@ COSTLY = {
     "python benchmarks/autoattack.py --data mnist5k --width 4 --epochs 10": "minutes, and needs the authors' code",
     "python benchmarks/autoattack.py --data mnist5k --width 4 --epochs 10 --methods natural "
     "--attacks apgd_ce apgd_t --seeds 20": "an hour, and needs the authors' code",
+    "snakemake results/tiny_imagenet_10/models/pgd_at/seed-0/last.safetensors --cores 1 "
+    "--configfile config/tiny_imagenet_10.yaml": "needs downloads",
+    "python benchmarks/autoattack.py --trained results/cifar100_animals/models/pgd_at/seed-0/last.safetensors "
+    "--images 200 --attacks apgd_ce apgd_t": "needs the model above, and the authors' code",
     "python benchmarks/cpu_types.py": "18 minutes",
     "python benchmarks/recipes.py cache": "minutes, and needs downloads",
     "python benchmarks/influence.py": "six minutes",
