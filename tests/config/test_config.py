@@ -17,11 +17,13 @@ from refusals import refusal, refusals
 from bat.config import (
     Bat,
     Config,
+    Dpls,
     ImageFolder,
     LibraryModel,
     Natural,
     Npz,
     OneCycle,
+    OwnMethod,
     Packaged,
     Pgd,
     PgdAt,
@@ -33,12 +35,20 @@ from bat.config import (
     as_yaml,
     check_files,
     editor_schema,
+    is_weighted,
     load,
+    natural_of,
     parse,
+    pictured,
+    questions,
+    rounds_of,
+    runs_of,
+    shards_of,
     subsampled,
     subset_size,
 )
 from bat.config.ranges import distinct
+from bat.config.strict import names_own
 from bat.data.dataset import split
 from bat.data.sources import Samples, Source
 from bat.errors import BatError
@@ -55,12 +65,12 @@ def loaded(*names):
 
 @cache
 def written_out(*names):
-    return as_yaml(loaded(*names))
+    return yaml.safe_load(as_yaml(loaded(*names)))
 
 
 def read(*names):
     """Return all keys of configuration files, defaults included."""
-    return yaml.safe_load(written_out(*names))
+    return copy.deepcopy(written_out(*names))
 
 
 DEFAULT = ("config",)
@@ -75,7 +85,7 @@ SHIPPED = [
 
 def edited(path, value):
     """Return the default configuration with the value at ``path`` ("a.b.0.c") set, or removed where it is DROP."""
-    config = copy.deepcopy(read("config"))
+    config = read("config")
     *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
     place = config
     for part in parents:
@@ -107,6 +117,14 @@ def test_a_configuration_that_is_written_out_is_read_as_the_same(names, tmp_path
     # also over the default, as --configfile
     assert load(str(ROOT / "config/config.yaml"), str(file)) == config
     assert as_yaml(load(str(file))) == as_yaml(config)
+
+
+def test_a_configuration_is_written_as_yaml_that_is_easy_to_read():
+    path = "é " * 40 + "a.npz"
+    text = as_yaml(parse(Config, with_all(data=NPZ | {"path": path}), "here"))
+    assert text.startswith("experiment: digits\ndata:\n  train_samples: all\n")
+    assert f"  path: {path}\n" in text
+    assert max(map(len, text.splitlines())) <= 110
 
 
 def test_smoke_changes_the_default_and_nothing_is_lost_in_the_merge():
@@ -189,6 +207,13 @@ def test_unions_become_the_record_that_their_name_says():
     assert [type(method) for method in config.training.methods] == [Natural, PgdAt, Bat]
     assert type(config.memorization.recipe.schedule) is OneCycle
     assert type(config.training.recipe.schedule) is Steps
+
+
+def test_a_map_or_a_record_is_the_users_own_where_it_names_a_function():
+    tag = names_own("name")
+    own = ({"name": "a:b"}, LibraryModel(name="timm:a"))
+    known = ({"name": "a"}, {"name": 3}, {"other": "a:b"}, {}, Packaged(name="digits"), Recipe, "a:b", None)
+    assert [[tag(value) for value in values] for values in (own, known)] == [["own"] * 2, ["known"] * 8]
 
 
 def test_a_file_and_its_text_give_the_same_configuration():
@@ -603,6 +628,11 @@ CASES = [
         {"training__methods": [GAIRAT | {"eps_factor": 6.7}], "evaluation__baseline": None},
         "method a: eps_factor times threat.eps is 1.005, over 1, the largest linf norm",
     ),
+    (
+        {"threat": {"norm": "l2", "eps": 4}, "training__methods__1__eps_factor": 2},
+        {"threat": {"norm": "l2", "eps": 4}, "training__methods__1__eps_factor": 2.01},
+        "method pgd_at: eps_factor times threat.eps is 8.04, over 8, the largest l2 norm of images of 1 x 8 x 8",
+    ),
     *(
         (
             {f"{stage}__recipe__crop_padding": 7},
@@ -727,6 +757,75 @@ CASES = [
 def test_numbers_and_names_make_sense_beside_one_another(right, wrong, message):
     parse(Config, with_all(**right), "here")
     assert message in refusal(parse, Config, with_all(**wrong), "here")
+
+
+UNTIL = {"standard_error": 0.05, "at_most": 450}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rounds", "shards"),
+    [
+        ({}, (200,), (4, 0)),
+        ({"memorization__robust__subset_models": 100}, (200,), (4, 2)),
+        ({"memorization__until": UNTIL}, (200, 400, 450), (9, 0)),
+        ({"memorization__until": UNTIL | {"at_most": 400}}, (200, 400), (8, 0)),
+        ({"memorization__until": UNTIL | {"at_most": 200}}, (200,), (4, 0)),
+        ({"scores": {"source": "file", "path": "a", "format": "npz"}}, (), (0, 0)),
+    ],
+)
+def test_subset_models_are_trained_in_rounds_and_shards(changes, rounds, shards):
+    config = parse(Config, with_all(**changes), "here")
+    assert (rounds_of(config), shards_of(config)) == (rounds, shards)
+
+
+@pytest.mark.parametrize(
+    ("methods", "baseline", "drawn", "natural"),
+    [
+        (["pgd_at", "natural", "trades", "bat_mart", "bat"], "trades", ("natural", "trades", "bat_mart"), "natural"),
+        ([{"name": "a", "objective": "natural"}, "natural", "bat"], "a", ("a", "bat"), "a"),
+        (["pgd_at", "mart"], None, ("pgd_at",), None),
+        (["bat_trades", "bat"], "bat", ("bat", "bat_trades"), None),
+    ],
+)
+def test_of_each_kind_of_methods_the_first_is_drawn(methods, baseline, drawn, natural):
+    config = with_all(training__methods=methods, evaluation__baseline=baseline)
+    assert (pictured(parse(Config, config, "here")), natural_of(parse(Config, config, "here"))) == ((), natural)
+    config["evaluation"]["images"] = True
+    assert pictured(parse(Config, config, "here")) == drawn
+
+
+def test_which_runs_are_compared():
+    config = with_all(evaluation__pairs=[["bat", "natural"]], removal=REMOVAL | {"fractions": [], "hardest": []})
+    asked = questions(parse(Config, config, "here"))
+    assert asked["methods"] == [("natural", "pgd_at"), ("bat", "pgd_at")]
+    assert asked["pairs"] == [("bat", "natural")]
+    assert len(asked["removal"]) == 3 * 3
+    config["evaluation"]["baseline"] = None
+    assert questions(parse(Config, config, "here")) == asked | {"methods": []}
+
+
+def test_methods_that_weigh_atypical_samples_have_a_score_and_a_threshold():
+    own = OwnMethod(name="a", objective="a:b", code="of another time")
+    methods = (Bat(name="a"), dataclasses.replace(own, score="memorization"), own, Natural(name="a"), Dpls(name="a"))
+    assert [is_weighted(method) for method in methods] == [True, True, False, False, False]
+
+
+def test_what_each_run_is_for():
+    methods = ["natural", "bat", {"name": "b", "like": "bat", "alpha": 2}]
+    methods += [{"name": f"b_{score}", "like": "bat", "score": score} for score in ("shuffled", "consistency")]
+    config = with_all(training__methods=methods, removal=REMOVAL | {"method": "bat", "fractions": [], "hardest": []})
+    runs = runs_of(parse(Config, config | {"evaluation": config["evaluation"] | {"baseline": None}}, "here"))
+    assert [(run.name, run.base, run.role, run.without) for run in runs[:5]] == [
+        ("natural", "natural", "method", None),
+        ("bat", "bat", "method", None),
+        ("b", "bat", "variant", None),
+        ("b_shuffled", "bat", "control", None),
+        ("b_consistency", "bat", "control", None),
+    ]
+    assert [(run.name, run.base, run.role) for run in runs[5:]] == [
+        *((f"bat_without_{case}", "bat", "removal") for case in ("atypical", "harmful", "benign")),
+        *((f"bat_without_random_{case}", "bat", "random") for case in ("atypical", "harmful", "benign")),
+    ]
 
 
 def test_true_is_no_1_among_values():
@@ -966,8 +1065,8 @@ def test_a_setting_is_a_key_and_a_value_in_yaml(setting, message):
 SAID = [
     ({"removal": REMOVAL | {"fractions": [0.0008]}}, "removal.fractions: 0.0008 of 600 training samples are 0, and at "
      "least 1 must be removed and 2 be left: change it"),
-    ({"removal": REMOVAL | {"method": "none"}}, "removal.method is none, which is no method: take one of natural, "
-     "pgd_at, bat, or null"),
+    ({"removal": REMOVAL | {"method": "pgdat"}}, "removal.method is pgdat, which is no method: take one of natural, "
+     "pgd_at, bat, or null; did you mean pgd_at?"),
     ({"threat__eps": 1.01}, "threat: eps is 1.01, over 1, the largest linf norm: lower it"),
     ({"training__attack__step_size": 0.31}, "training.attack.step_size is 0.31, over twice threat.eps (0.15), the "
      "width of the ball: lower it"),
@@ -975,6 +1074,8 @@ SAID = [
      "show nothing of an image: lower it"),
     ({"data__train_samples": 1597}, "data: train_samples + validation_samples is 1797, too many for the 1797 images "
      "of digits: lower them"),
+    *(({"data__validation_samples": number}, f"data.validation_samples: {number} is wrong here: give a whole number "
+       "without point or quotes") for number in (1.0, 1.5)),
     ({"memorization__models_per_shard": 1, "memorization__subset_models": 10_001}, "the config asks for 10,001 shards "
      "of subset models, over 10,000: raise memorization.models_per_shard, or lower subset_models"),
     ({"training__methods": [*TEN, "trades"], "training__seeds": list(range(1000))}, "the config asks for 11,000 "
