@@ -588,6 +588,7 @@ SMALL_STEPS = {
     "memorization__robust__attack__step_size": 0.01,
     "evaluation__pgd__step_size": 0.01,
 }
+ONE_PER_SHARD = {"memorization__models_per_shard": 1, "memorization__subset_models": 9_998}
 CIFAR = PUBLISHED | {"validation_samples": 5000}
 TEN = ["natural", "pgd_at", "bat", *({"name": f"bat_{i}", "like": "bat", "beta": i} for i in range(7))]
 CASES = [
@@ -681,6 +682,22 @@ CASES = [
         {"memorization__models_per_shard": 1, "memorization__subset_models": 10_001},
         "10,001 shards of subset models, over 10,000: raise memorization.models_per_shard",
     ),
+    (
+        ONE_PER_SHARD | {"memorization__robust__subset_models": 2},
+        ONE_PER_SHARD | {"memorization__robust__subset_models": 3},
+        "10,001 shards of subset models, over 10,000: raise memorization.models_per_shard",
+    ),
+    (
+        {"training__methods__2__score": "robust_memorization", "memorization__robust__subset_models": 50},
+        {"training__methods__2__score": "robust_memorization"},
+        "method bat: score is robust_memorization, but memorization.robust.subset_models is 0",
+    ),
+    (
+        {"training__methods__2__score": "csl"},
+        {"training__methods__2__score": "csl", "training__methods__0": MAIL | {"name": "natural"}},
+        "method bat: score is csl, which is read from natural training, but no method is natural",
+    ),
+    ({"evaluation__ensemble": "fast"}, {"evaluation__ensemble": "slow"}, "evaluation.ensemble: "),
     ({"training__seeds": list(range(1000))}, {"training__seeds": list(range(1001))}, "here: training.seeds: "),
     (
         {"training__methods": TEN, "training__seeds": list(range(1000))},
@@ -770,12 +787,17 @@ UNTIL = {"standard_error": 0.05, "at_most": 450}
         ({"memorization__until": UNTIL}, (200, 400, 450), (9, 0)),
         ({"memorization__until": UNTIL | {"at_most": 400}}, (200, 400), (8, 0)),
         ({"memorization__until": UNTIL | {"at_most": 200}}, (200,), (4, 0)),
-        ({"scores": {"source": "file", "path": "a", "format": "npz"}}, (), (0, 0)),
+        (
+            {"scores": {"source": "file", "path": "a", "format": "npz"}, "memorization__models_per_shard": 1},
+            (),
+            (0, 0),
+        ),
     ],
 )
 def test_subset_models_are_trained_in_rounds_and_shards(changes, rounds, shards):
     config = parse(Config, with_all(**changes), "here")
     assert (rounds_of(config), shards_of(config)) == (rounds, shards)
+    assert {type(count) for count in shards_of(config)} == {int}
 
 
 @pytest.mark.parametrize(
@@ -1110,8 +1132,8 @@ SAID = [
     ({"evaluation__pairs": [["bat", "bat"]]}, "evaluation.pairs has [bat, bat], a method with itself or two that are "
      "compared already, in this order or the other (all methods are with evaluation.baseline), which would count twice "
      "in the correction for their number: remove it"),
-    ({"evaluation__baseline": "none"}, "evaluation compares with none, which is no method: take of natural, pgd_at, "
-     "bat"),
+    ({"evaluation__baseline": "pgdat"}, "evaluation compares with pgdat, which is no method: take of natural, pgd_at, "
+     "bat; did you mean pgd_at?"),
     ({"evaluation__ensemble": [OTHERS[0], OTHERS[0]]}, "evaluation.ensemble has an attack twice: square, square; give "
      "it more restarts"),
     ({"data": NPZ | {"path": "{a}"}}, "data.path: no path that the workflow can use: take one without braces, line "

@@ -2,6 +2,9 @@
 
 import sys
 from dataclasses import asdict
+from functools import cache
+from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -35,9 +38,29 @@ def test_a_digest_of_a_module_in_a_package_is_of_the_whole_package(tmp_path, mon
     second = code_digest("users_package.inner.parts:part")
     (package.parent / "notes.txt").write_text("no code")
     assert first != second == code_digest("users_package.inner.parts:part")
+    # nor does a digest change with the version of this package: all that was computed by it would be computed again
+    contents = {"users_package/helper.py": b"A = 1\n", "users_package/inner/parts.py": b"def part(): pass\n"}
+    told = b"".join(f"{name} ".encode() + sha256(content).digest() for name, content in contents.items())
+    assert second == sha256(told).hexdigest()
+    alone = b"part = lambda: 3\n"
+    (tmp_path / "users_parts_alone.py").write_bytes(alone)
+    told += b"users_parts_alone.py " + sha256(alone).digest()
+    assert code_digest("users_package.inner.parts:part", "users_parts_alone:part") == sha256(told).hexdigest()
+
+
+def test_a_digest_of_an_installed_module_is_of_its_file_and_the_versions_of_its_packages(monkeypatch):
+    versions = {"one": "1.2", "two": "3"}
+    monkeypatch.setattr("importlib.metadata.version", versions.get)
+    monkeypatch.setattr("importlib.metadata.packages_distributions", lambda: {"yaml": ["two", "one", "two"]})
+    told = b"1.2 3" + b"loader.py " + sha256(Path(yaml.loader.__file__).read_bytes()).digest()
+    assert code_digest("yaml.loader:Loader") == sha256(told).hexdigest()
+    monkeypatch.setattr("importlib.metadata.packages_distributions", dict)
+    assert code_digest("yaml.loader:Loader") == sha256(told.removeprefix(b"1.2 3")).hexdigest()
 
 
 def test_a_digest_of_an_installed_package_has_its_version(monkeypatch):
+    # it takes seconds
+    monkeypatch.setattr("importlib.metadata.packages_distributions", cache(metadata.packages_distributions))
     first = code_digest("yaml.loader:Loader")
     assert first == code_digest("yaml.loader:Loader") != code_digest("yaml.dumper:Dumper")
     monkeypatch.setattr("importlib.metadata.version", lambda package: "0.0")

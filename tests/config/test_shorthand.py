@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from methods import BAT, METHODS, NATURAL, PGD_AT, TRADES, but
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from refusals import refusal, refusals
 
 from bat.config import (
@@ -17,6 +17,7 @@ from bat.config import (
     ImageFolder,
     LibraryModel,
     Method,
+    Model,
     Packaged,
     ResidualModel,
     SizedModel,
@@ -170,7 +171,21 @@ def test_a_network_is_named_by_text(text, model):
 
 def test_only_text_stands_for_a_record_of_a_network():
     assert [model_record(value) for value in (None, 3, {"name": "mlp"})] == [None, 3, {"name": "mlp"}]
-    assert model_record("mlp:" + "9" * 5000)["width"] == "9" * 5000
+    for width in ("9" * 10, "9" * 5000, "8:2", "1x", "x"):
+        assert model_record(f"mlp:{width}") == {"name": "mlp", "width": width}
+    assert model_record("mlp:" + "9" * 9) == {"name": "mlp", "width": 999_999_999}
+    # what begins with a digit is no function, and so a width of a network that there is not
+    assert model_record("resnet81:1x") == {"name": "resnet81", "width": "1x"}
+    assert model_record("parts:x1") == {"name": "parts:x1"}
+
+
+@pytest.mark.parametrize("name", ["resnet9", "wrn_28_10", "timm:resnet18", "parts:network"])
+def test_a_record_of_a_network_stays_what_it_is(name):
+    code = {"code": "of another time"} if name.startswith("parts") else {}
+    record = parse(Model, {"name": name} | code, "here")
+    assert TypeAdapter(Model).validate_python(record) == record
+    with pytest.raises(ValidationError):
+        TypeAdapter(Model).validate_python(3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from refusals import refusal, refusals
 from stages import SUMMARY
 
 from bat.config import Config, Model, as_yaml, load, parse, specs
-from bat.config.words import KINDS, either, meant
+from bat.config.words import KINDS, either, meant, shown, told
 
 BASE = yaml.safe_load(as_yaml(load(str(Path(__file__).parents[2] / "config/config.yaml"))))
 RECORDS = [Config, Model, *(each for each in vars(specs).values() if getattr(each, "__name__", "").endswith("Spec"))]
@@ -334,6 +334,16 @@ def test_a_file_in_which_hardly_anything_is_right_is_told_of_in_few_lines():
     lines = refusals(parse, Config, config, "here")
     assert len(lines) == 51
     assert lines[-1] == "here: 20 more things are wrong"
+
+
+def test_a_kind_of_problem_without_words_is_told_in_those_of_pydantic():
+    assert told([{"type": "of a later pydantic", "loc": (), "msg": "Value is odd", "input": 3}]) == "Value is odd"
+
+
+def test_values_are_shown_as_they_are_written():
+    assert [shown(value) for value in ("é", 0.5, None, [1], (1,), {"a": 1}, "a" * 79)] == [
+        '"é"', "0.5", "null", "a list", "a list", "a map", '"' + "a" * 79 + "..."
+    ]  # fmt: skip
 
 
 def test_lists_in_words():
