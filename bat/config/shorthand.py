@@ -100,8 +100,7 @@ def _method(entry: Any, earlier: list[Any], variants: dict[str, str]) -> Any:
     like = str(entry.get("like", name))
     if "like" in entry and isinstance(base := known.get(like), dict):
         variants[name] = variants.get(like, like)
-        if entry.get("objective", base.get("objective")) != base.get("objective"):
-            raise ValueError(f"is like {like}, whose objective it has: remove objective, or like")
+        _check_objective(entry, like, base.get("objective"))
         entry = {key: value for key, value in base.items() if key != "name"} | entry
         return {key: value for key, value in entry.items() if key != "like"}
     if like not in OBJECTIVES:
@@ -109,7 +108,13 @@ def _method(entry: Any, earlier: list[Any], variants: dict[str, str]) -> Any:
         what = f"like is {like}, which is no earlier entry and" if "like" in entry else f"{name} is"
         more = "" if "like" in entry else ", or say what it is like, as in {name: mine, like: bat, alpha: 2}"
         raise ValueError(f"{what} no method: take one of {', '.join(dict.fromkeys(names))}{more}{meant(like, names)}")
-    return {key: value for key, value in entry.items() if key != "like"} | {"objective": entry.get("objective", like)}
+    _check_objective(entry, like, like)
+    return {key: value for key, value in entry.items() if key != "like"} | {"objective": like}
+
+
+def _check_objective(entry: dict[str, Any], like: str, objective: Any) -> None:
+    if entry.get("objective", objective) != objective:
+        raise ValueError(f"is like {like}, whose objective it has: remove objective, or like")
 
 
 def _name_of(entry: Any) -> Any:

@@ -105,7 +105,10 @@ def test_a_variant_is_the_entry_that_it_is_like_but_for_its_keys():
         ({"name": "mine", "alpha": 2}, "mine is no method: take one of natural"),
         ({"name": "a", "like": "bta"}, "like is bta, which is no earlier entry and no method: take one of bat, "
          "natural, pgd_at, trades, mart, gairat, mail, mail_trades, dpls, bat_trades, bat_mart; did you mean bat?"),
-        ({"name": "a", "like": "bat", "objective": "trades"}, "is like bat, whose objective it has: remove objective"),
+        ({"name": "a", "like": "bat", "objective": "trades"}, "is like bat, whose objective it has: remove objective, "
+         "or like"),
+        ({"name": "a", "like": "mart", "objective": "trades"}, "is like mart, whose objective it has: remove "
+         "objective, or like"),
         ({"name": "a", "like": "later"}, "like is later, which is no earlier entry and no method"),
         ({"name": "a", "like": 3}, "like is 3, which is no earlier entry"),
         ({"name": "a", "like": []}, "like is [], which is no earlier entry"),
