@@ -170,7 +170,8 @@ class Training:
         description="The methods to train. An entry is the name of a method, or a map: of its own name, what method it "
         "is (objective) or is like (like: an earlier entry, or a method), and the keys that differ.",
     )
-    variants: dict[RunName, RunName] = Field(
+    # names of methods, which are checked where they stand
+    variants: dict[str, str] = Field(
         default_factory=dict, description="By name of a variant, the entry that it is like."
     )
 

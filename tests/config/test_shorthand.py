@@ -112,12 +112,26 @@ def test_a_variant_is_the_entry_that_it_is_like_but_for_its_keys():
         ({"name": "a", "like": "later"}, "like is later, which is no earlier entry and no method"),
         ({"name": "a", "like": 3}, "like is 3, which is no earlier entry"),
         ({"name": "a", "like": []}, "like is [], which is no earlier entry"),
-        ({"like": "bat"}, "name: missing key"),
+        ({"like": "bat"}, "name: missing key: add it"),
+        ({"name": "A b", "like": "bat"}, 'name: "A b" is no name: give a-z, 0-9 and single underscores between them, '
+         "as in pgd_at_2"),
     ],
 )  # fmt: skip
 def test_an_entry_that_is_no_method_is_refused(entry, message):
-    found = refusals(with_methods, "bat", entry, {"name": "later", "like": "bat"})
-    assert any(f"training.methods.1: {message}" in line or f"training.methods.1.{message}" in line for line in found)
+    found = refusal(with_methods, "bat", entry, {"name": "later", "like": "bat"})
+    assert f"training.methods.1: {message}" in found or f"training.methods.1.{message}" in found
+
+
+def test_what_is_wrong_with_a_method_is_told_once():
+    line = refusal(lambda: with_methods({"name": "mine", "alpha": 2}, "bat", baseline="mine"))
+    assert "training.methods.0: mine is no method" in line
+    line = refusal(lambda: changed("training: {variants: {}}"))
+    assert line.endswith(": training.variants: unknown key: remove it or correct its spelling")
+
+
+def test_an_objective_may_stand_beside_what_has_it():
+    entries = [{"name": "a", "like": "bat", "objective": "bat"}, {"name": "b", "like": "a", "objective": "bat"}]
+    assert with_methods(*entries).training.methods == (but(BAT, name="a"), but(BAT, name="b"))
 
 
 @pytest.mark.parametrize(
