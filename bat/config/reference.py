@@ -55,16 +55,23 @@ def editor_schema() -> Node:
     for record in (root, definitions["Memorization"]):
         record["properties"]["model"] = {"anyOf": [text, record["properties"]["model"]]}
     methods = definitions["Training"]["properties"]["methods"]
-    entry: Node = {"like": text | {"description": _LIKE}}
+    found: dict[str, list[Node]] = {"like": [text | {"description": _LIKE}]}
     for record in _flat(methods["items"], root):
-        entry = record["properties"] | entry
-    del entry["objective"]
+        for key, about in record["properties"].items():
+            # the same key may take other values in another method
+            if all(_allowed(about) != _allowed(each) for each in found.setdefault(key, [])):
+                found[key].append(about)
+    entry = {key: {"anyOf": each} if len(each) > 1 else each[0] for key, each in found.items() if key != "objective"}
     named = {"type": "object", "required": ["name"], "additionalProperties": False, "properties": entry}
     methods["items"] = {"anyOf": [text, named, methods["items"]]}
     for option in definitions["Evaluation"]["properties"]["ensemble"]["oneOf"]:
         if "items" in option:
             option["items"] = {"anyOf": [text, option["items"]]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_as_written(root)}
+
+
+def _allowed(about: Node) -> Node:
+    return {key: each for key, each in about.items() if key not in ("description", "default", "title")}
 
 
 def tables() -> str:

@@ -1017,7 +1017,25 @@ def test_the_schema_explains_each_key_and_allows_no_other():
             # pydantic leaves a description out where the record it refers to has the same
             refers = about["$ref"].rpartition("/")[2] if "$ref" in about else None
             described = editor_schema()["$defs"][refers] if refers and "description" not in about else about
-            assert name == "objective" or described.get("description", "").endswith(".") or name == "model", name
+            texts = [each.get("description", "") for each in (described, *described.get("anyOf", ()))]
+            assert name == "objective" or any(text.endswith(".") for text in texts), name
+
+
+@pytest.mark.parametrize(
+    ("keys", "valid"),
+    [
+        ({"like": "bat", "score": "csl"}, True),
+        ({"like": "dpls", "score": "shuffled"}, True),
+        ({"like": "bat", "score": "best"}, False),
+        ({"like": "mail", "factor": "mean_1"}, True),
+        ({"like": "mart", "factor": 3}, True),
+        ({"like": "mart", "factor": -3}, False),
+        ({"like": 3}, False),
+    ],
+)
+def test_a_variant_may_have_what_some_method_may_have_in_the_schema(keys, valid):
+    config = with_all(training__methods=["natural", {"name": "a"} | keys])
+    assert Draft202012Validator(editor_schema()).is_valid(config) is valid
 
 
 def test_the_schema_itself_is_valid():
