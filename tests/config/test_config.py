@@ -1038,6 +1038,48 @@ def test_a_variant_may_have_what_some_method_may_have_in_the_schema(keys, valid)
     assert Draft202012Validator(editor_schema()).is_valid(config) is valid
 
 
+FRACTION = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?/ ?[0-9]+(\.[0-9]+)?$"}
+
+
+def test_the_schema_has_short_forms_fractions_and_no_key_that_is_written_out():
+    schema = editor_schema()
+    assert next(iter(schema.items())) == ("$schema", "https://json-schema.org/draft/2020-12/schema")
+    assert schema["required"] == ["experiment", "data", "model", "threat", "memorization", "training"]
+    parts = schema["$defs"]
+    for name, required in {
+        "Memorization": ["subset_models", "recipe"], "Training": ["recipe", "methods"], "Pgd": [], "Compute": [],
+    }.items():  # fmt: skip
+        assert parts[name]["required"] == required
+    assert "variants" not in parts["Training"]["properties"]
+    text = {"type": "string"}
+    for model in (schema["properties"]["model"], parts["Memorization"]["properties"]["model"]):
+        assert model["anyOf"][0] == text
+        assert "'$ref': '#/$defs/WideModel'" in str(model["anyOf"][1])
+        assert len(model["anyOf"]) == 2
+    short, named, whole = parts["Training"]["properties"]["methods"]["items"]["anyOf"]
+    assert short == text
+    about = "The earlier entry, or the method, that this one is like but for the keys that differ."
+    assert named["properties"].pop("like") == text | {"description": about}
+    assert (named.pop("type"), named.pop("required"), named.pop("additionalProperties")) == ("object", ["name"], False)
+    methods = [name for name in parts if "objective" in parts[name]["properties"]]
+    assert named["properties"].keys() == {key for name in methods for key in parts[name]["properties"]} - {"objective"}
+    assert named["properties"]["alpha"] == parts["Bat"]["properties"]["alpha"]
+    assert named["properties"]["factor"] == {
+        "anyOf": [parts[name]["properties"]["factor"] for name in ("Mart", "Mail")]
+    }
+    assert list(named) == ["properties"]
+    assert len(whole["anyOf"]) == 2
+    tier, attacks = parts["Evaluation"]["properties"]["ensemble"]["anyOf"]
+    assert tier["enum"] == ["fast", "standard"]
+    assert attacks["items"]["anyOf"][0] == text
+    assert "'$ref': '#/$defs/Square'" in str(attacks["items"]["anyOf"][1])
+    assert list(schema["properties"]["subsample"]) == ["description", "default", "title", "anyOf"]
+    assert schema["properties"]["subsample"]["default"] == 1.0
+    assert schema["properties"]["subsample"]["anyOf"] == [{"type": "number", "minimum": 1e-6, "maximum": 1}, FRACTION]
+    assert "default" not in parts["Threat"]["properties"]["eps"]
+    assert "'oneOf'" not in str(schema)
+
+
 def test_the_schema_itself_is_valid():
     Draft202012Validator.check_schema(editor_schema())
 
