@@ -683,6 +683,11 @@ CASES = [
         "10,001 shards of subset models, over 10,000: raise memorization.models_per_shard",
     ),
     (
+        ONE_PER_SHARD | {"memorization__subset_models": 4},
+        ONE_PER_SHARD | {"memorization__subset_models": 3},
+        "memorization.subset_models is 3, too small for subsets of 420 of 600",
+    ),
+    (
         ONE_PER_SHARD | {"memorization__robust__subset_models": 2},
         ONE_PER_SHARD | {"memorization__robust__subset_models": 3},
         "10,001 shards of subset models, over 10,000: raise memorization.models_per_shard",
@@ -872,6 +877,18 @@ def test_what_is_wrong_is_said_of_the_file_or_setting_that_says_it(tmp_path):
     assert corrected().model.width == 4
     wrong = lambda: load(base, str(second), settings=["model={width: 4}", "model={width: -1}"])  # noqa: E731
     assert refusal(wrong).startswith("--config model={width: -1}: model.width: ")
+    # an earlier list may be shorter
+    entry = "{name: a, objective: pgd_at, awp: -1}"
+    lists = [f"training={{methods: [{text}]}}" for text in ("natural", f"natural, {entry}")]
+    line = refusal(lambda: load(base, settings=[*lists, "evaluation={baseline: null}"]))
+    assert line.startswith(f"--config {lists[1]}: training.methods.1.awp: ")
+    # what several keys show together, too
+    settings_ = ["memorization={subset_models: 210}", "subsample=0.5"]
+    said = "memorization.subset_models is 210, no multiple of "
+    assert refusal(lambda: load(base, settings=settings_)).startswith(f"--config {settings_[0]}: {said}")
+    twice = ["training={methods: [bat, bat]}", "evaluation={baseline: bat}"]
+    said = f"{base}, --config {twice[0]}, --config {twice[1]}: two runs have one name"
+    assert refusal(lambda: load(base, settings=twice)).startswith(said)
     alone = lambda: load(str(second), settings=["subsample=0.5"])  # noqa: E731
     assert refusals(alone)[0].startswith(f"{second}, --config subsample=0.5: experiment: missing key")
 
@@ -1135,6 +1152,9 @@ def test_files_of_the_user_must_be_there(tmp_path, monkeypatch):
     [
         ("subsample", "--config subsample: give KEY=VALUE"),
         ("=1", "--config =1: give KEY=VALUE"),
+        ("a" * 81, f"--config {'a' * 80}...: give KEY=VALUE"),
+        ("subsample=" + "0" * 99, f"--config subsample={'0' * 70}...: 0"),
+        ("a" * 90 + "=1", f"--config {'a' * 80}...: {'a' * 80}...: unknown key"),
         ("a=b=c: d", "--config a=b=c: d: a: unknown key"),
         ("subsample=010", "--config subsample=010: 010 is read in several ways"),
     ],
@@ -1149,6 +1169,8 @@ SAID = [
      "least 1 must be removed and 2 be left: change it"),
     ({"removal": REMOVAL | {"method": "pgdat"}}, "removal.method is pgdat, which is no method: take one of natural, "
      "pgd_at, bat, or null; did you mean pgd_at?"),
+    ({"threat": {"norm": "l2", "eps": 8.01}}, "threat.eps is 8.01, over 8, the largest l2 norm of images of 1 x 8 x 8: "
+     "lower it"),
     ({"threat__eps": 1.01}, "threat: eps is 1.01, over 1, the largest linf norm: lower it"),
     ({"training__attack__step_size": 0.31}, "training.attack.step_size is 0.31, over twice threat.eps (0.15), the "
      "width of the ball: lower it"),

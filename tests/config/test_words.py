@@ -334,6 +334,8 @@ def test_a_file_in_which_hardly_anything_is_right_is_told_of_in_few_lines():
     lines = refusals(parse, Config, config, "here")
     assert len(lines) == 51
     assert lines[-1] == "here: 20 more things are wrong"
+    lines = refusals(parse, Config, edited("training.seeds", [str(number) for number in range(50)]), "here")
+    assert [line.split(": ")[1] for line in lines] == [f"training.seeds.{number}" for number in range(50)]
 
 
 def test_a_kind_of_problem_without_words_is_told_in_those_of_pydantic():
