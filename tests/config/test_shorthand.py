@@ -103,6 +103,7 @@ def test_a_variant_is_the_entry_that_it_is_like_but_for_its_keys():
          "bat, bat_trades, bat_mart, or say what it is like, as in {name: mine, like: bat, alpha: 2}; did you mean "
          "natural?"),
         ({"name": "mine", "alpha": 2}, "mine is no method: take one of natural"),
+        ({"alpha": 2}, "has no name: add that of a method, as in {name: bat, alpha: 2}"),
         ({"name": "a", "like": "bta"}, "like is bta, which is no earlier entry and no method: take one of bat, "
          "natural, pgd_at, trades, mart, gairat, mail, mail_trades, dpls, bat_trades, bat_mart; did you mean bat?"),
         ({"name": "a", "like": "bat", "objective": "trades"}, "is like bat, whose objective it has: remove objective, "
@@ -163,7 +164,9 @@ def test_variants_stay_variants_where_a_configuration_is_written_out(tmp_path):
     file = tmp_path / "all.yaml"
     file.write_text(as_yaml(config))
     assert load(str(file)) == config
-    assert yaml.safe_load(file.read_text())["training"]["methods"][1]["like"] == "bat"
+    variant = yaml.safe_load(file.read_text())["training"]["methods"][1]
+    assert list(variant.items())[:2] == [("name", "bat_2"), ("like", "bat")]
+    assert "objective" not in variant
     assert "variants" not in file.read_text()
 
 
@@ -272,6 +275,24 @@ def test_a_step_in_pixels_does_not_outlive_the_eps_that_it_was_for(tmp_path):
     assert steps(load(BASE, str(first), str(second)))[0] == 0.05
     second.write_text("threat: {norm: l2}\n")
     assert steps(load(BASE, str(first), str(second)))[0] == 0.0375
+
+
+def test_sections_that_are_not_there_get_their_steps():
+    found, problems = completed({"threat": {"eps": 0.8}})
+    assert problems == []
+    assert found == {
+        "threat": {"eps": 0.8},
+        "training": {"attack": {"step_size": 0.2}, "variants": {}},
+        "memorization": {"robust": {"attack": {"step_size": 0.32}}},
+        "evaluation": {"pgd": {"step_size": 0.1}},
+    }
+
+
+def test_what_is_extended_stays_as_it_was():
+    base = {"threat": {"eps": 0.2}, "training": {"attack": {"step_size": 0.1}}}
+    before = copy.deepcopy(base)
+    assert extended(base, {"threat": {"eps": 0.3}})["training"] == {"attack": {}}
+    assert base == before
 
 
 def test_a_map_of_another_kind_replaces_the_one_of_the_base():
