@@ -140,6 +140,8 @@ def test_what_is_read_in_two_ways_or_is_no_plain_value_is_refused(text, message)
         ("a" * 99 + ": {b: no}", f'{"a" * 80}....b: no is false in YAML 1.1 and text in 1.2: write false, or "no" for '
         "the text (line 1)"),
         ("a: {<<: {b: .nan}}", "a.<<.b: .nan is no number to compute with: give a finite one (line 1)"),
+        ("t: {'a': 1, \"\\ud800\": 1}", "t: has a character that UTF-8 cannot hold: remove it (line 1)"),
+        ("010", '010 is read in several ways: write a number in decimal digits, or "010" for the text (line 1)'),
         ("[on]", '0: on is true in YAML 1.1 and text in 1.2: write true, or "on" for the text (line 1)'),
         ("-.INF", "-.INF is no number to compute with: give a finite one (line 1)"),
         ("9" * 101, "has 101 characters, too many for a number (line 1)"),
