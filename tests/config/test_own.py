@@ -210,6 +210,7 @@ def test_a_function_that_cannot_be_had_is_one_line(module, entry, message):
     name = module(PART)
     said = refusal(lambda: own_function(entry.format(name), "give f", taken=1, keywords=("shape",)))
     assert said.startswith(message.format(name, name))
+    assert said.endswith(": give f")
 
 
 def test_what_a_function_is_given_by_default_is_nothing(module):
