@@ -882,6 +882,13 @@ def test_what_is_wrong_is_said_of_the_file_or_setting_that_says_it(tmp_path):
     lists = [f"training={{methods: [{text}]}}" for text in ("natural", f"natural, {entry}")]
     line = refusal(lambda: load(base, settings=[*lists, "evaluation={baseline: null}"]))
     assert line.startswith(f"--config {lists[1]}: training.methods.1.awp: ")
+    # of two that speak of a section, the one that says the key; of none that does, the last that says what it is in
+    settings_ = ["training={measure_every: 0}", "training={early_stop: 1}"]
+    line = refusal(lambda: load(base, settings=settings_))
+    assert line.startswith(f"--config {settings_[0]}: training.measure_every: ")
+    first.write_text(yaml.safe_dump(edited("training.recipe.epochs", DROP)))
+    line = refusal(lambda: load(str(first), settings=settings_[1:]))
+    assert line == f"{first}: training.recipe.epochs: missing key: add it"
     # what several keys show together, too
     settings_ = ["memorization={subset_models: 210}", "subsample=0.5"]
     said = "memorization.subset_models is 210, no multiple of "

@@ -275,6 +275,9 @@ def test_a_misspelt_key_in_place_of_the_right_one_is_guessed():
     assert (
         message == "here: training.recipe.epoch: unknown key: remove it or correct its spelling; did you mean epochs?"
     )
+    config["training"]["methd"] = config["training"].pop("methods")
+    said = [line.split(": ")[1] for line in refusals(parse, Config, config, "here")]
+    assert sorted(said) == ["training.methd", "training.recipe.epoch"]
 
 
 def test_keys_are_guessed_of_the_kind_of_record_that_there_is():
