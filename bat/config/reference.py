@@ -35,12 +35,9 @@ def keys_at(record: Any, value: Any, place: tuple[int | str, ...]) -> list[str]:
     root = schema_of(record)
     node = _member(root, root, value)
     for part in place:
-        if isinstance(part, int):
-            node = node.get("items") or {}
-        else:
-            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        inner = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
         value = value[part]
-        node = _member(node, root, value)
+        node = _member(inner or {}, root, value)
     return [key for key in node.get("properties", {}) if key != "variants"]
 
 
@@ -216,8 +213,7 @@ def _member(node: Node, root: Node, value: Any) -> Node:
     options = list(_flat(node, root))
     if isinstance(value, list):
         return next((each for each in options if each.get("type") == "array"), {})
-    records = [each for each in options if "properties" in each]
-    for record in records:
+    for record in (each for each in options if "properties" in each):
         about = record["properties"]
         if isinstance(value, dict) and all(
             value[key] in _choices(about[key]) or re.fullmatch(about[key].get("pattern", "$^"), str(value[key]))
@@ -225,7 +221,7 @@ def _member(node: Node, root: Node, value: Any) -> Node:
             if key in value and _choices(about.get(key, {}))
         ):
             return record
-    return next((each for each in options if "properties" not in each), {}) if not records else {}
+    return {}
 
 
 def _as_written(node: Any) -> Any:

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from refusals import refusal, refusals
 from stages import SUMMARY
 
-from bat.config import Config, Model, as_yaml, load, parse, specs
+from bat.config import Config, Model, Training, as_yaml, load, parse, specs
+from bat.config.reference import keys_at
 from bat.config.words import KINDS, either, meant, shown, told
 
 BASE = yaml.safe_load(as_yaml(load(str(Path(__file__).parents[2] / "config/config.yaml"))))
@@ -289,6 +291,35 @@ def test_keys_are_guessed_of_the_kind_of_record_that_there_is():
     assert "mean" not in refusal(parse, Config, edited("data", {"name": "digits", "color": "rgb"}), "here")
     trades = {"name": "trades", "bet": 1}
     assert "did you mean beta?" in refusal(parse, Config, edited("training.methods.2", trades), "here")
+
+
+def test_keys_are_those_of_the_record_that_a_map_should_be():
+    config = {
+        "model": {"name": "timm:a"},
+        "data": {"name": "a:b"},
+        "threat": {"name": 3},
+        "scores": [],
+        "removal": 3,
+        "training": {"methods": [{"objective": "a:b"}, {"objective": "natural"}, {"objective": "none"}]},
+        "evaluation": {"ensemble": [{"name": "square"}]},
+        "memorization": {"recipe": {"schedule": {}}, "else": {"a": {}}},
+    }
+
+    def keys(*place):
+        return set(keys_at(Config, config, place))
+
+    assert keys() == {field.name for field in fields(Config)}
+    assert keys_at(Model, {"name": "mlp"}, ()) == ["name", "width"]
+    assert keys("model") == {"name"}
+    assert {"code", "options"} < keys("data")
+    assert keys("threat") == {"norm", "eps"}
+    assert keys("training") == {field.name for field in fields(Training)} - {"variants"}
+    assert {"inner", "code"} < keys("training", "methods", 0)
+    assert keys("training", "methods", 1) == {"name", "objective"}
+    assert keys("evaluation", "ensemble", 0) == {"name", "queries", "restarts", "p_init"}
+    assert keys("memorization", "recipe", "schedule") > {"name", "warmup"}
+    nowhere = [("scores",), ("removal",), ("training", "methods", 2), ("memorization", "else", "a")]
+    assert [keys(*place) for place in nowhere] == [set()] * 4
 
 
 @pytest.mark.parametrize(
