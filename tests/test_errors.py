@@ -30,8 +30,9 @@ def test_the_longest_line_counts_its_dots():
     assert one_line("abcdefg", 6) == "abc..."
 
 
-def test_an_expected_error_is_one_line():
+def test_an_expected_error_is_one_line_and_several_are_as_many():
     assert str(BatError("first\nsecond")) == "first\\nsecond"
+    assert str(BatError("first\nsecond", 3)) == "first\\nsecond\n3"
 
 
 class Speechless(Exception):

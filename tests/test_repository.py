@@ -21,6 +21,7 @@ from packaging.utils import canonicalize_name
 import bat
 import bat.config
 from bat.cli import main
+from bat.config import editor_schema
 from bat.report.catalogue import FIGURES
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,16 @@ def test_the_reference_of_keys_is_what_the_command_writes(tmp_path, capsys):
     assert (tmp_path / "config.md").read_text() == (ROOT / "docs/config.md").read_text()
     main(["keys"])
     assert capsys.readouterr().out == (ROOT / "docs/config.md").read_text()
+
+
+def test_the_schema_for_editors_is_written_as_it_is_built(tmp_path):
+    main(["schema", "--out", str(tmp_path / "schema.yaml")])
+    text = (tmp_path / "schema.yaml").read_text()
+    written, built = yaml.safe_load(text), editor_schema()
+    assert written == built
+    assert list(written) == list(built)
+    # most descriptions stand in one line
+    assert max(map(len, text.splitlines())) > 110
 
 
 def rows():

@@ -184,7 +184,7 @@ def split_sizes(data: Data) -> tuple[int, int, int] | None:
     if known is None or data.classes is not None:
         return None
     train, validation, test = drawn_sizes(data, known.pool, known.test)
-    held = validation + (test if known.test is None and getattr(data, "test_samples", None) else 0)
+    held = validation + (test if known.test is None else 0)
     # two, as from a folder of one's own
     if train < 2 or train + held > known.pool or test < 1:
         raise ValueError(

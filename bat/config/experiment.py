@@ -170,7 +170,8 @@ class Training:
         description="The methods to train. An entry is the name of a method, or a map: of its own name, what method it "
         "is (objective) or is like (like: an earlier entry, or a method), and the keys that differ.",
     )
-    variants: dict[RunName, RunName] = Field(
+    # names of methods, which are checked where they stand
+    variants: dict[str, str] = Field(
         default_factory=dict, description="By name of a variant, the entry that it is like."
     )
 
@@ -367,7 +368,8 @@ class Config:
             "memorization.robust.attack": self.memorization.robust.attack,
             "evaluation.pgd": evaluated.pgd,
         }
-        for index, attack in enumerate(() if isinstance(evaluated.ensemble, str) else evaluated.ensemble):
+        for index, attack in enumerate(evaluated.ensemble):
+            # of the letters of a tier none is one
             if isinstance(attack, EvaluationPgd):
                 attacks[f"evaluation.ensemble.{index}"] = attack
         check_steps(self.threat, attacks)

@@ -151,24 +151,21 @@ def _check_unchanged(part: Own) -> None:
 def _found(module: str) -> tuple[Path, Path | None]:
     """Return the file or folder of a module's first name, and the module's own file, None for a folder without one."""
     importlib.invalidate_caches()
-    places: list[str] | None = [str(Path.cwd()), *sys.path]
-    top: Path | None = None
-    spec: ModuleSpec | None = None
-    name = ""
+    places = [str(Path.cwd()), *sys.path]
+    top, file, name = Path(), None, ""
     for part in module.split("."):
-        name = f"{name}.{part}" if name else part
+        first, name = not name, f"{name}.{part}" if name else part
         # by its last name: the whole one of a folder without __init__.py is looked up among what is imported
-        spec = PathFinder.find_spec(part, places) or (None if top else _otherwise_found(name))
+        spec = PathFinder.find_spec(part, places) or (_otherwise_found(name) if first else None)
         if spec is None:
             raise ValueError(f"no module {name}, neither in {Path.cwd()} nor installed: correct the name")
         places = list(spec.submodule_search_locations or [])
-        if top is None:
+        if first:
             if not (places or spec.has_location):
                 raise ValueError(f"{name} is a module of Python itself: give one of your own")
             top = Path(places[0] if places else str(spec.origin))
-    if spec is None or top is None:
-        raise ValueError("no module: give module:function")
-    return top, Path(spec.origin) if spec.has_location and spec.origin else None
+        file = Path(spec.origin) if spec.has_location and spec.origin else None
+    return top, file
 
 
 def _otherwise_found(name: str) -> ModuleSpec | None:

@@ -35,12 +35,9 @@ def keys_at(record: Any, value: Any, place: tuple[int | str, ...]) -> list[str]:
     root = schema_of(record)
     node = _member(root, root, value)
     for part in place:
-        if isinstance(part, int):
-            node = node.get("items") or {}
-        else:
-            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
+        inner = node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part)
         value = value[part]
-        node = _member(node, root, value)
+        node = _member(inner or {}, root, value)
     return [key for key in node.get("properties", {}) if key != "variants"]
 
 
@@ -55,16 +52,23 @@ def editor_schema() -> Node:
     for record in (root, definitions["Memorization"]):
         record["properties"]["model"] = {"anyOf": [text, record["properties"]["model"]]}
     methods = definitions["Training"]["properties"]["methods"]
-    entry: Node = {"like": text | {"description": _LIKE}}
+    found: dict[str, list[Node]] = {"like": [text | {"description": _LIKE}]}
     for record in _flat(methods["items"], root):
-        entry = record["properties"] | entry
-    del entry["objective"]
+        for key, about in record["properties"].items():
+            # the same key may take other values in another method
+            if all(_allowed(about) != _allowed(each) for each in found.setdefault(key, [])):
+                found[key].append(about)
+    entry = {key: {"anyOf": each} if len(each) > 1 else each[0] for key, each in found.items() if key != "objective"}
     named = {"type": "object", "required": ["name"], "additionalProperties": False, "properties": entry}
     methods["items"] = {"anyOf": [text, named, methods["items"]]}
     for option in definitions["Evaluation"]["properties"]["ensemble"]["oneOf"]:
         if "items" in option:
             option["items"] = {"anyOf": [text, option["items"]]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_as_written(root)}
+
+
+def _allowed(about: Node) -> Node:
+    return {key: each for key, each in about.items() if key not in ("description", "default", "title")}
 
 
 def tables() -> str:
@@ -209,8 +213,7 @@ def _member(node: Node, root: Node, value: Any) -> Node:
     options = list(_flat(node, root))
     if isinstance(value, list):
         return next((each for each in options if each.get("type") == "array"), {})
-    records = [each for each in options if "properties" in each]
-    for record in records:
+    for record in (each for each in options if "properties" in each):
         about = record["properties"]
         if isinstance(value, dict) and all(
             value[key] in _choices(about[key]) or re.fullmatch(about[key].get("pattern", "$^"), str(value[key]))
@@ -218,7 +221,7 @@ def _member(node: Node, root: Node, value: Any) -> Node:
             if key in value and _choices(about.get(key, {}))
         ):
             return record
-    return next((each for each in options if "properties" not in each), {}) if not records else {}
+    return {}
 
 
 def _as_written(node: Any) -> Any:

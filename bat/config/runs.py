@@ -64,6 +64,6 @@ def is_weighted(method: Method) -> bool:
 
 
 def _role(method: Method, bases: dict[str, str]) -> Role:
-    if getattr(method, "score", "memorization") in ("shuffled", "consistency"):
+    if getattr(method, "score", None) in ("shuffled", "consistency"):
         return "control"
     return "variant" if method.name in bases else "method"

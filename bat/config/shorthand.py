@@ -72,7 +72,7 @@ def completed(config: Any) -> tuple[Any, list[Problem]]:
             except ValueError as error:
                 problems.append((("training", "methods", index), str(error)))
                 # what is wrong is told, so that anything right will do in its place
-                entries.append({"name": _name_of(entry), "objective": "natural"})
+                entries.append({"name": _name_of(entry) or f"entry_{index}", "objective": "natural"})
         stage["methods"] = entries
     return config, problems
 
@@ -82,7 +82,7 @@ def with_likes(config: dict[str, Any]) -> dict[str, Any]:
     stage = config["training"]
     methods = [
         {"name": method["name"], "like": stage["variants"][method["name"]]}
-        | {key: value for key, value in method.items() if key not in ("name", "objective")}
+        | {key: value for key, value in method.items() if key != "objective"}
         if method["name"] in stage["variants"]
         else method
         for method in stage["methods"]
@@ -100,21 +100,27 @@ def _method(entry: Any, earlier: list[Any], variants: dict[str, str]) -> Any:
     like = str(entry.get("like", name))
     if "like" in entry and isinstance(base := known.get(like), dict):
         variants[name] = variants.get(like, like)
-        if entry.get("objective", base.get("objective")) != base.get("objective"):
-            raise ValueError(f"is like {like}, whose objective it has: remove objective, or like")
+        _check_objective(entry, like, base.get("objective"))
         entry = {key: value for key, value in base.items() if key != "name"} | entry
         return {key: value for key, value in entry.items() if key != "like"}
+    if not like:
+        raise ValueError("has no name: add that of a method, as in {name: bat, alpha: 2}")
     if like not in OBJECTIVES:
         names = [*known, *OBJECTIVES] if "like" in entry else OBJECTIVES
         what = f"like is {like}, which is no earlier entry and" if "like" in entry else f"{name} is"
         more = "" if "like" in entry else ", or say what it is like, as in {name: mine, like: bat, alpha: 2}"
         raise ValueError(f"{what} no method: take one of {', '.join(dict.fromkeys(names))}{more}{meant(like, names)}")
-    return {key: value for key, value in entry.items() if key != "like"} | {"objective": entry.get("objective", like)}
+    _check_objective(entry, like, like)
+    return {key: value for key, value in entry.items() if key != "like"} | {"objective": like}
 
 
-def _name_of(entry: Any) -> Any:
-    name = entry.get("name", "") if isinstance(entry, dict) else entry
-    return name if isinstance(name, str) else str(name)
+def _check_objective(entry: dict[str, Any], like: str, objective: Any) -> None:
+    if entry.get("objective", objective) != objective:
+        raise ValueError(f"is like {like}, whose objective it has: remove objective, or like")
+
+
+def _name_of(entry: Any) -> str:
+    return str(entry.get("name", "") if isinstance(entry, dict) else entry)
 
 
 def _merged(value: Any, changes: Any) -> Any:

@@ -30,7 +30,7 @@ def keys(journal: Journal, *, out: Markdown | None = None) -> None:
         print(text, end="")  # noqa: T201
         return
     with replacing(out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode())
 
 
 def schema(journal: Journal, *, out: Yaml) -> None:
@@ -41,6 +41,6 @@ def schema(journal: Journal, *, out: Yaml) -> None:
     Example:
         bat schema --out config/schema.yaml
     """
-    text = yaml.safe_dump(reference.editor_schema(), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(reference.editor_schema(), sort_keys=False, width=110)
     with replacing(out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode())

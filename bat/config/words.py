@@ -73,7 +73,7 @@ def told(problems: Sequence[ErrorDetails]) -> str:
 
 def meant(value: object, known: Iterable[str]) -> str:
     """Return a guess at which of some known words a misspelt one means, to stand at a message's end; or nothing."""
-    close = get_close_matches(value, list(known), n=1) if isinstance(value, str) else []
+    close = get_close_matches(value, known) if isinstance(value, str) else []
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -17,11 +17,13 @@ from refusals import refusal, refusals
 from bat.config import (
     Bat,
     Config,
+    Dpls,
     ImageFolder,
     LibraryModel,
     Natural,
     Npz,
     OneCycle,
+    OwnMethod,
     Packaged,
     Pgd,
     PgdAt,
@@ -33,12 +35,20 @@ from bat.config import (
     as_yaml,
     check_files,
     editor_schema,
+    is_weighted,
     load,
+    natural_of,
     parse,
+    pictured,
+    questions,
+    rounds_of,
+    runs_of,
+    shards_of,
     subsampled,
     subset_size,
 )
 from bat.config.ranges import distinct
+from bat.config.strict import names_own
 from bat.data.dataset import split
 from bat.data.sources import Samples, Source
 from bat.errors import BatError
@@ -55,12 +65,12 @@ def loaded(*names):
 
 @cache
 def written_out(*names):
-    return as_yaml(loaded(*names))
+    return yaml.safe_load(as_yaml(loaded(*names)))
 
 
 def read(*names):
     """Return all keys of configuration files, defaults included."""
-    return yaml.safe_load(written_out(*names))
+    return copy.deepcopy(written_out(*names))
 
 
 DEFAULT = ("config",)
@@ -75,7 +85,7 @@ SHIPPED = [
 
 def edited(path, value):
     """Return the default configuration with the value at ``path`` ("a.b.0.c") set, or removed where it is DROP."""
-    config = copy.deepcopy(read("config"))
+    config = read("config")
     *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
     place = config
     for part in parents:
@@ -107,6 +117,14 @@ def test_a_configuration_that_is_written_out_is_read_as_the_same(names, tmp_path
     # also over the default, as --configfile
     assert load(str(ROOT / "config/config.yaml"), str(file)) == config
     assert as_yaml(load(str(file))) == as_yaml(config)
+
+
+def test_a_configuration_is_written_as_yaml_that_is_easy_to_read():
+    path = "é " * 40 + "a.npz"
+    text = as_yaml(parse(Config, with_all(data=NPZ | {"path": path}), "here"))
+    assert text.startswith("experiment: digits\ndata:\n  train_samples: all\n")
+    assert f"  path: {path}\n" in text
+    assert max(map(len, text.splitlines())) <= 110
 
 
 def test_smoke_changes_the_default_and_nothing_is_lost_in_the_merge():
@@ -189,6 +207,13 @@ def test_unions_become_the_record_that_their_name_says():
     assert [type(method) for method in config.training.methods] == [Natural, PgdAt, Bat]
     assert type(config.memorization.recipe.schedule) is OneCycle
     assert type(config.training.recipe.schedule) is Steps
+
+
+def test_a_map_or_a_record_is_the_users_own_where_it_names_a_function():
+    tag = names_own("name")
+    own = ({"name": "a:b"}, LibraryModel(name="timm:a"))
+    known = ({"name": "a"}, {"name": 3}, {"other": "a:b"}, {}, Packaged(name="digits"), Recipe, "a:b", None)
+    assert [[tag(value) for value in values] for values in (own, known)] == [["own"] * 2, ["known"] * 8]
 
 
 def test_a_file_and_its_text_give_the_same_configuration():
@@ -563,6 +588,7 @@ SMALL_STEPS = {
     "memorization__robust__attack__step_size": 0.01,
     "evaluation__pgd__step_size": 0.01,
 }
+ONE_PER_SHARD = {"memorization__models_per_shard": 1, "memorization__subset_models": 9_998}
 CIFAR = PUBLISHED | {"validation_samples": 5000}
 TEN = ["natural", "pgd_at", "bat", *({"name": f"bat_{i}", "like": "bat", "beta": i} for i in range(7))]
 CASES = [
@@ -602,6 +628,11 @@ CASES = [
         {"training__methods": [GAIRAT | {"eps_factor": 6.6}], "evaluation__baseline": None},
         {"training__methods": [GAIRAT | {"eps_factor": 6.7}], "evaluation__baseline": None},
         "method a: eps_factor times threat.eps is 1.005, over 1, the largest linf norm",
+    ),
+    (
+        {"threat": {"norm": "l2", "eps": 4}, "training__methods__1__eps_factor": 2},
+        {"threat": {"norm": "l2", "eps": 4}, "training__methods__1__eps_factor": 2.01},
+        "method pgd_at: eps_factor times threat.eps is 8.04, over 8, the largest l2 norm of images of 1 x 8 x 8",
     ),
     *(
         (
@@ -651,6 +682,27 @@ CASES = [
         {"memorization__models_per_shard": 1, "memorization__subset_models": 10_001},
         "10,001 shards of subset models, over 10,000: raise memorization.models_per_shard",
     ),
+    (
+        ONE_PER_SHARD | {"memorization__subset_models": 4},
+        ONE_PER_SHARD | {"memorization__subset_models": 3},
+        "memorization.subset_models is 3, too small for subsets of 420 of 600",
+    ),
+    (
+        ONE_PER_SHARD | {"memorization__robust__subset_models": 2},
+        ONE_PER_SHARD | {"memorization__robust__subset_models": 3},
+        "10,001 shards of subset models, over 10,000: raise memorization.models_per_shard",
+    ),
+    (
+        {"training__methods__2__score": "robust_memorization", "memorization__robust__subset_models": 50},
+        {"training__methods__2__score": "robust_memorization"},
+        "method bat: score is robust_memorization, but memorization.robust.subset_models is 0",
+    ),
+    (
+        {"training__methods__2__score": "csl"},
+        {"training__methods__2__score": "csl", "training__methods__0": MAIL | {"name": "natural"}},
+        "method bat: score is csl, which is read from natural training, but no method is natural",
+    ),
+    ({"evaluation__ensemble": "fast"}, {"evaluation__ensemble": "slow"}, "evaluation.ensemble: "),
     ({"training__seeds": list(range(1000))}, {"training__seeds": list(range(1001))}, "here: training.seeds: "),
     (
         {"training__methods": TEN, "training__seeds": list(range(1000))},
@@ -729,6 +781,80 @@ def test_numbers_and_names_make_sense_beside_one_another(right, wrong, message):
     assert message in refusal(parse, Config, with_all(**wrong), "here")
 
 
+UNTIL = {"standard_error": 0.05, "at_most": 450}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rounds", "shards"),
+    [
+        ({}, (200,), (4, 0)),
+        ({"memorization__robust__subset_models": 100}, (200,), (4, 2)),
+        ({"memorization__until": UNTIL}, (200, 400, 450), (9, 0)),
+        ({"memorization__until": UNTIL | {"at_most": 400}}, (200, 400), (8, 0)),
+        ({"memorization__until": UNTIL | {"at_most": 200}}, (200,), (4, 0)),
+        (
+            {"scores": {"source": "file", "path": "a", "format": "npz"}, "memorization__models_per_shard": 1},
+            (),
+            (0, 0),
+        ),
+    ],
+)
+def test_subset_models_are_trained_in_rounds_and_shards(changes, rounds, shards):
+    config = parse(Config, with_all(**changes), "here")
+    assert (rounds_of(config), shards_of(config)) == (rounds, shards)
+    assert {type(count) for count in shards_of(config)} == {int}
+
+
+@pytest.mark.parametrize(
+    ("methods", "baseline", "drawn", "natural"),
+    [
+        (["pgd_at", "natural", "trades", "bat_mart", "bat"], "trades", ("natural", "trades", "bat_mart"), "natural"),
+        ([{"name": "a", "objective": "natural"}, "natural", "bat"], "a", ("a", "bat"), "a"),
+        (["pgd_at", "mart"], None, ("pgd_at",), None),
+        (["bat_trades", "bat"], "bat", ("bat", "bat_trades"), None),
+    ],
+)
+def test_of_each_kind_of_methods_the_first_is_drawn(methods, baseline, drawn, natural):
+    config = with_all(training__methods=methods, evaluation__baseline=baseline)
+    assert (pictured(parse(Config, config, "here")), natural_of(parse(Config, config, "here"))) == ((), natural)
+    config["evaluation"]["images"] = True
+    assert pictured(parse(Config, config, "here")) == drawn
+
+
+def test_which_runs_are_compared():
+    config = with_all(evaluation__pairs=[["bat", "natural"]], removal=REMOVAL | {"fractions": [], "hardest": []})
+    asked = questions(parse(Config, config, "here"))
+    assert asked["methods"] == [("natural", "pgd_at"), ("bat", "pgd_at")]
+    assert asked["pairs"] == [("bat", "natural")]
+    assert len(asked["removal"]) == 3 * 3
+    config["evaluation"]["baseline"] = None
+    assert questions(parse(Config, config, "here")) == asked | {"methods": []}
+
+
+def test_methods_that_weigh_atypical_samples_have_a_score_and_a_threshold():
+    own = OwnMethod(name="a", objective="a:b", code="of another time")
+    methods = (Bat(name="a"), dataclasses.replace(own, score="memorization"), own, Natural(name="a"), Dpls(name="a"))
+    assert [is_weighted(method) for method in methods] == [True, True, False, False, False]
+
+
+def test_what_each_run_is_for():
+    methods = ["natural", "bat", {"name": "b", "like": "bat", "alpha": 2}]
+    methods += [{"name": f"b_{score}", "like": "bat", "score": score} for score in ("shuffled", "consistency")]
+    config = with_all(training__methods=methods, removal=REMOVAL | {"method": "bat", "fractions": [], "hardest": []})
+    runs = runs_of(parse(Config, config | {"evaluation": config["evaluation"] | {"baseline": None}}, "here"))
+    assert [(run.name, run.base, run.role, run.without) for run in runs[:5]] == [
+        ("natural", "natural", "method", None),
+        ("bat", "bat", "method", None),
+        ("b", "bat", "variant", None),
+        ("b_shuffled", "bat", "control", None),
+        ("b_consistency", "bat", "control", None),
+    ]
+    assert [(run.name, run.base, run.role) for run in runs[5:]] == [
+        *((f"bat_without_{case}", "bat", "removal") for case in ("atypical", "harmful", "benign")),
+        *((f"bat_without_random_{case}", "bat", "random") for case in ("atypical", "harmful", "benign")),
+    ]
+
+
 def test_true_is_no_1_among_values():
     assert distinct((1, True, "1", 1.0)) == (1, True, "1", 1.0)
 
@@ -751,6 +877,25 @@ def test_what_is_wrong_is_said_of_the_file_or_setting_that_says_it(tmp_path):
     assert corrected().model.width == 4
     wrong = lambda: load(base, str(second), settings=["model={width: 4}", "model={width: -1}"])  # noqa: E731
     assert refusal(wrong).startswith("--config model={width: -1}: model.width: ")
+    # an earlier list may be shorter
+    entry = "{name: a, objective: pgd_at, awp: -1}"
+    lists = [f"training={{methods: [{text}]}}" for text in ("natural", f"natural, {entry}")]
+    line = refusal(lambda: load(base, settings=[*lists, "evaluation={baseline: null}"]))
+    assert line.startswith(f"--config {lists[1]}: training.methods.1.awp: ")
+    # of two that speak of a section, the one that says the key; of none that does, the last that says what it is in
+    settings_ = ["training={measure_every: 0}", "training={early_stop: 1}"]
+    line = refusal(lambda: load(base, settings=settings_))
+    assert line.startswith(f"--config {settings_[0]}: training.measure_every: ")
+    first.write_text(yaml.safe_dump(edited("training.recipe.epochs", DROP)))
+    line = refusal(lambda: load(str(first), settings=settings_[1:]))
+    assert line == f"{first}: training.recipe.epochs: missing key: add it"
+    # what several keys show together, too
+    settings_ = ["memorization={subset_models: 210}", "subsample=0.5"]
+    said = "memorization.subset_models is 210, no multiple of "
+    assert refusal(lambda: load(base, settings=settings_)).startswith(f"--config {settings_[0]}: {said}")
+    twice = ["training={methods: [bat, bat]}", "evaluation={baseline: bat}"]
+    said = f"{base}, --config {twice[0]}, --config {twice[1]}: two runs have one name"
+    assert refusal(lambda: load(base, settings=twice)).startswith(said)
     alone = lambda: load(str(second), settings=["subsample=0.5"])  # noqa: E731
     assert refusals(alone)[0].startswith(f"{second}, --config subsample=0.5: experiment: missing key")
 
@@ -896,7 +1041,67 @@ def test_the_schema_explains_each_key_and_allows_no_other():
             # pydantic leaves a description out where the record it refers to has the same
             refers = about["$ref"].rpartition("/")[2] if "$ref" in about else None
             described = editor_schema()["$defs"][refers] if refers and "description" not in about else about
-            assert name == "objective" or described.get("description", "").endswith(".") or name == "model", name
+            texts = [each.get("description", "") for each in (described, *described.get("anyOf", ()))]
+            assert name == "objective" or any(text.endswith(".") for text in texts), name
+
+
+@pytest.mark.parametrize(
+    ("keys", "valid"),
+    [
+        ({"like": "bat", "score": "csl"}, True),
+        ({"like": "dpls", "score": "shuffled"}, True),
+        ({"like": "bat", "score": "best"}, False),
+        ({"like": "mail", "factor": "mean_1"}, True),
+        ({"like": "mart", "factor": 3}, True),
+        ({"like": "mart", "factor": -3}, False),
+        ({"like": 3}, False),
+    ],
+)
+def test_a_variant_may_have_what_some_method_may_have_in_the_schema(keys, valid):
+    config = with_all(training__methods=["natural", {"name": "a"} | keys])
+    assert Draft202012Validator(editor_schema()).is_valid(config) is valid
+
+
+FRACTION = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?/ ?[0-9]+(\.[0-9]+)?$"}
+
+
+def test_the_schema_has_short_forms_fractions_and_no_key_that_is_written_out():
+    schema = editor_schema()
+    assert next(iter(schema.items())) == ("$schema", "https://json-schema.org/draft/2020-12/schema")
+    assert schema["required"] == ["experiment", "data", "model", "threat", "memorization", "training"]
+    parts = schema["$defs"]
+    for name, required in {
+        "Memorization": ["subset_models", "recipe"], "Training": ["recipe", "methods"], "Pgd": [], "Compute": [],
+    }.items():  # fmt: skip
+        assert parts[name]["required"] == required
+    assert "variants" not in parts["Training"]["properties"]
+    text = {"type": "string"}
+    for model in (schema["properties"]["model"], parts["Memorization"]["properties"]["model"]):
+        assert model["anyOf"][0] == text
+        assert "'$ref': '#/$defs/WideModel'" in str(model["anyOf"][1])
+        assert len(model["anyOf"]) == 2
+    short, named, whole = parts["Training"]["properties"]["methods"]["items"]["anyOf"]
+    assert short == text
+    about = "The earlier entry, or the method, that this one is like but for the keys that differ."
+    assert named["properties"].pop("like") == text | {"description": about}
+    assert (named.pop("type"), named.pop("required"), named.pop("additionalProperties")) == ("object", ["name"], False)
+    methods = [name for name in parts if "objective" in parts[name]["properties"]]
+    assert named["properties"].keys() == {key for name in methods for key in parts[name]["properties"]} - {"objective"}
+    assert named["properties"]["alpha"] == parts["Bat"]["properties"]["alpha"]
+    assert named["properties"]["factor"] == {
+        "anyOf": [parts[name]["properties"]["factor"] for name in ("Mart", "Mail")]
+    }
+    assert list(named) == ["properties"]
+    assert len(whole["anyOf"]) == 2
+    tier, attacks = parts["Evaluation"]["properties"]["ensemble"]["anyOf"]
+    assert tier["enum"] == ["fast", "standard"]
+    assert attacks["items"]["anyOf"][0] == text
+    assert "'$ref': '#/$defs/Square'" in str(attacks["items"]["anyOf"][1])
+    assert list(schema["properties"]["subsample"]) == ["description", "default", "title", "anyOf"]
+    assert schema["properties"]["subsample"]["default"] == 1.0
+    assert schema["properties"]["subsample"]["anyOf"] == [{"type": "number", "minimum": 1e-6, "maximum": 1}, FRACTION]
+    assert "default" not in parts["Threat"]["properties"]["eps"]
+    assert "'oneOf'" not in str(schema)
 
 
 def test_the_schema_itself_is_valid():
@@ -954,6 +1159,9 @@ def test_files_of_the_user_must_be_there(tmp_path, monkeypatch):
     [
         ("subsample", "--config subsample: give KEY=VALUE"),
         ("=1", "--config =1: give KEY=VALUE"),
+        ("a" * 81, f"--config {'a' * 80}...: give KEY=VALUE"),
+        ("subsample=" + "0" * 99, f"--config subsample={'0' * 70}...: 0"),
+        ("a" * 90 + "=1", f"--config {'a' * 80}...: {'a' * 80}...: unknown key"),
         ("a=b=c: d", "--config a=b=c: d: a: unknown key"),
         ("subsample=010", "--config subsample=010: 010 is read in several ways"),
     ],
@@ -966,8 +1174,10 @@ def test_a_setting_is_a_key_and_a_value_in_yaml(setting, message):
 SAID = [
     ({"removal": REMOVAL | {"fractions": [0.0008]}}, "removal.fractions: 0.0008 of 600 training samples are 0, and at "
      "least 1 must be removed and 2 be left: change it"),
-    ({"removal": REMOVAL | {"method": "none"}}, "removal.method is none, which is no method: take one of natural, "
-     "pgd_at, bat, or null"),
+    ({"removal": REMOVAL | {"method": "pgdat"}}, "removal.method is pgdat, which is no method: take one of natural, "
+     "pgd_at, bat, or null; did you mean pgd_at?"),
+    ({"threat": {"norm": "l2", "eps": 8.01}}, "threat.eps is 8.01, over 8, the largest l2 norm of images of 1 x 8 x 8: "
+     "lower it"),
     ({"threat__eps": 1.01}, "threat: eps is 1.01, over 1, the largest linf norm: lower it"),
     ({"training__attack__step_size": 0.31}, "training.attack.step_size is 0.31, over twice threat.eps (0.15), the "
      "width of the ball: lower it"),
@@ -975,6 +1185,8 @@ SAID = [
      "show nothing of an image: lower it"),
     ({"data__train_samples": 1597}, "data: train_samples + validation_samples is 1797, too many for the 1797 images "
      "of digits: lower them"),
+    *(({"data__validation_samples": number}, f"data.validation_samples: {number} is wrong here: give a whole number "
+       "without point or quotes") for number in (1.0, 1.5)),
     ({"memorization__models_per_shard": 1, "memorization__subset_models": 10_001}, "the config asks for 10,001 shards "
      "of subset models, over 10,000: raise memorization.models_per_shard, or lower subset_models"),
     ({"training__methods": [*TEN, "trades"], "training__seeds": list(range(1000))}, "the config asks for 11,000 "
@@ -1009,8 +1221,8 @@ SAID = [
     ({"evaluation__pairs": [["bat", "bat"]]}, "evaluation.pairs has [bat, bat], a method with itself or two that are "
      "compared already, in this order or the other (all methods are with evaluation.baseline), which would count twice "
      "in the correction for their number: remove it"),
-    ({"evaluation__baseline": "none"}, "evaluation compares with none, which is no method: take of natural, pgd_at, "
-     "bat"),
+    ({"evaluation__baseline": "pgdat"}, "evaluation compares with pgdat, which is no method: take of natural, pgd_at, "
+     "bat; did you mean pgd_at?"),
     ({"evaluation__ensemble": [OTHERS[0], OTHERS[0]]}, "evaluation.ensemble has an attack twice: square, square; give "
      "it more restarts"),
     ({"data": NPZ | {"path": "{a}"}}, "data.path: no path that the workflow can use: take one without braces, line "

@@ -57,6 +57,8 @@ PATIENCE = 20  # seconds, for what takes half of one on a quiet core and coverag
         ("a: &x {b: 1, d: 2}\nc: {<<: *x, b: 3}", {"a": {"b": 1, "d": 2}, "c": {"b": 3, "d": 2}}),
         ("a: &x {b: 1}\nc: &y {b: 2, e: 3}\nd: {b: 4, <<: [*x, *y]}", {"d": {"b": 4, "e": 3}}),
         ("a: &x {b: 1}\nc: &y {b: 2, e: 3}\nd: {<<: [*x, *y]}", {"d": {"b": 1, "e": 3}}),
+        ("a: " + "9" * 100, {"a": int("9" * 100)}),
+        ("a: " + "b" * 101, {"a": "b" * 101}),
     ],
 )
 def test_what_all_versions_of_yaml_read_alike_is_read_so(text, value):
@@ -134,6 +136,12 @@ def test_what_is_read_in_two_ways_or_is_no_plain_value_is_refused(text, message)
         ("\n1e999", "1e999 is text in YAML 1.1 and a number in 1.2: write a finite one (line 2)"),
         ("0o17", '0o17 is text in YAML 1.1 and a number in 1.2: write 15, or "0o17" for the text (line 1)'),
         ("a: {b: Off}", 'a.b: Off is false in YAML 1.1 and text in 1.2: write false, or "Off" for the text (line 1)'),
+        ("-08", '-08 is text in YAML 1.1 and a number in 1.2: write -8, or "-08" for the text (line 1)'),
+        ("a" * 99 + ": {b: no}", f'{"a" * 80}....b: no is false in YAML 1.1 and text in 1.2: write false, or "no" for '
+        "the text (line 1)"),
+        ("a: {<<: {b: .nan}}", "a.<<.b: .nan is no number to compute with: give a finite one (line 1)"),
+        ("t: {'a': 1, \"\\ud800\": 1}", "t: has a character that UTF-8 cannot hold: remove it (line 1)"),
+        ("010", '010 is read in several ways: write a number in decimal digits, or "010" for the text (line 1)'),
         ("[on]", '0: on is true in YAML 1.1 and text in 1.2: write true, or "on" for the text (line 1)'),
         ("-.INF", "-.INF is no number to compute with: give a finite one (line 1)"),
         ("9" * 101, "has 101 characters, too many for a number (line 1)"),
@@ -164,6 +172,17 @@ def test_20000_values_may_stand_in_a_document_and_no_more():
 def test_maps_may_lie_30_deep_and_no_deeper():
     assert read_value("[" * 30 + "]" * 30, "here")
     assert "30 levels" in refusal(read_value, "[" * 31 + "]" * 31, "here")
+    # what stands before counts for nothing
+    assert read_value("[[1, " + "[" * 28 + "]" * 28 + "]]", "here")
+    assert "30 levels" in refusal(read_value, "[[1, " + "[" * 29 + "]" * 29 + "]]", "here")
+
+
+def test_with_anchors_too_values_lie_30_deep_at_most():
+    def document(depth):
+        return "- &x " + "[" * 10 + "]" * 10 + "\n- " + "[" * depth + "*x" + "]" * depth
+
+    assert read_value(document(20), "here")
+    assert "grows too large" in refusal(read_value, document(21), "here")
 
 
 @pytest.mark.parametrize("spare", [0, 1])

@@ -1,7 +1,12 @@
 """Functions of the user's own: found, digested and called, or refused in one line."""
 
+import os
 import sys
 from dataclasses import asdict
+from functools import cache, partial
+from hashlib import sha256
+from importlib import metadata
+from importlib.util import spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -35,9 +40,55 @@ def test_a_digest_of_a_module_in_a_package_is_of_the_whole_package(tmp_path, mon
     second = code_digest("users_package.inner.parts:part")
     (package.parent / "notes.txt").write_text("no code")
     assert first != second == code_digest("users_package.inner.parts:part")
+    # nor does a digest change with the version of this package: all that was computed by it would be computed again
+    contents = {"users_package/helper.py": b"A = 1\n", "users_package/inner/parts.py": b"def part(): pass\n"}
+    told = b"".join(f"{name} ".encode() + sha256(content).digest() for name, content in contents.items())
+    assert second == sha256(told).hexdigest()
+    assert code_digest("users_package:part") == second
+    alone = b"part = lambda: 3\n"
+    (tmp_path / "users_parts_alone.py").write_bytes(alone)
+    told += b"users_parts_alone.py " + sha256(alone).digest()
+    assert code_digest("users_package.inner.parts:part", "users_parts_alone:part") == sha256(told).hexdigest()
+
+
+def test_a_package_may_have_a_file_whose_name_is_no_text(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "users_odd_package").mkdir()
+    (tmp_path / "users_odd_package" / os.fsdecode(b"\xff.py")).write_bytes(b"A = 1\n")
+    told = b"users_odd_package/\xff.py " + sha256(b"A = 1\n").digest()
+    assert code_digest("users_odd_package:part") == sha256(told).hexdigest()
+
+
+def test_a_module_that_python_finds_otherwise_is_found(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere.txt").write_text("def part(): pass\n")
+    (tmp_path / "elsewhere.py").write_text("def part(): pass\n")
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            wanted = {"users_elsewhere": "elsewhere.py", "users_text": "elsewhere.txt"}.get(name)
+            return spec_from_file_location(name, tmp_path / wanted, loader=object()) if wanted else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    told = b"elsewhere.py " + sha256(b"def part(): pass\n").digest()
+    assert code_digest("users_elsewhere:part") == sha256(told).hexdigest()
+    # what is no Python text is not read as such
+    assert code_digest("users_text:none")
+
+
+def test_a_digest_of_an_installed_module_is_of_its_file_and_the_versions_of_its_packages(monkeypatch):
+    versions = {"one": "1.2", "two": "3"}
+    monkeypatch.setattr("importlib.metadata.version", versions.get)
+    monkeypatch.setattr("importlib.metadata.packages_distributions", lambda: {"yaml": ["two", "one", "two"]})
+    told = b"1.2 3" + b"loader.py " + sha256(Path(yaml.loader.__file__).read_bytes()).digest()
+    assert code_digest("yaml.loader:Loader") == sha256(told).hexdigest()
+    monkeypatch.setattr("importlib.metadata.packages_distributions", dict)
+    assert code_digest("yaml.loader:Loader") == sha256(told.removeprefix(b"1.2 3")).hexdigest()
 
 
 def test_a_digest_of_an_installed_package_has_its_version(monkeypatch):
+    # it takes seconds
+    monkeypatch.setattr("importlib.metadata.packages_distributions", cache(metadata.packages_distributions))
     first = code_digest("yaml.loader:Loader")
     assert first == code_digest("yaml.loader:Loader") != code_digest("yaml.dumper:Dumper")
     monkeypatch.setattr("importlib.metadata.version", lambda package: "0.0")
@@ -67,8 +118,15 @@ def test_a_record_holds_the_digest_of_its_code_and_keeps_one_that_it_is_given(mo
     ("text", "entry", "message"),
     [
         ("", "{}:part", "here: {}.py has no part: correct the name, or write the function"),
+        ("def partial(): pass", "{}:part", "here: {}.py has no part: correct the name, or write the function"),
         ("def part(:", "{}:part", "here: {}.py is no Python that runs (invalid syntax"),
-        ("", "{}.inner:part", "here: no module {}.inner, neither in"),
+        ("def part(:", "{}:part", ", line 1)): fix it"),
+        ("", "{}.inner:part", "here: no module {}.inner, neither in {here} nor installed: correct the name"),
+        (
+            "",
+            "nowhere_at_all:part",
+            "here: no module nowhere_at_all, neither in {here} nor installed: correct the name",
+        ),
         ("", "{}: part", "is no function of a module: give module:function, as in my_parts:network"),
         ("", "sys:exit", "here: sys is a module of Python itself: give one of your own"),
         ("", "/etc:part", "is no function of a module"),
@@ -77,7 +135,7 @@ def test_a_record_holds_the_digest_of_its_code_and_keeps_one_that_it_is_given(mo
 def test_a_function_that_is_not_there_is_one_line_before_anything_runs(module, text, entry, message):
     name = module(text)
     said = refusal(parse, Model, {"name": entry.format(name)}, "here")
-    assert message.format(name) in said
+    assert message.format(name, here=Path.cwd()) in said
 
 
 def test_what_is_no_option_is_one_line(module):
@@ -98,10 +156,32 @@ def test_the_trainer_may_be_a_text(module):
     assert parse(Config, BASE, "here").memorization.trainer is None
 
 
+def test_the_functions_of_a_record_are_digested_and_names_of_known_parts_are_not(module, tmp_path):
+    name = module(PART)
+    for inner in ("kl", None):
+        method = parse(Method, {"name": "a", "objective": f"{name}:part", "inner": inner}, "here")
+        assert own_function(method.objective, "give f", taken=1, keywords=("shape",), part=method)(1, shape=2)
+    method = parse(Method, {"name": "a", "objective": f"{name}:part", "inner": f"{name}:fails"}, "here")
+    (tmp_path / f"{name}.py").write_text(PART + "# edited\n")
+    said = refusal(lambda: own_function(method.objective, "give f", taken=1, keywords=("shape",), part=method))
+    assert said == (
+        f"{name}:part, {name}:fails: the code was edited after this run was planned: give the same command again (and "
+        "remove the key code where a config has one)"
+    )
+    (tmp_path / f"{name}.py").write_text("def part(): pass\n")
+    said = refusal(lambda: own_function(method.objective, "give f", taken=1, keywords=("shape",), part=method))
+    assert said == (f"{name}:part, {name}:fails: {name}.py has no fails: correct the name, or write the function")
+    (tmp_path / f"{name}.py").unlink()
+    said = refusal(lambda: own_function(method.objective, "give f", taken=1, keywords=("shape",), part=method))
+    assert said.startswith(f"{name}:part, {name}:fails: [Errno 2] No such file or directory: ")
+
+
 PART = """def part(x, *, shape, width=1):
     return x, shape, width
 def fails(x, *, shape):
     return [][shape]
+def nothing():
+    return 7
 number = 3
 """
 
@@ -119,13 +199,45 @@ def test_a_function_gets_its_arguments_and_the_options(module):
         ("none:part", "none:part: the module none cannot be imported, from "),
         ("{}:none", "{}:none: no none in module {} (AttributeError: "),
         ("{}:number", "{}:number: is a int, not a function: give f"),
-        ("{}", "{}: no such file, and no module:function either: give f"),
+        *(
+            (entry, f"{entry}: no such file, and no module:function either: give f")
+            for entry in ("{}", "{}:", ":part", ".{}:part")
+        ),
+        ("{}:part:x", "{}:part:x: no part:x in module {} (AttributeError: "),
     ],
 )
 def test_a_function_that_cannot_be_had_is_one_line(module, entry, message):
     name = module(PART)
     said = refusal(lambda: own_function(entry.format(name), "give f", taken=1, keywords=("shape",)))
     assert said.startswith(message.format(name, name))
+    assert said.endswith(": give f")
+
+
+def test_what_a_function_is_given_by_default_is_nothing(module):
+    name = module(PART)
+    assert own_function(f"{name}:nothing", "give f")() == 7
+    # one of C code does not say what it takes
+    assert own_function("builtins:dict", "give f", taken=1, keywords=("a",))([("b", 1)], a=2) == {"a": 2, "b": 1}
+    missing = "missing a required argument: 'x'"
+    assert refusal(lambda: own_function(f"{name}:part", "give f")) == (
+        f"{name}:part: the function wants arguments ({missing}): give f"
+    )
+    for taken, keywords, wrong in ((0, ("shape",), missing), (1, (), missing.replace("'x'", "'shape'"))):
+        said = refusal(partial(own_function, f"{name}:part", "give f", taken=taken, keywords=keywords))
+        assert said == f"{name}:part: the function does not take what it is given ({wrong}): give f"
+
+
+def test_modules_are_looked_for_in_the_working_directory_first(module, monkeypatch, tmp_path):
+    name = module(PART)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", str(tmp_path))])
+    for _ in range(2):
+        own_function(f"{name}:nothing", "give f")
+    assert (sys.path[0], sys.path.count(str(tmp_path))) == (str(tmp_path), 1)
+    said = refusal(lambda: own_function("none:part", "give f"))
+    start = (
+        f"none:part: the module none cannot be imported, from {tmp_path} or an installed package (ModuleNotFoundError: "
+    )
+    assert (said.startswith(start), said.endswith("): give f")) == (True, True)
 
 
 def test_a_function_that_takes_something_else_or_fails_is_one_line(module):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from methods import BAT, METHODS, NATURAL, PGD_AT, TRADES, but
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from refusals import refusal, refusals
 
 from bat.config import (
@@ -17,6 +17,7 @@ from bat.config import (
     ImageFolder,
     LibraryModel,
     Method,
+    Model,
     Packaged,
     ResidualModel,
     SizedModel,
@@ -102,18 +103,36 @@ def test_a_variant_is_the_entry_that_it_is_like_but_for_its_keys():
          "bat, bat_trades, bat_mart, or say what it is like, as in {name: mine, like: bat, alpha: 2}; did you mean "
          "natural?"),
         ({"name": "mine", "alpha": 2}, "mine is no method: take one of natural"),
+        ({"alpha": 2}, "has no name: add that of a method, as in {name: bat, alpha: 2}"),
         ({"name": "a", "like": "bta"}, "like is bta, which is no earlier entry and no method: take one of bat, "
          "natural, pgd_at, trades, mart, gairat, mail, mail_trades, dpls, bat_trades, bat_mart; did you mean bat?"),
-        ({"name": "a", "like": "bat", "objective": "trades"}, "is like bat, whose objective it has: remove objective"),
+        ({"name": "a", "like": "bat", "objective": "trades"}, "is like bat, whose objective it has: remove objective, "
+         "or like"),
+        ({"name": "a", "like": "mart", "objective": "trades"}, "is like mart, whose objective it has: remove "
+         "objective, or like"),
         ({"name": "a", "like": "later"}, "like is later, which is no earlier entry and no method"),
         ({"name": "a", "like": 3}, "like is 3, which is no earlier entry"),
         ({"name": "a", "like": []}, "like is [], which is no earlier entry"),
-        ({"like": "bat"}, "name: missing key"),
+        ({"like": "bat"}, "name: missing key: add it"),
+        ({"name": "A b", "like": "bat"}, 'name: "A b" is no name: give a-z, 0-9 and single underscores between them, '
+         "as in pgd_at_2"),
     ],
 )  # fmt: skip
 def test_an_entry_that_is_no_method_is_refused(entry, message):
-    found = refusals(with_methods, "bat", entry, {"name": "later", "like": "bat"})
-    assert any(f"training.methods.1: {message}" in line or f"training.methods.1.{message}" in line for line in found)
+    found = refusal(with_methods, "bat", entry, {"name": "later", "like": "bat"})
+    assert f"training.methods.1: {message}" in found or f"training.methods.1.{message}" in found
+
+
+def test_what_is_wrong_with_a_method_is_told_once():
+    line = refusal(lambda: with_methods({"name": "mine", "alpha": 2}, "bat", baseline="mine"))
+    assert "training.methods.0: mine is no method" in line
+    line = refusal(lambda: changed("training: {variants: {}}"))
+    assert line.endswith(": training.variants: unknown key: remove it or correct its spelling")
+
+
+def test_an_objective_may_stand_beside_what_has_it():
+    entries = [{"name": "a", "like": "bat", "objective": "bat"}, {"name": "b", "like": "a", "objective": "bat"}]
+    assert with_methods(*entries).training.methods == (but(BAT, name="a"), but(BAT, name="b"))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +164,9 @@ def test_variants_stay_variants_where_a_configuration_is_written_out(tmp_path):
     file = tmp_path / "all.yaml"
     file.write_text(as_yaml(config))
     assert load(str(file)) == config
-    assert yaml.safe_load(file.read_text())["training"]["methods"][1]["like"] == "bat"
+    variant = yaml.safe_load(file.read_text())["training"]["methods"][1]
+    assert list(variant.items())[:2] == [("name", "bat_2"), ("like", "bat")]
+    assert "objective" not in variant
     assert "variants" not in file.read_text()
 
 
@@ -170,7 +191,21 @@ def test_a_network_is_named_by_text(text, model):
 
 def test_only_text_stands_for_a_record_of_a_network():
     assert [model_record(value) for value in (None, 3, {"name": "mlp"})] == [None, 3, {"name": "mlp"}]
-    assert model_record("mlp:" + "9" * 5000)["width"] == "9" * 5000
+    for width in ("9" * 10, "9" * 5000, "8:2", "1x", "x"):
+        assert model_record(f"mlp:{width}") == {"name": "mlp", "width": width}
+    assert model_record("mlp:" + "9" * 9) == {"name": "mlp", "width": 999_999_999}
+    # what begins with a digit is no function, and so a width of a network that there is not
+    assert model_record("resnet81:1x") == {"name": "resnet81", "width": "1x"}
+    assert model_record("parts:x1") == {"name": "parts:x1"}
+
+
+@pytest.mark.parametrize("name", ["resnet9", "wrn_28_10", "timm:resnet18", "parts:network"])
+def test_a_record_of_a_network_stays_what_it_is(name):
+    code = {"code": "of another time"} if name.startswith("parts") else {}
+    record = parse(Model, {"name": name} | code, "here")
+    assert TypeAdapter(Model).validate_python(record) == record
+    with pytest.raises(ValidationError):
+        TypeAdapter(Model).validate_python(3)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +275,24 @@ def test_a_step_in_pixels_does_not_outlive_the_eps_that_it_was_for(tmp_path):
     assert steps(load(BASE, str(first), str(second)))[0] == 0.05
     second.write_text("threat: {norm: l2}\n")
     assert steps(load(BASE, str(first), str(second)))[0] == 0.0375
+
+
+def test_sections_that_are_not_there_get_their_steps():
+    found, problems = completed({"threat": {"eps": 0.8}})
+    assert problems == []
+    assert found == {
+        "threat": {"eps": 0.8},
+        "training": {"attack": {"step_size": 0.2}, "variants": {}},
+        "memorization": {"robust": {"attack": {"step_size": 0.32}}},
+        "evaluation": {"pgd": {"step_size": 0.1}},
+    }
+
+
+def test_what_is_extended_stays_as_it_was():
+    base = {"threat": {"eps": 0.2}, "training": {"attack": {"step_size": 0.1}}}
+    before = copy.deepcopy(base)
+    assert extended(base, {"threat": {"eps": 0.3}})["training"] == {"attack": {}}
+    assert base == before
 
 
 def test_a_map_of_another_kind_replaces_the_one_of_the_base():

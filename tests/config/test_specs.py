@@ -1,14 +1,15 @@
 """What a stage is given by --spec has the ranges of the config: a slip is one line before any work."""
 
 import json
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields, replace
+from pathlib import Path
 
 import pytest
 from refusals import refusal
 from stages import DIGITS, EVALUATE, RECIPE, RESULTS, SCORES, SUBSETS, SUMMARY, THREAT, TRAIN
 
 from bat.cli import main
-from bat.config import parse, specs
+from bat.config import FileScores, Published, load, parse, questions, runs_of, specs
 
 ADVERSARY = {"threat": THREAT, "attack": {"steps": 2, "step_size": 0.1}, "attack_bn": "eval"}
 SPECS = {
@@ -116,6 +117,85 @@ def test_a_spec_has_the_ranges_of_the_config(spec, key, value):
 )
 def test_attacks_in_a_spec_make_sense(spec, changes, message):
     assert message in refusal(parse, spec, SPECS[spec] | changes, "--spec")
+
+
+CONFIG = load(
+    str(Path(__file__).parents[2] / "config/config.yaml"),
+    settings=[
+        "data={classes: 5}",
+        "subsample=0.5",
+        "compute={micro_batch: 7}",
+        "memorization={seed: 11, confidence: 0.8, threshold: 0.2, false_discovery_rate: 0.1, near_duplicate: 0.03, "
+        "shuffles: 5, score: soft, design: independent, subset_fraction: 0.6, models_per_shard: 20, model: 'mlp:8', "
+        "until: {standard_error: 0.04, quantile: 0.8, at_most: 600}, robust: {subset_models: 20}}",
+        "training={attack_bn: train, measure_every: 3, early_stop: 6, seeds: [4, 5]}",
+        "removal={method: pgd_at, fractions: [0.1], harmful_threshold: 0.4}",
+        "evaluation={seed: 13, confidence: 0.9, bootstrap: 300, batch_size: 17, margin: 0.02, images: true}",
+    ],
+)
+FILE = {"source": "file", "path": "a.csv", "format": "table"}
+
+
+def test_a_spec_is_what_the_configuration_says():
+    config = json.loads(json.dumps(asdict(CONFIG)))
+    scores, training, evaluation = config["memorization"], config["training"], config["evaluation"]
+
+    def of(section, *names):
+        return {name: section[name] for name in names}
+
+    shard = of(scores, "model", "subset_fraction", "design", "seed", "recipe", "trainer") | {"models": 20}
+    shard |= of(config, "compute")
+    adversary = {"threat": config["threat"], "attack": scores["robust"]["attack"], "attack_bn": "train"}
+    train = of(config, "model", "threat", "compute")
+    train |= of(training, "recipe", "attack", "attack_bn", "measure_every", "early_stop")
+    runs = runs_of(CONFIG)
+    removal = next(run for run in runs if run.role == "removal")
+    scored = of(scores, "threshold")
+    expected = [
+        (specs.DataSpec.of(CONFIG), of(config, "data", "subsample")),
+        (specs.SubsetsSpec.of(CONFIG, first_model=40), shard | {"first_model": 40, "adversary": None}),
+        (specs.SubsetsSpec.of(CONFIG, first_model=0, robust=True), shard | {"first_model": 0, "adversary": adversary}),
+        (specs.ScoresSpec.of(CONFIG), of(scores, "score", "threshold", "false_discovery_rate", "confidence")),
+        (specs.EnoughSpec.of(CONFIG), scored | of(scores, "score") | of(scores["until"], "standard_error", "quantile")),
+        (specs.DuplicatesSpec.of(CONFIG), of(scores, "near_duplicate", "threshold")),
+        (specs.NullPairsSpec.of(CONFIG), of(scores, "threshold", "false_discovery_rate", "shuffles", "seed")),
+        (specs.ProxiesSpec.of(CONFIG), scored | of(evaluation, "confidence", "bootstrap", "seed")),
+        (specs.TrainSpec.of(CONFIG, removal, 5), train
+        | {"method": asdict(removal.method), "without": asdict(removal.without), "seed": 5}),
+        (specs.EvaluateSpec.of(CONFIG), of(config, "threat", "model")
+        | of(evaluation, "seed", "batch_size", "pgd", "ensemble")),
+        (specs.SummarySpec.of(CONFIG), of(evaluation, "seed", "confidence", "bootstrap")
+        | {"runs": [asdict(run) for run in runs], "questions": questions(CONFIG)}),
+        (specs.HarmfulSpec.of(CONFIG), {"threshold": 0.4}),
+        (specs.ResultsSpec.of(CONFIG), of(config, "experiment", "model") | {"data": "digits", "margin": 0.02}
+        | of(training, "recipe")),
+    ]  # fmt: skip
+    assert len({type(spec) for spec, _ in expected}) == 12
+    for spec, value in expected:
+        text = specs.as_json(spec)
+        assert json.loads(text) == json.loads(json.dumps(value))
+        assert parse(type(spec), text, "here") == spec
+        assert text == json.dumps(json.loads(text), sort_keys=True)
+
+
+def test_the_network_of_a_trainer_is_in_the_spec_of_robust_models_alone():
+    trainer = specs.OwnTrainer(name="a:b", code="of another time")
+    config = replace(CONFIG, memorization=replace(CONFIG.memorization, trainer=trainer))
+    clean, robust = (specs.SubsetsSpec.of(config, first_model=0, robust=robust) for robust in (False, True))
+    assert (clean.model, clean.trainer) == (None, trainer)
+    assert (robust.model, robust.trainer) == (CONFIG.memorization.model, None)
+
+
+def test_specs_of_downloads_and_of_imported_scores_are_of_experiments_that_have_them():
+    published = replace(CONFIG, data=Published(name="cifar10", cache="here"))
+    assert specs.DownloadSpec.of(published) == specs.DownloadSpec(name="cifar10", cache="here")
+    with pytest.raises(ValueError, match=r"^data set digits is not downloaded$"):
+        specs.DownloadSpec.of(CONFIG)
+    once = replace(CONFIG.memorization, until=None)
+    imported = specs.ImportScoresSpec.of(replace(CONFIG, memorization=once, scores=FileScores(**FILE)))
+    assert imported == specs.ImportScoresSpec(format="table", threshold=0.2)
+    with pytest.raises(ValueError, match=r"^the scores of this experiment come from subset models$"):
+        specs.ImportScoresSpec.of(CONFIG)
 
 
 def test_a_stage_refuses_a_spec_in_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys):

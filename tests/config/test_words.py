@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from refusals import refusal, refusals
 from stages import SUMMARY
 
-from bat.config import Config, Model, as_yaml, load, parse, specs
-from bat.config.words import KINDS, either, meant
+from bat.config import Config, Model, Training, as_yaml, load, parse, specs
+from bat.config.reference import keys_at
+from bat.config.words import KINDS, either, meant, shown, told
 
 BASE = yaml.safe_load(as_yaml(load(str(Path(__file__).parents[2] / "config/config.yaml"))))
 RECORDS = [Config, Model, *(each for each in vars(specs).values() if getattr(each, "__name__", "").endswith("Spec"))]
@@ -275,6 +277,9 @@ def test_a_misspelt_key_in_place_of_the_right_one_is_guessed():
     assert (
         message == "here: training.recipe.epoch: unknown key: remove it or correct its spelling; did you mean epochs?"
     )
+    config["training"]["methd"] = config["training"].pop("methods")
+    said = [line.split(": ")[1] for line in refusals(parse, Config, config, "here")]
+    assert sorted(said) == ["training.methd", "training.recipe.epoch"]
 
 
 def test_keys_are_guessed_of_the_kind_of_record_that_there_is():
@@ -286,6 +291,35 @@ def test_keys_are_guessed_of_the_kind_of_record_that_there_is():
     assert "mean" not in refusal(parse, Config, edited("data", {"name": "digits", "color": "rgb"}), "here")
     trades = {"name": "trades", "bet": 1}
     assert "did you mean beta?" in refusal(parse, Config, edited("training.methods.2", trades), "here")
+
+
+def test_keys_are_those_of_the_record_that_a_map_should_be():
+    config = {
+        "model": {"name": "timm:a"},
+        "data": {"name": "a:b"},
+        "threat": {"name": 3},
+        "scores": [],
+        "removal": 3,
+        "training": {"methods": [{"objective": "a:b"}, {"objective": "natural"}, {"objective": "none"}]},
+        "evaluation": {"ensemble": [{"name": "square"}]},
+        "memorization": {"recipe": {"schedule": {}}, "else": {"a": {}}},
+    }
+
+    def keys(*place):
+        return set(keys_at(Config, config, place))
+
+    assert keys() == {field.name for field in fields(Config)}
+    assert keys_at(Model, {"name": "mlp"}, ()) == ["name", "width"]
+    assert keys("model") == {"name"}
+    assert {"code", "options"} < keys("data")
+    assert keys("threat") == {"norm", "eps"}
+    assert keys("training") == {field.name for field in fields(Training)} - {"variants"}
+    assert {"inner", "code"} < keys("training", "methods", 0)
+    assert keys("training", "methods", 1) == {"name", "objective"}
+    assert keys("evaluation", "ensemble", 0) == {"name", "queries", "restarts", "p_init"}
+    assert keys("memorization", "recipe", "schedule") > {"name", "warmup"}
+    nowhere = [("scores",), ("removal",), ("training", "methods", 2), ("memorization", "else", "a")]
+    assert [keys(*place) for place in nowhere] == [set()] * 4
 
 
 @pytest.mark.parametrize(
@@ -334,6 +368,18 @@ def test_a_file_in_which_hardly_anything_is_right_is_told_of_in_few_lines():
     lines = refusals(parse, Config, config, "here")
     assert len(lines) == 51
     assert lines[-1] == "here: 20 more things are wrong"
+    lines = refusals(parse, Config, edited("training.seeds", [str(number) for number in range(50)]), "here")
+    assert [line.split(": ")[1] for line in lines] == [f"training.seeds.{number}" for number in range(50)]
+
+
+def test_a_kind_of_problem_without_words_is_told_in_those_of_pydantic():
+    assert told([{"type": "of a later pydantic", "loc": (), "msg": "Value is odd", "input": 3}]) == "Value is odd"
+
+
+def test_values_are_shown_as_they_are_written():
+    assert [shown(value) for value in ("é", 0.5, None, [1], (1,), {"a": 1}, "a" * 79)] == [
+        '"é"', "0.5", "null", "a list", "a list", "a map", '"' + "a" * 79 + "..."
+    ]  # fmt: skip
 
 
 def test_lists_in_words():

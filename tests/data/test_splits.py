@@ -1,6 +1,8 @@
 """Splits by number and by fraction, the test set of a source without a test part, and some classes of a source."""
 
 import logging
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from PIL import Image
 from refusals import refusal
 
 from bat.cli import main
-from bat.config import SOURCES, ImageFolder, Npz, Packaged, Published, split_sizes
-from bat.config.data import chosen_classes, drawn_sizes
+from bat.config import SOURCES, ImageFolder, Npz, Packaged, Published, split_sizes, subsampled
+from bat.config.data import check_classes, chosen_classes, drawn_sizes, shape_of
 from bat.data.counting import counted
 from bat.data.dataset import load_source, split
 from bat.data.saved import read_data
@@ -74,10 +76,50 @@ def test_sizes_of_published_sets_are_known_without_reading_them():
     assert split_sizes(Published(name="cifar10")) == (45_000, 5_000, 10_000)
     assert split_sizes(Packaged(name="digits")) == (1294, 144, 359)
     assert split_sizes(Packaged(name="digits", classes=2)) is None  # not before it was read
-    with pytest.raises(ValueError, match="too many for the 50000 images of cifar10"):
-        split_sizes(Published(name="cifar10", train_samples=45_001))
-    with pytest.raises(ValueError, match="too many for the 1797 images of digits"):
-        split_sizes(Packaged(name="digits", train_samples=1000, validation_samples=200, test_samples=598))
+    assert split_sizes(Npz(name="npz", path="a")) is None
+    assert split_sizes(Published(name="cifar10", validation_samples=49_998)) == (2, 49_998, 10_000)
+    assert split_sizes(Packaged(name="digits", train_samples=1596, validation_samples=200)) == (1596, 200, 1)
+    held = Packaged(name="digits", train_samples=1000, validation_samples=200, test_samples=597)
+    assert split_sizes(held) == (1000, 200, 597)
+
+
+@pytest.mark.parametrize(
+    ("data", "count", "images"),
+    [
+        (Published(name="cifar10", train_samples=45_001), 50_001, 50_000),
+        (Published(name="cifar10", validation_samples=49_999), 50_001, 50_000),
+        (Packaged(name="digits", train_samples=1597, validation_samples=200), 1797, 1797),
+        (Packaged(name="digits", train_samples=1000, validation_samples=200, test_samples=598), 1798, 1797),
+    ],
+)
+def test_more_samples_than_a_published_set_has_are_refused(data, count, images):
+    message = f"train_samples + validation_samples is {count}, too many for the {images} images of {data.name}"
+    with pytest.raises(ValueError, match=f"^data: {re.escape(message)}: lower them$"):
+        split_sizes(data)
+
+
+def test_classes_of_published_sets_are_known_by_number():
+    for classes in (None, 10, (9, 0), ("horse", "cat"), ("horse", 9)):
+        check_classes(Published(name="cifar10", classes=classes))
+    check_classes(Npz(name="npz", path="a", classes=11))
+    for classes, said in ((11, "is 11"), ((0, 12), "has 12"), (("horse", 10), "has 10")):
+        with pytest.raises(ValueError, match=f"{said}, but cifar10 has 10 classes, numbered from 0: lower it$"):
+            check_classes(Published(name="cifar10", classes=classes))
+
+
+def test_shapes_of_images_that_are_known_without_reading_them():
+    folder = ImageFolder(name="image_folder", path="a", size=5)
+    known = (Published(name="svhn"), folder, replace(folder, colour="grey"))
+    assert [shape_of(data) for data in known] == [(3, 32, 32), (3, 5, 5), (1, 5, 5)]
+    assert [shape_of(data) for data in (Npz(name="npz", path="a"), replace(folder, size=None))] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("samples", "subsample", "count"),
+    [(1000, 0.1, 100), (1000, 0.0016, 2), (1000, 0.0026, 3), (1000, 1e-6, 2), (1, 1.0, 1)],
+)
+def test_a_trial_takes_its_share_of_a_split_and_at_least_two(samples, subsample, count):
+    assert subsampled(samples, subsample) == count
 
 
 def test_digits_are_split_in_three_by_themselves():
@@ -214,7 +256,7 @@ def test_classes_that_there_are_not_are_refused(classes, message):
 def test_a_wrong_class_is_one_line_of_stage_data():
     line = refusal(lambda: load_source(Packaged(name="digits", classes=("zero", 1)), subsample=1.0))
     assert line == "data.classes has zero, but there are 10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
-    many = tuple(map(str, range(30)))
+    many = tuple(map(str, range(11)))
     with pytest.raises(ValueError, match=r"0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and others$"):
         chosen_classes(("x", 1), many)
 

@@ -22,14 +22,14 @@ WORK = ROOT / "mutants"
 WANTED = 0.95
 # A caught mutant needs no smallest example, whose search takes minutes. The lock of tqdm is one for all forked
 # processes: after one that died with it the others would wait without end, which would count as caught.
-_CONFTEST = """import gc
+_CONFTEST = """
+
+import gc
 from threading import RLock
 
 from hypothesis import Phase, settings
 from tqdm import tqdm
-from users import module
 
-__all__ = ["module"]
 tqdm.set_lock(RLock())
 
 settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], database=None, derandomize=True)
@@ -104,11 +104,11 @@ def _copy(folder: Path, path: Path, tests: list[str]) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("README.md", "RESULTS.md", "Makefile", "environment.yml"):
         shutil.copy(ROOT / file, folder / file)
-    (folder / "tests" / "conftest.py").write_text(_CONFTEST)
+    with (folder / "tests" / "conftest.py").open("a") as conftest:
+        conftest.write(_CONFTEST)
     chosen = f"only_mutate = {json.dumps([str(path)])}\npytest_add_cli_args_test_selection = {json.dumps(tests)}\n"
-    project = (ROOT / "pyproject.toml").read_text().replace("[tool.mutmut]\n", f"[tool.mutmut]\n{chosen}")
-    # what it collects at the end takes longer than most tests
-    (folder / "pyproject.toml").write_text(project.replace('addopts = "', 'addopts = "-p no:unraisableexception '))
+    project = (ROOT / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text(project.replace("[tool.mutmut]\n", f"[tool.mutmut]\n{chosen}"))
 
 
 def _mutmut(folder: Path, *arguments: str) -> str:
