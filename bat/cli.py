@@ -217,7 +217,7 @@ def example(stage: str) -> str:
     found = re.search(r"\nExample:\n((?:(?: .*)?\n?)+)", ast.get_docstring(_function(stage)) or "")
     if found:
         return textwrap.dedent(found[1]).strip()
-    rule, needs = stage.replace("-", "_"), _NOT_OF_THE_DEFAULT.get(stage, "")
+    rule, needs = stage.replace("-", "_"), _NOT_OF_THE_DEFAULT.get(stage)
     options = f" --configfile {needs}" if needs else ""
     return (
         "# the workflow's own calls, to copy and change\n"

@@ -180,6 +180,18 @@ def test_help_ends_with_an_example_that_is_understood(stage: str, capsys: pytest
     assert all((ROOT / file).exists() for file in words[8:])
 
 
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("null-pairs", "--forcerun null_pairs --until null_pairs"),
+        ("harmful", "--forcerun harmful --until harmful --configfile config/digits_full.yaml"),
+    ],
+)
+def test_a_stage_without_an_example_has_the_calls_of_the_workflow(stage: str, words: str) -> None:
+    calls = "# the workflow's own calls, to copy and change\nsnakemake -n --printshellcmds "
+    assert example(stage) == f"{calls}{words}"
+
+
 # -- parser
 
 
@@ -269,8 +281,10 @@ def test_a_percent_sign_in_a_description_is_shown(
 
 def test_a_stage_is_called_with_what_its_flags_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Called(monkeypatch, lambda journal: journal.line("said"))
-    log = tmp_path / "logs" / "a.log"
+    log = tmp_path / "logs" / "deep" / "a.log"
+    monkeypatch.setenv("BAT_OTHER", "as it was")
     main(harmful(tmp_path, log=log, threads=2))
+    assert os.environ["BAT_OTHER"] == "as it was"
     assert stage.imported == ["bat.training.stage"]
     assert stage.given == {
         "spec": HarmfulSpec(threshold=0.5),
@@ -284,6 +298,24 @@ def test_a_stage_is_called_with_what_its_flags_mean(tmp_path: Path, monkeypatch:
     assert re.search(r" harmful: CPU time [\d.]+ s, of which work [\d.]+ s; largest memory \d+ MB$", last)
 
 
+def test_a_stage_of_two_words_gets_what_its_signature_allows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called = []
+
+    def null_pairs(journal: Any, *, spec: Annotated[int, Field(ge=1)], **files: Any) -> None:
+        called.append(spec)
+
+    monkeypatch.setattr(importlib, "import_module", lambda name: SimpleNamespace(null_pairs=null_pairs))
+    flags = [flag for flag in declared("null-pairs")[2] if flag.required and flag.name != "spec"]
+    files = [text for flag in flags for text in (f"--{flag.name.replace('_', '-')}", f"{flag.name}.parquet")]
+    main(["null-pairs", *files, "--spec", "1"])
+    assert called == [1]
+    status, said = ends(["null-pairs", *files, "--spec", "0"], capsys)
+    assert (status, called) == (2, [1])
+    assert " null-pairs: --spec: " in said
+
+
 def test_the_arguments_of_the_process_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Called(monkeypatch)
     monkeypatch.setattr(sys, "argv", ["bat", *harmful(tmp_path)])
@@ -295,7 +327,8 @@ def test_only_the_source_of_the_named_stage_is_read(tmp_path: Path, monkeypatch:
     Called(monkeypatch)
     asked, of = [], cli.parser
     monkeypatch.setattr(cli, "parser", lambda stages: asked.append(list(stages)) or of(stages))
-    main(harmful(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["bat", *harmful(tmp_path)])
+    main()
     with pytest.raises(SystemExit):
         main(["--version"])
     assert asked == [["harmful"], list(STAGES)]
@@ -356,12 +389,19 @@ def test_an_input_may_be_given_twice_and_images_under_any_name(tmp_path: Path, m
     main(harmful(tmp_path, records=[tmp_path / "r", tmp_path / "r"]))
     assert stage.given["records"] == [tmp_path / "r"] * 2
     options = {flag.name: None for flag in declared("attack")[2]}
-    named = options | {"model": "m", "data": "\udcff", "out": str(tmp_path / "o.parquet")}
+    named = options | {"model": "m", "data": "\udcff", "architecture": "~", "out": str(tmp_path / "o.parquet")}
     checked = cli._checked("attack", named, None, 1)
     assert (checked["data"], checked["model"], checked["flags"]) == (Path("\udcff"), Path("m"), None)
+    assert checked["architecture"] == "~"
     assert refusal(cli._checked, "attack", options | {"model": "\udcff"}, None, 1).startswith(
         "--model \\udcff: the name"
     )
+
+
+@pytest.mark.parametrize("path", ["a\0", "\udcff", "~nobody-at-all"])
+def test_a_flag_of_two_words_is_told_as_it_is_given(path: str) -> None:
+    options = {flag.name: None for flag in declared("train")[2]} | {"robust_memorization": path}
+    assert refusal(cli._checked, "train", options, None, 1).startswith("--robust-memorization")
 
 
 @pytest.mark.parametrize(("cpus", "most"), [(3, 256), (300, 300), (None, 256)])
@@ -387,10 +427,13 @@ def test_numbers_are_read_as_they_are_written(text: str, value: float) -> None:
 
 
 def test_whole_numbers_stay_whole() -> None:
-    options = {flag.name: flag.default for flag in declared("attack")[2]} | {"batch_size": "12", "eps": "1"}
+    options = {flag.name: flag.default for flag in declared("attack")[2]} | {
+        "batch_size": f"{2**53 + 1}",
+        "eps": "1",
+    }
     types = {"batch_size": Annotated[int, Field(ge=1)], "eps": float}
     found = cli._values("attack", dict(options), types)
-    assert (found["batch_size"], found["eps"], found["seed"], found["ensemble"]) == (12, 1.0, 0, "standard")
+    assert (found["batch_size"], found["eps"], found["seed"], found["ensemble"]) == (2**53 + 1, 1.0, 0, "standard")
     assert type(found["batch_size"]) is int
     message = refusal(cli._values, "attack", options | {"batch_size": "1.5"}, types)
     assert message.startswith("--batch-size 1.5: ")

@@ -30,6 +30,13 @@ def test_a_digest_is_of_the_code_alone_and_nothing_is_imported(module, tmp_path)
     assert code_digest(f"{name}:part") != first
 
 
+def test_a_module_is_not_run_to_look_for_another_in_it(module, monkeypatch):
+    name = module("raise SystemExit('imported')\n")
+    monkeypatch.syspath_prepend(Path.cwd())
+    with pytest.raises(ValueError, match=f"^no module {name}.inner, "):
+        code_digest(f"{name}.inner:part")
+
+
 def test_a_digest_of_a_module_in_a_package_is_of_the_whole_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     package = tmp_path / "users_package" / "inner"
@@ -82,6 +89,8 @@ def test_a_digest_of_an_installed_module_is_of_its_file_and_the_versions_of_its_
     monkeypatch.setattr("importlib.metadata.packages_distributions", lambda: {"yaml": ["two", "one", "two"]})
     told = b"1.2 3" + b"loader.py " + sha256(Path(yaml.loader.__file__).read_bytes()).digest()
     assert code_digest("yaml.loader:Loader") == sha256(told).hexdigest()
+    package = b"1.2 3" + b"__init__.py " + sha256(Path(yaml.__file__).read_bytes()).digest()
+    assert code_digest("yaml:load") == sha256(package).hexdigest()
     monkeypatch.setattr("importlib.metadata.packages_distributions", dict)
     assert code_digest("yaml.loader:Loader") == sha256(told.removeprefix(b"1.2 3")).hexdigest()
 
