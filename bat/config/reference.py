@@ -68,7 +68,7 @@ def editor_schema() -> Node:
 
 
 def _allowed(about: Node) -> Node:
-    return {key: each for key, each in about.items() if key not in ("description", "default", "title")}
+    return {key: each for key, each in about.items() if key not in ("description", "default")}
 
 
 def tables() -> str:
@@ -112,16 +112,15 @@ def _rows(root: Node, path: str) -> Iterator[tuple[str, str, str, str, str]]:
             if place == "training.variants":
                 continue
             options = list(_records(about, root))
-            meaning = about.get("description") or _deref(about, root).get("description", "")
             default = "" if "default" not in about else _shown(about["default"])
             if "const" in about:
                 default = ""
             titles, value = tuple(title for title, _ in options), _value(about, root)
             if titles in seen:
-                yield place, kind, f"as `{seen[titles]}`", default, meaning
+                yield place, kind, f"as `{seen[titles]}`", default, about["description"]
                 continue
             if value or len(options) > 1:
-                yield place, kind, value or "map", default, meaning
+                yield place, kind, value or "map", default, about["description"]
             many = "[]" if any("items" in each for each in _flat(about, root)) else ""
             if options:
                 seen[titles] = place + many
