@@ -966,11 +966,11 @@ def test_the_data_set_on_disk_is_taken_where_it_is_that_of_the_experiment(made_u
 
 
 def test_memory_is_the_most_that_was_held(monkeypatch):
-    used = SimpleNamespace(ru_maxrss=3 * 2**20)
+    used = SimpleNamespace(ru_maxrss=600 * 2**10)
     monkeypatch.setattr("resource.getrusage", lambda who: used if who == resource.RUSAGE_SELF else None)
-    assert bat.planning.stage._memory(torch.device("cpu")) == "3 GiB"
+    assert bat.planning.stage._memory(torch.device("cpu")) == "600 MiB"
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda where: 2 ** (20 + where.index))
-    assert bat.planning.stage._memory(torch.device("cuda", 2)) == "3 GiB, of the GPU 4 MiB"
+    assert bat.planning.stage._memory(torch.device("cuda", 2)) == "600 MiB, of the GPU 4 MiB"
 
 
 @pytest.mark.parametrize(("name", "published"), [("preact_resnet18", 64), ("resnet50", 64), ("wrn_28_10", 16)])
