@@ -906,6 +906,7 @@ def test_hours_on_another_device_are_its_own(made_up, monkeypatch):
     asked = []
     monkeypatch.setattr(bat.planning.stage, "device_named", lambda name: asked.append(name) or torch.device("meta"))
     monkeypatch.setattr(bat.planning.stage, "_network", lambda model, data: (f"{model.name}, 9 weights", 36))
+    monkeypatch.setattr(bat.planning.stage, "_memory", lambda where: f"3 GiB of {where}")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     text, _, seen = made_up(device="x")
     assert asked == ["x"]
@@ -914,6 +915,7 @@ def test_hours_on_another_device_are_its_own(made_up, monkeypatch):
     assert lines[1] == "mlp, 9 weights, on meta, 2 threads"
     assert lines[3] == "stage                      jobs   minutes a job     GPU hours"
     assert lines[5] == "subsets                       2           33.37         1.112"
+    assert "peak memory of a job: 3 GiB of meta" in lines
     assert "weights 432 B" in lines[-2]  # best and last of 3 methods and 2 seeds
     made_up()
     assert asked == ["x", "auto"]
