@@ -67,8 +67,8 @@ def sizes_of(config: Config) -> Sizes:
         classes = known.classes
         if data.classes is not None:  # classes about as large as one another
             kept = data.classes if isinstance(data.classes, int) else len(data.classes)
-            pool, test = (count and count * kept // known.classes for count in (known.pool, known.test))
-            splits, classes = drawn_sizes(data, pool or 0, test), kept
+            pool, test = known.pool * kept // known.classes, known.test and known.test * kept // known.classes
+            splits, classes = drawn_sizes(data, pool, test), kept
     elif (found := counted(data)) is not None:
         splits, shape, classes = found
     train, validation, test = (subsampled(count, config.subsample) for count in splits or (50_000, 5_000, 10_000))
@@ -159,13 +159,14 @@ def _batch_mb(model: Model, sizes: Sizes, batch: int) -> float:
 
 def _channels(model: Model) -> int:
     """Return how many channels of the size of the image a network's activations amount to, all layers together."""
-    return {"resnet9": 1_000, "resnet18": 2_500, "preact_resnet18": 2_500, "resnet50": 9_000}.get(model.name, 9_000)
+    return {"resnet9": 1_000, "resnet18": 2_500, "preact_resnet18": 2_500}.get(model.name, 9_000)
 
 
 def _relative(model: Model) -> float:
     """Return a network's width as a share of the published one."""
-    published = {ResidualModel: 64, WideModel: 16}.get(type(model))
-    return getattr(model, "width", 1) / published if published else 1
+    if isinstance(model, ResidualModel):
+        return model.width / 64
+    return model.width / 16 if isinstance(model, WideModel) else 1
 
 
 def _minutes(model: Model, sizes: Sizes, passes: float) -> float:

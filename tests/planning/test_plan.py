@@ -906,6 +906,7 @@ def test_hours_on_another_device_are_its_own(made_up, monkeypatch):
     asked = []
     monkeypatch.setattr(bat.planning.stage, "device_named", lambda name: asked.append(name) or torch.device("meta"))
     monkeypatch.setattr(bat.planning.stage, "_network", lambda model, data: (f"{model.name}, 9 weights", 36))
+    monkeypatch.setattr(bat.planning.stage, "_memory", lambda where: f"3 GiB of {where}")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     text, _, seen = made_up(device="x")
     assert asked == ["x"]
@@ -914,6 +915,7 @@ def test_hours_on_another_device_are_its_own(made_up, monkeypatch):
     assert lines[1] == "mlp, 9 weights, on meta, 2 threads"
     assert lines[3] == "stage                      jobs   minutes a job     GPU hours"
     assert lines[5] == "subsets                       2           33.37         1.112"
+    assert "peak memory of a job: 3 GiB of meta" in lines
     assert "weights 432 B" in lines[-2]  # best and last of 3 methods and 2 seeds
     made_up()
     assert asked == ["x", "auto"]
@@ -966,11 +968,11 @@ def test_the_data_set_on_disk_is_taken_where_it_is_that_of_the_experiment(made_u
 
 
 def test_memory_is_the_most_that_was_held(monkeypatch):
-    used = SimpleNamespace(ru_maxrss=3 * 2**20)
+    used = SimpleNamespace(ru_maxrss=600 * 2**10)
     monkeypatch.setattr("resource.getrusage", lambda who: used if who == resource.RUSAGE_SELF else None)
-    assert bat.planning.stage._memory(torch.device("cpu")) == "3 GiB"
+    assert bat.planning.stage._memory(torch.device("cpu")) == "600 MiB"
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda where: 2 ** (20 + where.index))
-    assert bat.planning.stage._memory(torch.device("cuda", 2)) == "3 GiB, of the GPU 4 MiB"
+    assert bat.planning.stage._memory(torch.device("cuda", 2)) == "600 MiB, of the GPU 4 MiB"
 
 
 @pytest.mark.parametrize(("name", "published"), [("preact_resnet18", 64), ("resnet50", 64), ("wrn_28_10", 16)])

@@ -42,6 +42,16 @@ def test_sizes_of_known_data_sets_and_of_a_trial() -> None:
     assert sizes_of(replace(CIFAR10, data=Published(name="cifar100", cache="c", **PARTS))).classes == 100
 
 
+def test_of_some_classes_there_are_as_many_images_as_of_others() -> None:
+    some: dict[str, Any] = PARTS | {"cache": "c"}
+    svhn = Published(name="svhn", classes=7, **some)
+    assert sizes_of(replace(CIFAR10, data=svhn)) == Sizes(46_279, 5_000, 18_222, (3, 32, 32), 7)
+    pair = Published(name="cifar100", classes=("apple", "bear"), **some | {"validation_samples": 100})
+    assert sizes_of(replace(CIFAR10, data=pair)) == Sizes(900, 100, 200, (3, 32, 32), 2)
+    # of 898, without a test part of their own
+    assert sizes_of(replace(DIGITS, data=replace(DIGITS.data, classes=5))) == Sizes(600, 200, 98, (1, 8, 8), 5)
+
+
 def test_a_users_own_data_set_is_counted_or_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ImageFolder(name="image_folder", path="none", size=None, colour="grey", **PARTS)
     config = replace(CIFAR10, data=folder)
@@ -67,10 +77,12 @@ def test_sizes_by_hand() -> None:
         (fixed("preact_resnet18"), 200 * 2_500),
         (fixed("resnet50"), 200 * 9_000),
         (fixed("wrn_28_10"), 200 * 9_000),
+        (ResidualModel(name="resnet18", width=32), 200 * 2_500 / 2),
+        (WideModel(name="wrn_28_10", width=4), 200 * 9_000 / 4),
         (LibraryModel(name="torchvision:resnet18"), 200 * 9_000),
     ],
 )
-def test_memory_of_a_batch(model: Any, floats: int) -> None:
+def test_memory_of_a_batch(model: Any, floats: float) -> None:
     # 4 bytes a number, activations and gradients, and eight copies of the images
     assert resources._batch_mb(model, SIZES, 30) == pytest.approx(8 * 30 * (floats + 8 * 600) / 1e6)
 
@@ -85,11 +97,14 @@ def test_memory_of_a_batch(model: Any, floats: int) -> None:
         (fixed("preact_resnet18"), 200 * 5.5e5),
         (fixed("resnet50"), 200 * 1.3e6),
         (fixed("wrn_34_10"), 200 * 6e6),
+        (ResidualModel(name="resnet50", width=32), 200 * 1.3e6 / 4),
+        (WideModel(name="wrn_34_10", width=4), 200 * 6e6 / 16),
+        (LibraryModel(name="torchvision:resnet18"), 200 * 6e6),
     ],
 )
 def test_minutes_of_passes(model: Any, work: float) -> None:
     # 4e9 multiply-adds a second, three times over, and what any job takes
-    assert resources._minutes(model, SIZES, 1e7) == pytest.approx(20 + 3 * 1e7 * work / 4e9 / 60)
+    assert resources._minutes(model, SIZES, 1e7) == pytest.approx(20 + 3 * 1e7 * work / 4e9 / 60, rel=1e-9)
 
 
 def test_memory_of_the_estimators() -> None:
@@ -239,6 +254,11 @@ def test_what_needs_are_rounded_from(config: Config, exact: dict[str, tuple[floa
     assert found.keys() == exact.keys()
     for rule, each in found.items():
         assert each == pytest.approx(exact[rule], rel=1e-9), rule
+
+
+def test_scores_that_are_read_leave_the_needs_as_they_are() -> None:
+    read = load(str(ROOT / "config/config.yaml"), settings=("scores={source: file, path: s.csv, format: table}",))
+    assert needs(read) == needs(DIGITS)
 
 
 def test_no_job_asks_for_more_than_a_week() -> None:
