@@ -184,8 +184,7 @@ def _white(image: Image.Image, content: bytes) -> _White:
         # Pillow scales by the maxval; of 65535 it is not known whether it was meant
         args = image.tile[0].args  # type: ignore[attr-defined]  # of files alone
         maxval = args[-1] if isinstance(args, tuple) else {"I;16B": _WHITE}.get(str(args))
-        deep = isinstance(maxval, int) and maxval > 255
-        return _White(_WHITE if deep else None, stated=maxval != _WHITE, rounded=True)
+        return _White(_WHITE, stated=maxval != _WHITE, rounded=True)
     if image.format != "TIFF":
         return _White(None)
     bits, zero = _tag(image, _TIFF_BITS) or 1, _tag(image, _TIFF_PHOTOMETRIC) == 0

@@ -144,7 +144,7 @@ def _check_fashion(data: Cached) -> None:
 
 
 def _samples(name: str, part: Any) -> Samples:
-    labels = torch.as_tensor(part.labels if name == "svhn" else part.targets, dtype=torch.int64)
+    labels = torch.as_tensor(part.labels if name == "svhn" else part.targets)
     pixels = torch.as_tensor(part.data)
     if pixels.ndim == 3:
         pixels = pixels.unsqueeze(1)

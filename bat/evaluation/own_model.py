@@ -55,7 +55,7 @@ class Judged(nn.Module):
         """Return logits (n, classes) of images x: (n, c, h, w) in [0, 1]."""
         doing = f"{self.entry}: fails on images {tuple(x.shape)} of {str(x.dtype)[6:]} on {x.device}"
         with users_code(doing, hint=_NEEDED), torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
-            output = self.inner((x if self.differentiable else x.detach()).clone())
+            output = self.inner(x.clone())
         with users_code(doing, hint=_NEEDED):  # an output of a kind of its own may fail when it is looked at
             return self._logits(output, x)
 

@@ -155,6 +155,13 @@ def test_white_of_256_is_of_more_than_8_bits():
     assert decode(pgm(values(256), 256), GREY)[0].max() == 255
 
 
+@pytest.mark.parametrize("write", [pgm, plain_pgm])
+def test_a_dark_image_is_kept_where_its_file_says_what_white_is(write):
+    pixels, largest = decode(write(values(160), 4095), GREY)
+    assert abs(int(pixels.max()) - 160 * 255 / 4095) <= 1
+    assert largest is None
+
+
 def test_16_bits_in_either_order_of_bytes_keep_the_upper_8():
     numbers = values(65535)
     large = Image.new("I;16B", (WIDTH, HEIGHT))
@@ -291,7 +298,8 @@ def test_a_flat_image_is_kept():
         assert (decode(encoded(Image.fromarray(flat), kind), COLOUR)[0] == 7).all()
     indices = Image.frombytes("P", (WIDTH, HEIGHT), (np.arange(80, dtype=np.uint8) % 4).tobytes())
     indices.putpalette([9, 9, 9] * 4)  # one colour under four numbers
-    assert (decode(encoded(indices, "PNG"), COLOUR)[0] == 9).all()
+    for content in (encoded(indices, "PNG"), encoded(indices.convert("PA"), "TIFF")):
+        assert (decode(content, COLOUR)[0] == 9).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -301,6 +309,18 @@ def test_a_palette_is_read_as_its_colours(kind):
     indices.putpalette(RGB[0, :4].tobytes())
     for image in (indices, indices.convert("PA")) if kind == "TIFF" else (indices,):
         np.testing.assert_array_equal(decode(encoded(image, kind), COLOUR)[0].transpose(1, 2, 0), RGB[0, :4][numbers])
+        grey = Image.fromarray(RGB[0, :4][numbers]).convert("L")  # rounded, as that of other images
+        np.testing.assert_array_equal(decode(encoded(image, kind), GREY)[0][0], np.asarray(grey))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_palettes_transparency_is_dropped_without_a_warning():
+    indices = Image.frombytes("P", (WIDTH, HEIGHT), (np.arange(80, dtype=np.uint8) % 4).tobytes())
+    indices.putpalette(RGB[0, :4].tobytes())
+    clear = {"transparency": bytes([0, 128, 255, 255])}
+    for look in (COLOUR, GREY):
+        shown, found = (decode(encoded(indices, "PNG", **more), look)[0] for more in ({}, clear))
+        np.testing.assert_array_equal(found, shown)
 
 
 # -- kinds
@@ -378,6 +398,7 @@ def test_each_image_is_in_its_row_however_many_threads(monkeypatch):
     for shift in range(5):
         np.testing.assert_array_equal(found[shift].permute(1, 2, 0), RGB + np.uint8(shift))
     assert threads == [3]
+    assert found.dtype == torch.uint8
     for name in ("1.png", "4.png"):
         files[name] = b"text"
     assert refusal(lambda: read_images(list(files), files.__getitem__, COLOUR, threads=3)) == (

@@ -5,7 +5,9 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -258,7 +260,7 @@ QUESTIONS = {"methods": (("bat", "pgd_at"), ("bat", "natural"))}
 SUMMARY = SummarySpec(
     seed=1,
     confidence=0.9,
-    bootstrap=200,
+    bootstrap=100,
     runs=tuple(Run(method=method, without=None, base=name, role="method") for name, method in METHODS.items()),
     questions=QUESTIONS,
 )
@@ -283,22 +285,40 @@ def history(path: Path, name: str, seed: int, accuracy: float = 0.9, **changed: 
     )
 
 
-@pytest.fixture
-def given(tmp_path: Path) -> dict[str, Any]:
+def inputs(folder: Path) -> dict[str, Any]:
     pairs = [(name, seed) for name in METHODS for seed in (0, 1)]
     scored = {"max_influence": [0.1, 0.2, 0.3, 0.4], "memorization": [0.5, 0.6, 0.7, 0.8], "atypical": ATYPICAL}
     groups: dict[str, Any] = {"test_index": [3, 5, 7, 9], "label": [0, 1, 0, 1]} | scored
     labels = {"split": ["train"] * 6 + ["test"] * 2, "label": [0, 0, 0, 1, 1, 1, 0, 0]}
     raised = {"flag": ["one", "two"], "raised": [True, False], "limit": [0.5, 0.25]}
     return {
-        "test_groups": written(tmp_path / "groups", "test_groups", {"data": "d"}, **groups),
-        "files": written(tmp_path / "files", "files", {"data": "d"}, **labels),
-        "attacked": [attacked(tmp_path / f"a-{name}-{seed}", name, seed) for name, seed in pairs],
+        "test_groups": written(folder / "groups", "test_groups", {"data": "d"}, **groups),
+        "files": written(folder / "files", "files", {"data": "d"}, **labels),
+        "attacked": [attacked(folder / f"a-{name}-{seed}", name, seed) for name, seed in pairs],
         "flags": [
-            written(tmp_path / f"f-{name}-{seed}", "flags", EVALUATED, method=[name] * 2, seed=[seed] * 2, **raised)
+            written(folder / f"f-{name}-{seed}", "flags", EVALUATED, method=[name] * 2, seed=[seed] * 2, **raised)
             for name, seed in pairs
         ],
-        "histories": [history(tmp_path / f"h-{name}-{seed}", name, seed) for name, seed in pairs],
+        "histories": [history(folder / f"h-{name}-{seed}", name, seed) for name, seed in pairs],
+    }
+
+
+@cache
+def inputs_once() -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the names of the summary's inputs, and what is in them."""
+    with TemporaryDirectory() as folder:
+        given = inputs(Path(folder))
+        return given, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, Any]:
+    paths, contents = inputs_once()
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return {
+        key: [tmp_path / path.name for path in value] if isinstance(value, list) else tmp_path / value.name
+        for key, value in paths.items()
     }
 
 
@@ -332,7 +352,7 @@ def test_the_summary_writes_what_its_functions_return(given: dict[str, Any], tmp
         "failed": {},
         "data": "d",
     }
-    drawn: Any = {"confidence": 0.9, "bootstrap": 200, "seed": 1}
+    drawn: Any = {"confidence": 0.9, "bootstrap": 100, "seed": 1}
     left_out = dict.fromkeys(METHODS, 0)
     for name, kind, expected in (
         ("by_seed", "by_seed", accuracies_by_seed(samples, confidence=0.9).assign(tier="apgd_ce (steps 2)")),

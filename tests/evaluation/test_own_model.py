@@ -987,6 +987,14 @@ def test_a_model_runs_with_a_gradient_where_it_has_one(differentiable, enabled):
     assert seen == [(differentiable and enabled,) * 2]
 
 
+def test_a_model_without_a_gradient_has_none_by_ways_of_its_own():
+    model = judged_by(torch.enable_grad()(lambda x: 2 * x.flatten(1)))
+    x = TWO.clone().requires_grad_()
+    assert model(x).requires_grad
+    model.differentiable = False
+    assert not model(x).requires_grad
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -1081,6 +1089,11 @@ def test_a_model_is_read_by_what_names_it(own, monkeypatch):
     assert refusal(read, "w.safetensors", None, part, cpu) == (
         "w.safetensors: holds weights alone: say of which network, with --architecture"
     )
+    script = nn.Linear(2, 2)
+    monkeypatch.setattr(bat.evaluation.own_model, "_read_script", lambda *given: asked.append(given) or script)
+    Path("m.pt").touch()
+    model = read("m.pt", None, part, cpu)
+    assert (asked[1:], model.inner, model.entry) == ([("m.pt",)], script, "m.pt")
     monkeypatch.setattr(bat.evaluation.own_model, "own_function", lambda *given: lambda: 3)
     assert refusal(read, "users:model", None, part, cpu) == f"users:model: returned int, not a torch.nn.Module{FORM}"
 
@@ -1154,7 +1167,7 @@ def test_why_there_is_no_gradient_is_returned():
     assert check_outputs(model, part, 1, "entry") == (
         "the model has no gradient in its images (ZeroDivisionError: backwards)"
     )
-    assert not model.differentiable
+    assert model.differentiable is False
     assert seen == [(2, False), (1, True), (1, False)]
     fails = judged_by(lambda x: x.flatten(1) if len(x) == 2 else 1 / 0)
     assert "fails on images (1, 1, 1, 2)" in refusal(check_outputs, fails, part, 1, "entry")
