@@ -342,6 +342,16 @@ def test_tables_carry_the_file_and_the_threshold(folder):
         assert (facts["data"], facts["models"]) == (data_set().digest(), 0)
 
 
+def direct(folder, layout, arrays, threshold=THRESHOLD):
+    """Run the stage on released.npz without a command line; return its journal."""
+    journal = Lines()
+    inputs = {"data": folder / "data.safetensors", "files": folder / "files.parquet"}
+    outputs = {name: folder / f"{name}.parquet" for name in TABLES} | {"top": folder / "top.csv"}
+    spec = ImportScoresSpec(format=layout, threshold=threshold)
+    stage(journal, spec=spec, scores=npz(folder / "released.npz", arrays), **inputs, **outputs)
+    return journal
+
+
 NOT_ON_VALIDATION = "validation samples are training samples of the file, which has no influence on them: all typical"
 
 
@@ -370,11 +380,7 @@ NOT_ON_VALIDATION = "validation samples are training samples of the file, which 
     ],
 )
 def test_what_is_told_of_an_import(folder, layout, arrays, threshold, first, last):
-    journal = Lines()
-    inputs = {"data": folder / "data.safetensors", "files": folder / "files.parquet"}
-    outputs = {name: folder / f"{name}.parquet" for name in TABLES} | {"top": folder / "top.csv"}
-    spec = ImportScoresSpec(format=layout, threshold=threshold)
-    stage(journal, spec=spec, scores=npz(folder / "released.npz", arrays), **inputs, **outputs)
+    journal = direct(folder, layout, arrays, threshold)
     found, groups = (pd.read_parquet(folder / f"{name}.parquet") for name in ("memorization", "test_groups"))
     rare = found["atypical"].sum()
     assert journal.lines == [
@@ -386,6 +392,34 @@ def test_what_is_told_of_an_import(folder, layout, arrays, threshold, first, las
         NOT_ON_VALIDATION,
     ]
     assert journal.worked == 1
+
+
+def of_training(value):
+    """Scores of which those of the data set's training samples have one value."""
+    scores = MEMORIZATION.copy()
+    scores[data_set().train.index] = value
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("layout", "arrays", "said"),
+    [
+        ("npz", {"memorization": MEMORIZATION[:0]}, "0 samples, and none has a score"),
+        ("npz", plain(labels=np.roll(TRAIN_LABELS, 1)), "training sample 1 has label"),
+        ("npz", plain(memorization=of_training(np.nan)), "has a score of other samples, but of no training sample"),
+    ],
+)
+def test_what_is_refused_of_an_import_is_said_of_its_file(folder, layout, arrays, said):
+    assert refusal(direct, folder, layout, arrays).startswith(f"{folder / 'released.npz'}: {said}")
+
+
+def test_an_import_needs_names_of_the_same_data(folder):
+    other = data_set(train=49)
+    named(folder / "files.parquet", other)
+    assert refusal(direct, folder, "npz", plain()) == (
+        f"{folder / 'data.safetensors'} and {folder / 'files.parquet'} are of different data: remove the one that is "
+        "out of date, and run its stage again"
+    )
 
 
 def test_an_import_knows_the_classes_that_were_chosen(folder):
