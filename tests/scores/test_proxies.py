@@ -23,6 +23,7 @@ from bat.config.specs import ProxiesSpec
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import read_table_with_facts, write_table
+from bat.scores.agreement import auc, precision, spearman
 from bat.scores.proxies import HALF, agreement_rows, proxies_of_run
 from bat.scores.proxies import proxies as stage
 from bat.training.records import packed
@@ -176,12 +177,23 @@ def test_agreement_is_that_of_each_proxy_and_of_the_halves_of_the_models(made: R
 def test_samples_without_a_score_do_not_count_and_a_score_without_samples_has_no_row() -> None:
     value, reference = np.array([1.0, 2, 3, 4]), np.array([0.0, np.nan, 0.5, 0.1])
     options = {"threshold": 0.2, "confidence": 0.8, "bootstrap": 30, "seed": 0}
-    rows = agreement_rows("csl", {"hard": (value, reference), "soft": (value, reference * np.nan)}, **options)
+    rows = agreement_rows("csl", {"hard": (value, reference * np.nan), "soft": (value, reference)}, **options)
     found = {(row["score"], row["metric"]): row for row in rows}
-    assert [*found] == [("hard", "spearman"), ("hard", "auc"), ("hard", "precision")]
-    assert found["hard", "auc"]["value"] == 0.5
-    assert found["hard", "precision"]["value"] == 0
+    assert [*found] == [("soft", "spearman"), ("soft", "auc"), ("soft", "precision")]
+    assert found["soft", "auc"]["value"] == 0.5
+    assert found["soft", "precision"]["value"] == 0
     assert all((row["samples"], row["atypical"]) == (3, 1) for row in rows)
+
+
+def test_intervals_of_agreement_are_of_the_level_the_resamples_and_the_seed_that_are_given() -> None:
+    value, reference = np.random.default_rng(3).random((2, 40))
+    reference[3] = 0.6
+    atypical, options = reference > 0.6, {"confidence": 0.7, "seed": 5}
+    rows = agreement_rows("csl", {"hard": (value, reference)}, threshold=0.6, bootstrap=40, **options)
+    for row, metric, truth in zip(rows, (spearman, auc, precision), (reference, atypical, atypical), strict=True):
+        expected = metric(value, truth, resamples=40, **options)
+        assert (row["value"], row["ci_low"], row["ci_high"]) == (expected.value, expected.low, expected.high)
+        assert row | {"proxy": "csl", "score": "hard", "samples": 40, "atypical": atypical.sum()} == row
 
 
 def direct(made: Runs, folder: Path, **changed: Any) -> Any:
@@ -208,8 +220,8 @@ def test_what_each_proxy_finds_of_the_atypical_samples_is_told(made: Runs, tmp_p
 @pytest.mark.parametrize(
     ("kind", "change", "facts", "said"),
     [
-        ("memorization", {}, {"data": "another"}, "are of different data"),
-        ("records", {}, {"data": "another"}, "are of different data"),
+        ("memorization", {}, {"data": "another"}, "data.safetensors and {path} are of different data"),
+        ("records", {}, {"data": "another"}, "data.safetensors and {path} are of different data"),
         ("memorization", {"label": 7}, {}, "other.parquet: row 0 is sample"),
         ("memorization", {}, {"models": 59}, "other.parquet: of other subset models than"),
         ("records", {"train_clean_loss": bytes(2)}, {}, "other.parquet: train_clean_loss does not hold 14"),
@@ -223,7 +235,12 @@ def test_proxies_are_of_the_scores_of_one_data_set(
     table, about = read_table_with_facts(source, kind)
     rewrite(source, kind, table.assign(**change), to=other, **{"spec": about["spec"]} | facts)
     given = [made.folder / "natural-0.parquet", other] if kind == "records" else other
-    assert said in refusal(lambda: direct(made, tmp_path, **{kind: given}))
+    assert said.format(path=other) in refusal(lambda: direct(made, tmp_path, **{kind: given}))
+
+
+def test_proxies_are_compared_with_models_of_the_same_data(made: Runs, tmp_path: Path) -> None:
+    path, said = made.of_other_data(tmp_path)
+    assert refusal(lambda: direct(made, tmp_path, shards=[path])) == said
 
 
 def test_without_shards_there_is_no_half_to_compare(made: Runs) -> None:
