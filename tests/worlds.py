@@ -72,7 +72,7 @@ class World:
 
     def read(self, name: str) -> pd.DataFrame:
         table, facts = read_table_with_facts(self.folder / f"{name}.parquet", name)
-        assert facts["data"] == self.data.digest()
+        assert (facts["kind"], facts["data"]) == (name, self.data.digest())
         assert facts["models"] == MODELS
         assert facts["spec"]["shards"] == {"spec.seed": 0, "spec.subset_fraction": 9 / 14, "data": self.data.digest()}
         self.spec = {key: value for key, value in facts["spec"].items() if key != "shards"}

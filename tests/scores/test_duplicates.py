@@ -265,7 +265,7 @@ def test_samples_that_their_repeats_hide_are_marked_and_told(world: World, tmp_p
         f"memorization of {int(not atypical)}; 2 have one with another label"
     ]
     assert journal.worked == 1
-    assert (facts["spec"], facts["models"]) == (spec, MODELS)
+    assert (facts["kind"], facts["spec"], facts["models"]) == ("duplicates", spec, MODELS)
 
 
 def test_influence_is_the_same_in_blocks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

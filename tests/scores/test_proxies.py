@@ -125,7 +125,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 def read(made: World, name: str) -> pd.DataFrame:
     table, facts = read_table_with_facts(made.folder / f"{name}.parquet", name)
-    assert (facts["data"], facts["spec"], facts["models"]) == (made.data.digest(), SPEC, MODELS)
+    assert (facts["kind"], facts["data"], facts["spec"]) == (name, made.data.digest(), SPEC)
+    assert facts["models"] == MODELS
     return table
 
 

@@ -336,7 +336,7 @@ def test_tables_carry_the_file_and_the_threshold(folder):
     import_scores(folder, npz(folder / "released.npz", plain()), "npz")
     for name in TABLES:
         facts = json.loads(pq.read_schema(folder / f"{name}.parquet").metadata[KEY.encode()])
-        assert facts["spec"] == {"format": "npz", "threshold": THRESHOLD}
+        assert (facts["kind"], facts["spec"]) == (name, {"format": "npz", "threshold": THRESHOLD})
         digest = hashlib.sha256((folder / "released.npz").read_bytes()).hexdigest()
         assert facts["file"] == {"name": "released.npz", "sha256": digest}
         assert (facts["data"], facts["models"]) == (data_set().digest(), 0)

@@ -677,7 +677,7 @@ def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: P
     }
     call("subsets", tmp_path, spec=spec, data="data.safetensors", shard="out.parquet")
     table, facts = read_table_with_facts(tmp_path / "out.parquet", "subsets")
-    assert facts["spec"] == json.loads(json.dumps(spec))
+    assert (facts["kind"], facts["spec"]) == ("subsets", json.loads(json.dumps(spec)))
     assert facts["data"] == made.data.digest()
     assert table["model"].tolist() == [4, 5, 6]
     assert table["seed"].tolist() == [derive_seed(7, "model", number) for number in (4, 5, 6)]
