@@ -163,6 +163,7 @@ def test_a_release_with_influence_becomes_the_tables_of_stage_1(folder, layout, 
 
     groups = tables["test_groups"]
     assert groups["test_index"].tolist() == data.test.index.tolist()
+    assert groups["label"].tolist() == data.test.labels.tolist()
     for row in groups.itertuples():
         influences = {i: value for (i, j), value in pairs.items() if j == row.test_index}
         assert row.atypical == (max(influences.values()) > THRESHOLD)
