@@ -541,7 +541,10 @@ def test_robust_effects_equal_welchs_test_on_typical_test_samples(robust: World)
     assert 0 < lowered < sum(found) < len(found)
     log = (robust.folder / "log").read_text()
     over = len(atypical_rows(robust, "robust"))
-    assert f"60 models; {over} training samples have robust memorization over 0.2; {lowered} of {len(rare)} " in log
+    assert (
+        f"60 models; {over} training samples have robust memorization over 0.2; {lowered} of {len(rare)} atypical "
+        "samples lower the robust accuracy of typical ones"
+    ) in log
 
 
 def robustly(world: World, folder: Path, shards: Any = None, **inputs: Path) -> Any:
