@@ -158,6 +158,7 @@ def together_influence(world: World, near: list[int], target: int) -> float:
 
 
 def test_the_table_equals_loops(world: World) -> None:
+    direct(world)
     table, facts = read_table_with_facts(world.folder / "duplicates.parquet", "duplicates")
     assert facts["data"] == world.data.digest()
     index, labels = world.index["train"], world.labels["train"]
