@@ -504,9 +504,9 @@ def robust(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture
-def robust_anew(robust: World) -> None:
+def robust_anew(robust: World) -> Any:
     """The tables anew, made by the test that reads them: a mutant is run by the tests that call what is changed."""
-    robustly(robust, robust.folder)
+    return robustly(robust, robust.folder)
 
 
 @pytest.mark.usefixtures("robust_anew")
@@ -524,8 +524,7 @@ def test_robust_influence_equals_loops_over_the_shards(robust: World) -> None:
     assert 0 < table["significant"].sum() < len(table)
 
 
-@pytest.mark.usefixtures("robust_anew")
-def test_robust_effects_equal_welchs_test_on_typical_test_samples(robust: World) -> None:
+def test_robust_effects_equal_welchs_test_on_typical_test_samples(robust: World, robust_anew: Any) -> None:
     table = robust.read("robust_effects")
     rare = np.flatnonzero(robust.rare)  # type: ignore[attr-defined]
     assert table["train_index"].tolist() == robust.index["train"][rare].tolist()
@@ -548,21 +547,21 @@ def test_robust_effects_equal_welchs_test_on_typical_test_samples(robust: World)
         assert table[f"{name}_significant"].tolist() == found
         lowered = sum(hit and effect < 0 for hit, effect in zip(found, table[f"{name}_effect"], strict=True))
     assert 0 < lowered < sum(found) < len(found)
-    log = (robust.folder / "log").read_text()
     over = len(atypical_rows(robust, "robust"))
     assert (
         f"60 models; {over} training samples have robust memorization over 0.2; {lowered} of {len(rare)} atypical "
         "samples lower the robust accuracy of typical ones"
-    ) in log
+    ) in robust_anew.lines
 
 
-def robustly(world: World, folder: Path, shards: Any = None, **inputs: Path) -> Any:
+def robustly(world: World, folder: Path, shards: Any = None, score: str = "hard", **inputs: Path) -> Any:
     journal: Any = Lines()
     files = {name: world.folder / f"{name}.parquet" for name in ("memorization", "test_groups")} | inputs
     outputs: Any = {name: folder / f"{name}.parquet" for name in ROBUST}
     paths = [world.folder / name for name in shards or world.shards]
     data = world.folder / "data.safetensors"
-    robust_scores(journal, spec=parse(ScoresSpec, SPEC, ""), data=data, shards=paths, **files, **outputs)
+    spec = parse(ScoresSpec, SPEC | {"score": score}, "")
+    robust_scores(journal, spec=spec, data=data, shards=paths, **files, **outputs)
     return journal
 
 
@@ -571,6 +570,13 @@ def test_models_that_did_not_train_are_told_of_robust_scores_too(robust: World, 
     journal = robustly(robust, tmp_path, ["bad.parquet", "shard-35.parquet"])
     assert (journal.bars, journal.worked) == ([(2, "classes")], 1)
     assert problem in journal.lines
+
+
+def test_robust_memorization_is_over_the_threshold_by_the_score_that_is_chosen(robust: World, tmp_path: Path) -> None:
+    robustly(robust, tmp_path, score="soft")
+    table = pd.read_parquet(tmp_path / "robust_memorization.parquet")
+    soft, hard = (table[name] > 0.2 for name in ("soft_memorization", "memorization"))
+    assert table["atypical"].tolist() == soft.tolist() != hard.tolist()
 
 
 def test_robust_scores_are_of_models_of_the_same_data(robust: World, tmp_path: Path) -> None:
