@@ -79,6 +79,12 @@ def test_each_proxy_is_higher_for_a_sample_that_is_learned_late() -> None:
     assert (table.iloc[0] > table.iloc[1]).all()
 
 
+def test_the_early_loss_is_of_the_first_epoch_with_a_tenth_behind_it() -> None:
+    values = np.arange(20.0)[:, None]
+    table = proxies_of_run(values, values > 3, values, np.arange(1, 21))
+    assert table.loc[0, ["early_loss", "el2n"]].tolist() == [1, 1]
+
+
 # -- the stage
 
 
