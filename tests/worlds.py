@@ -62,9 +62,17 @@ class World:
         # the later one first: the order of shards is nobody's business
         self.shards = ["shard-35.parquet", "shard-0.parquet"]
 
+    def of_other_data(self, folder: Path) -> tuple[Path, str]:
+        """Write a shard of models that were trained on other data; return it and what is said of it."""
+        table, facts = read_table_with_facts(self.folder / "shard-0.parquet", "subsets")
+        path = folder / "other_data.parquet"
+        write_table(path, "subsets", table, provenance("subsets", spec=facts["spec"], data="another"))
+        data = self.folder / "data.safetensors"
+        return path, f"{path}: trained on other data than {data}: remove the shards and run stage subsets again"
+
     def read(self, name: str) -> pd.DataFrame:
         table, facts = read_table_with_facts(self.folder / f"{name}.parquet", name)
-        assert facts["data"] == self.data.digest()
+        assert (facts["kind"], facts["data"]) == (name, self.data.digest())
         assert facts["models"] == MODELS
         assert facts["spec"]["shards"] == {"spec.seed": 0, "spec.subset_fraction": 9 / 14, "data": self.data.digest()}
         self.spec = {key: value for key, value in facts["spec"].items() if key != "shards"}

@@ -103,8 +103,8 @@ def _rows(numbers: Sequence[int], models: dict[int, list[Path]]) -> pd.DataFrame
         BatError: two files say different things of a model.
     """
     paths = dict.fromkeys(path for number in numbers for path in models[number])
-    rows = pd.concat([read_table(path, "subsets") for path in paths], ignore_index=True)
-    rows = rows[rows["model"].isin(numbers)].drop_duplicates().sort_values("model", ignore_index=True)
+    rows = pd.concat([read_table(path, "subsets") for path in paths])
+    rows = rows[rows["model"].isin(numbers)].drop_duplicates().sort_values("model")
     for number in rows.loc[rows["model"].duplicated(), "model"]:
         one, other = (row for _, row in rows[rows["model"] == number].head(2).iterrows())
         (column, *_) = [name for name in rows if one[name] != other[name]]

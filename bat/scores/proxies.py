@@ -101,7 +101,7 @@ def half_scores(shards: Shards, samples: DataSet) -> dict[str, tuple[Floats, Flo
     cut = shards.models // 2
     for one in class_by_class(shards, samples, ("correct", "p")):
         columns = [one.columns[name] for name in ("in_subset", "correct_train", "p_train")]
-        for half, mine in zip((slice(None, cut), slice(cut, None)), tables, strict=True):
+        for half, mine in zip((slice(cut), slice(cut, None)), tables, strict=True):
             # intervals are not read: their level is any
             table = memorization_table(*(values[half] for values in columns), confidence=0.95)
             mine.append(table.assign(index=one.index["train"]))

@@ -158,6 +158,7 @@ def together_influence(world: World, near: list[int], target: int) -> float:
 
 
 def test_the_table_equals_loops(world: World) -> None:
+    direct(world)
     table, facts = read_table_with_facts(world.folder / "duplicates.parquet", "duplicates")
     assert facts["data"] == world.data.digest()
     index, labels = world.index["train"], world.labels["train"]
@@ -225,6 +226,28 @@ def test_scores_of_other_models_and_of_other_data_are_refused(
     assert "memorization.parquet: row 0 is sample" in line
 
 
+def direct(world: World, threshold: float = 0.2, **paths: Any) -> tuple[Any, dict[str, Any]]:
+    """Call the stage without a command line; return the journal and the spec."""
+    journal: Any = Lines()
+    inputs: Any = {name: world.folder / f"{name}.parquet" for name in ("memorization", "duplicates")}
+    inputs |= {"data": world.folder / "data.safetensors", "shards": [world.folder / name for name in world.shards]}
+    spec = SPEC | {"threshold": threshold}
+    stage(journal, spec=parse(DuplicatesSpec, spec, ""), **inputs | paths)
+    return journal, spec
+
+
+def test_duplicates_are_of_scores_and_models_of_the_same_data(world: World, tmp_path: Path) -> None:
+    path, said = world.of_other_data(tmp_path)
+    assert refusal(lambda: direct(world, shards=[path])) == said
+    table, facts = read_table_with_facts(world.folder / "memorization.parquet", "memorization")
+    scored = tmp_path / "scored.parquet"
+    rewrite(world.folder / "memorization.parquet", "memorization", table, to=scored, spec=facts["spec"], data="another")
+    assert refusal(lambda: direct(world, memorization=scored)) == (
+        f"{world.folder / 'data.safetensors'} and {scored} are of different data: remove the one that is out of date, "
+        "and run its stage again"
+    )
+
+
 @pytest.mark.parametrize("atypical", [False, True])
 def test_samples_that_their_repeats_hide_are_marked_and_told(world: World, tmp_path: Path, atypical: bool) -> None:
     found = pd.read_parquet(world.folder / "duplicates.parquet")["duplicates_influence"]
@@ -234,10 +257,7 @@ def test_samples_that_their_repeats_hide_are_marked_and_told(world: World, tmp_p
     table, facts = read_table_with_facts(scored, "memorization")
     table = table.assign(atypical=(table.index == found.idxmax()) & atypical)
     rewrite(scored, "memorization", table, to=path, spec=facts["spec"])
-    given: Any = {"data": world.folder / "data.safetensors", "shards": [world.folder / name for name in world.shards]}
-    journal: Any = Lines()
-    spec = SPEC | {"threshold": threshold}
-    stage(journal, spec=parse(DuplicatesSpec, spec, ""), memorization=path, duplicates=out, **given)
+    journal, spec = direct(world, memorization=path, duplicates=out, threshold=threshold)
     table, facts = read_table_with_facts(out, "duplicates")
     # a sample of just the threshold is not over it
     assert table.index[table["hidden"]].tolist() == [found.idxmax()] * (not atypical)
@@ -246,7 +266,7 @@ def test_samples_that_their_repeats_hide_are_marked_and_told(world: World, tmp_p
         f"memorization of {int(not atypical)}; 2 have one with another label"
     ]
     assert journal.worked == 1
-    assert (facts["spec"], facts["models"]) == (spec, MODELS)
+    assert (facts["kind"], facts["spec"], facts["models"]) == ("duplicates", spec, MODELS)
 
 
 def test_influence_is_the_same_in_blocks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,6 +136,16 @@ def test_the_configuration_is_that_of_the_current_folder_with_its_changes(world:
         assert (facts["spec"]["first_model"], facts["spec"]["models"]) == (10 * number, 10)
 
 
+def test_a_shard_may_be_of_one_model(world: World, here: Path) -> None:
+    machine(world, here / "a.parquet", range(3))
+    journal: Any = Lines()
+    given: Any = {"base": CONFIG[1], "configfile": [CONFIG[3]], "config": ["memorization.models_per_shard=1"]}
+    for _ in range(2):  # the second time they are there
+        merge(journal, shards=[Path("a.parquet")], **given)
+    assert journal.lines == [f"{OWN}: 3 models in 3 shards; the experiment has 40"] * 2
+    assert read_table(OWN / "shard-002.parquet", "subsets")["model"].tolist() == [2]
+
+
 def test_the_configuration_alone_will_do(world: World, here: Path) -> None:
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     experiment = load(CONFIG[1])
@@ -188,7 +198,10 @@ def test_robust_shards_are_joined_among_their_own(world: World, here: Path) -> N
     robust = json.loads(as_json(SubsetsSpec.of(EXPERIMENT, first_model=0, robust=True)))
     for name, numbers in (("a", range(7)), ("b", range(7, 20))):
         machine(world, here / f"{name}.parquet", numbers, adversary=robust["adversary"])
-    main(["merge", *CONFIG, "--shards", "a.parquet", "b.parquet"])
+    journal: Any = Lines()
+    given: Any = {"base": CONFIG[1], "configfile": [CONFIG[3]], "config": ["memorization.robust.subset_models=60"]}
+    merge(journal, shards=[Path("a.parquet"), Path("b.parquet")], **given)
+    assert journal.lines == ["results/smoke/robust_subsets: 20 models in 1 shards; the experiment has 60"]
     expected = machine(world, here / "whole.parquet", range(20), adversary=robust["adversary"])
     assert {path.name for path in (here / "results/smoke").iterdir()} == {"data", "robust_subsets"}
     assert (here / "results/smoke/robust_subsets/shard-000.parquet").read_bytes() == expected.read_bytes()

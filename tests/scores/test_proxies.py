@@ -23,6 +23,7 @@ from bat.config.specs import ProxiesSpec
 from bat.io.files import provenance
 from bat.io.schemas import SCHEMAS
 from bat.io.tables import read_table_with_facts, write_table
+from bat.scores.agreement import auc, precision, spearman
 from bat.scores.proxies import HALF, agreement_rows, proxies_of_run
 from bat.scores.proxies import proxies as stage
 from bat.training.records import packed
@@ -78,6 +79,12 @@ def test_each_proxy_is_higher_for_a_sample_that_is_learned_late() -> None:
     assert (table.iloc[0] > table.iloc[1]).all()
 
 
+def test_the_early_loss_is_of_the_first_epoch_with_a_tenth_behind_it() -> None:
+    values = np.arange(20.0)[:, None]
+    table = proxies_of_run(values, values > 3, values, np.arange(1, 21))
+    assert table.loc[0, ["early_loss", "el2n"]].tolist() == [1, 1]
+
+
 # -- the stage
 
 
@@ -122,12 +129,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return world
 
 
+@pytest.fixture
+def anew(made: Runs) -> None:
+    """The tables anew, made by the test that reads them: a mutant is run by the tests that call what is changed."""
+    direct(made, made.folder)
+
+
 def read(made: World, name: str) -> pd.DataFrame:
     table, facts = read_table_with_facts(made.folder / f"{name}.parquet", name)
-    assert (facts["data"], facts["spec"], facts["models"]) == (made.data.digest(), SPEC, MODELS)
+    assert (facts["kind"], facts["data"], facts["spec"]) == (name, made.data.digest(), SPEC)
+    assert facts["models"] == MODELS
     return table
 
 
+@pytest.mark.usefixtures("anew")
 def test_proxies_are_means_over_the_runs(made: Runs) -> None:
     table = read(made, "proxies")
     assert table["train_index"].tolist() == made.index["train"].tolist()
@@ -155,6 +170,7 @@ def memorized(made: World, models: range, kind: str) -> list[float]:
     return values
 
 
+@pytest.mark.usefixtures("anew")
 @pytest.mark.parametrize("kind", ["hard", "soft"])
 def test_agreement_is_that_of_each_proxy_and_of_the_halves_of_the_models(made: Runs, kind: str) -> None:
     table, found = read(made, "proxies"), read(made, "proxy_agreement").set_index(["score", "proxy", "metric"])
@@ -176,12 +192,23 @@ def test_agreement_is_that_of_each_proxy_and_of_the_halves_of_the_models(made: R
 def test_samples_without_a_score_do_not_count_and_a_score_without_samples_has_no_row() -> None:
     value, reference = np.array([1.0, 2, 3, 4]), np.array([0.0, np.nan, 0.5, 0.1])
     options = {"threshold": 0.2, "confidence": 0.8, "bootstrap": 30, "seed": 0}
-    rows = agreement_rows("csl", {"hard": (value, reference), "soft": (value, reference * np.nan)}, **options)
+    rows = agreement_rows("csl", {"hard": (value, reference * np.nan), "soft": (value, reference)}, **options)
     found = {(row["score"], row["metric"]): row for row in rows}
-    assert [*found] == [("hard", "spearman"), ("hard", "auc"), ("hard", "precision")]
-    assert found["hard", "auc"]["value"] == 0.5
-    assert found["hard", "precision"]["value"] == 0
+    assert [*found] == [("soft", "spearman"), ("soft", "auc"), ("soft", "precision")]
+    assert found["soft", "auc"]["value"] == 0.5
+    assert found["soft", "precision"]["value"] == 0
     assert all((row["samples"], row["atypical"]) == (3, 1) for row in rows)
+
+
+def test_intervals_of_agreement_are_of_the_level_the_resamples_and_the_seed_that_are_given() -> None:
+    value, reference = np.random.default_rng(3).random((2, 40))
+    reference[3] = 0.6
+    atypical, options = reference > 0.6, {"confidence": 0.7, "seed": 5}
+    rows = agreement_rows("csl", {"hard": (value, reference)}, threshold=0.6, bootstrap=40, **options)
+    for row, metric, truth in zip(rows, (spearman, auc, precision), (reference, atypical, atypical), strict=True):
+        expected = metric(value, truth, resamples=40, **options)
+        assert (row["value"], row["ci_low"], row["ci_high"]) == (expected.value, expected.low, expected.high)
+        assert row | {"proxy": "csl", "score": "hard", "samples": 40, "atypical": atypical.sum()} == row
 
 
 def direct(made: Runs, folder: Path, **changed: Any) -> Any:
@@ -208,8 +235,8 @@ def test_what_each_proxy_finds_of_the_atypical_samples_is_told(made: Runs, tmp_p
 @pytest.mark.parametrize(
     ("kind", "change", "facts", "said"),
     [
-        ("memorization", {}, {"data": "another"}, "are of different data"),
-        ("records", {}, {"data": "another"}, "are of different data"),
+        ("memorization", {}, {"data": "another"}, "data.safetensors and {path} are of different data"),
+        ("records", {}, {"data": "another"}, "data.safetensors and {path} are of different data"),
         ("memorization", {"label": 7}, {}, "other.parquet: row 0 is sample"),
         ("memorization", {}, {"models": 59}, "other.parquet: of other subset models than"),
         ("records", {"train_clean_loss": bytes(2)}, {}, "other.parquet: train_clean_loss does not hold 14"),
@@ -223,7 +250,12 @@ def test_proxies_are_of_the_scores_of_one_data_set(
     table, about = read_table_with_facts(source, kind)
     rewrite(source, kind, table.assign(**change), to=other, **{"spec": about["spec"]} | facts)
     given = [made.folder / "natural-0.parquet", other] if kind == "records" else other
-    assert said in refusal(lambda: direct(made, tmp_path, **{kind: given}))
+    assert said.format(path=other) in refusal(lambda: direct(made, tmp_path, **{kind: given}))
+
+
+def test_proxies_are_compared_with_models_of_the_same_data(made: Runs, tmp_path: Path) -> None:
+    path, said = made.of_other_data(tmp_path)
+    assert refusal(lambda: direct(made, tmp_path, shards=[path])) == said
 
 
 def test_without_shards_there_is_no_half_to_compare(made: Runs) -> None:

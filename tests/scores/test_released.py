@@ -163,6 +163,7 @@ def test_a_release_with_influence_becomes_the_tables_of_stage_1(folder, layout, 
 
     groups = tables["test_groups"]
     assert groups["test_index"].tolist() == data.test.index.tolist()
+    assert groups["label"].tolist() == data.test.labels.tolist()
     for row in groups.itertuples():
         influences = {i: value for (i, j), value in pairs.items() if j == row.test_index}
         assert row.atypical == (max(influences.values()) > THRESHOLD)
@@ -336,10 +337,20 @@ def test_tables_carry_the_file_and_the_threshold(folder):
     import_scores(folder, npz(folder / "released.npz", plain()), "npz")
     for name in TABLES:
         facts = json.loads(pq.read_schema(folder / f"{name}.parquet").metadata[KEY.encode()])
-        assert facts["spec"] == {"format": "npz", "threshold": THRESHOLD}
+        assert (facts["kind"], facts["spec"]) == (name, {"format": "npz", "threshold": THRESHOLD})
         digest = hashlib.sha256((folder / "released.npz").read_bytes()).hexdigest()
         assert facts["file"] == {"name": "released.npz", "sha256": digest}
         assert (facts["data"], facts["models"]) == (data_set().digest(), 0)
+
+
+def direct(folder, layout, arrays, threshold=THRESHOLD):
+    """Run the stage on released.npz without a command line; return its journal."""
+    journal = Lines()
+    inputs = {"data": folder / "data.safetensors", "files": folder / "files.parquet"}
+    outputs = {name: folder / f"{name}.parquet" for name in TABLES} | {"top": folder / "top.csv"}
+    spec = ImportScoresSpec(format=layout, threshold=threshold)
+    stage(journal, spec=spec, scores=npz(folder / "released.npz", arrays), **inputs, **outputs)
+    return journal
 
 
 NOT_ON_VALIDATION = "validation samples are training samples of the file, which has no influence on them: all typical"
@@ -370,11 +381,7 @@ NOT_ON_VALIDATION = "validation samples are training samples of the file, which 
     ],
 )
 def test_what_is_told_of_an_import(folder, layout, arrays, threshold, first, last):
-    journal = Lines()
-    inputs = {"data": folder / "data.safetensors", "files": folder / "files.parquet"}
-    outputs = {name: folder / f"{name}.parquet" for name in TABLES} | {"top": folder / "top.csv"}
-    spec = ImportScoresSpec(format=layout, threshold=threshold)
-    stage(journal, spec=spec, scores=npz(folder / "released.npz", arrays), **inputs, **outputs)
+    journal = direct(folder, layout, arrays, threshold)
     found, groups = (pd.read_parquet(folder / f"{name}.parquet") for name in ("memorization", "test_groups"))
     rare = found["atypical"].sum()
     assert journal.lines == [
@@ -386,6 +393,34 @@ def test_what_is_told_of_an_import(folder, layout, arrays, threshold, first, las
         NOT_ON_VALIDATION,
     ]
     assert journal.worked == 1
+
+
+def of_training(value):
+    """Scores of which those of the data set's training samples have one value."""
+    scores = MEMORIZATION.copy()
+    scores[data_set().train.index] = value
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("layout", "arrays", "said"),
+    [
+        ("npz", {"memorization": MEMORIZATION[:0]}, "0 samples, and none has a score"),
+        ("npz", plain(labels=np.roll(TRAIN_LABELS, 1)), "training sample 1 has label"),
+        ("npz", plain(memorization=of_training(np.nan)), "has a score of other samples, but of no training sample"),
+    ],
+)
+def test_what_is_refused_of_an_import_is_said_of_its_file(folder, layout, arrays, said):
+    assert refusal(direct, folder, layout, arrays).startswith(f"{folder / 'released.npz'}: {said}")
+
+
+def test_an_import_needs_names_of_the_same_data(folder):
+    other = data_set(train=49)
+    named(folder / "files.parquet", other)
+    assert refusal(direct, folder, "npz", plain()) == (
+        f"{folder / 'data.safetensors'} and {folder / 'files.parquet'} are of different data: remove the one that is "
+        "out of date, and run its stage again"
+    )
 
 
 def test_an_import_knows_the_classes_that_were_chosen(folder):

@@ -336,7 +336,8 @@ def test_without_any_atypical_sample_the_log_says_what_to_do(tmp_path: Path) -> 
 def direct(world: World, folder: Path, shards: list[str] | None = None, **changed: Any) -> list[str]:
     """Call stage scores without a command line, its tables into a folder; return what it tells."""
     outputs = {name: folder / f"{name}.parquet" for name in TABLES} | {"top": folder / "top.csv"}
-    inputs = {"data": world.folder / "data.safetensors", "files": world.folder / "files.parquet"}
+    files = changed.pop("files", world.folder / "files.parquet")
+    inputs = {"data": world.folder / "data.safetensors", "files": files}
     paths = [world.folder / name for name in shards or world.shards]
     journal: Any = Lines()
     stage.scores(journal, spec=parse(ScoresSpec, SPEC | changed, ""), shards=paths, **inputs, **outputs)
@@ -353,6 +354,16 @@ def test_where_no_pair_is_significant_the_number_of_models_that_it_takes_is_told
         reason = none_atypical(table, groups, **facts)
         assert "that is significant with 60 models: raise memorization.subset_models to" in reason
         assert f"no {name} sample is atypical, so no rate of that group can be reported: {reason}" in lines
+
+
+def test_scores_are_of_models_and_names_of_the_same_data(world: World, tmp_path: Path) -> None:
+    path, said = world.of_other_data(tmp_path)
+    assert refusal(direct, world, tmp_path, [str(path)]) == said
+    other, data = World(tmp_path, seed=2), world.folder / "data.safetensors"
+    files = other.folder / "files.parquet"
+    assert refusal(lambda: direct(world, tmp_path, files=files)) == (
+        f"{data} and {files} are of different data: remove the one that is out of date, and run its stage again"
+    )
 
 
 def untrained(world: World) -> str:
@@ -374,11 +385,11 @@ def test_models_that_did_not_train_are_told(world: World, tmp_path: Path) -> Non
 # -- null-pairs
 
 
-def null(world: World, memorization: Path, out: Path) -> Any:
+def null(world: World, memorization: Path, out: Path, shards: list[str] | None = None) -> Any:
     journal: Any = Lines()
     inputs = {"data": world.folder / "data.safetensors", "memorization": memorization}
-    shards = [world.folder / name for name in world.shards]
-    stage.null_pairs(journal, spec=parse(NullPairsSpec, NULL, ""), shards=shards, **inputs, null_pairs=out)
+    paths = [world.folder / name for name in shards or world.shards]
+    stage.null_pairs(journal, spec=parse(NullPairsSpec, NULL, ""), shards=paths, **inputs, null_pairs=out)
     return journal
 
 
@@ -397,7 +408,11 @@ def other_scores(world: World, folder: Path) -> dict[str, Path]:
     """Write scores of other data, of other samples and of other models; return the files by what is said of them."""
     table, facts = read_table_with_facts(world.folder / "memorization.parquet", "memorization")
     other = table.assign(label=1 - table["label"])
-    names = {"are of different data": "a", "row 0 is sample": "b", "of other subset models than": "c"}
+    names = {
+        f"{world.folder / 'data.safetensors'} and {folder / 'a.parquet'} are of different data": "a",
+        "row 0 is sample": "b",
+        "of other subset models than": "c",
+    }
     paths = {said: folder / f"{name}.parquet" for said, name in names.items()}
     for path, content, changed in zip(
         paths.values(), (table, other, table), ({"data": "another"}, {}, {"models": 59}), strict=True
@@ -413,6 +428,11 @@ def test_pairs_by_chance_are_of_the_scores_of_these_models(world: World, tmp_pat
         assert said in line
         assert str(path) in line
     assert not (tmp_path / "null_pairs.parquet").exists()
+
+
+def test_pairs_by_chance_are_of_models_of_the_same_data(world: World, tmp_path: Path) -> None:
+    path, said = world.of_other_data(tmp_path)
+    assert refusal(null, world, world.folder / "memorization.parquet", tmp_path / "out.parquet", [str(path)]) == said
 
 
 def test_null_pairs_equal_loops_over_shuffled_models(world: World) -> None:
@@ -483,11 +503,19 @@ def robust(tmp_path_factory: pytest.TempPathFactory) -> World:
     return made
 
 
+@pytest.fixture
+def robust_anew(robust: World) -> Any:
+    """The tables anew, made by the test that reads them: a mutant is run by the tests that call what is changed."""
+    return robustly(robust, robust.folder)
+
+
+@pytest.mark.usefixtures("robust_anew")
 def test_robust_memorization_equals_loops_over_the_shards(robust: World) -> None:
     compare_memorization(robust, robust.read("robust_memorization"), "robust")
     assert robust.spec == SPEC
 
 
+@pytest.mark.usefixtures("robust_anew")
 def test_robust_influence_equals_loops_over_the_shards(robust: World) -> None:
     rare = np.flatnonzero(robust.rare).tolist()  # type: ignore[attr-defined]
     rows = all_pairs(robust, rare, "robust_test", "test", list(range(9)), False, 0.1, EVERY)
@@ -496,7 +524,7 @@ def test_robust_influence_equals_loops_over_the_shards(robust: World) -> None:
     assert 0 < table["significant"].sum() < len(table)
 
 
-def test_robust_effects_equal_welchs_test_on_typical_test_samples(robust: World) -> None:
+def test_robust_effects_equal_welchs_test_on_typical_test_samples(robust: World, robust_anew: Any) -> None:
     table = robust.read("robust_effects")
     rare = np.flatnonzero(robust.rare)  # type: ignore[attr-defined]
     assert table["train_index"].tolist() == robust.index["train"][rare].tolist()
@@ -519,18 +547,21 @@ def test_robust_effects_equal_welchs_test_on_typical_test_samples(robust: World)
         assert table[f"{name}_significant"].tolist() == found
         lowered = sum(hit and effect < 0 for hit, effect in zip(found, table[f"{name}_effect"], strict=True))
     assert 0 < lowered < sum(found) < len(found)
-    log = (robust.folder / "log").read_text()
     over = len(atypical_rows(robust, "robust"))
-    assert f"60 models; {over} training samples have robust memorization over 0.2; {lowered} of {len(rare)} " in log
+    assert (
+        f"60 models; {over} training samples have robust memorization over 0.2; {lowered} of {len(rare)} atypical "
+        "samples lower the robust accuracy of typical ones"
+    ) in robust_anew.lines
 
 
-def robustly(world: World, folder: Path, shards: Any = None, **inputs: Path) -> Any:
+def robustly(world: World, folder: Path, shards: Any = None, score: str = "hard", **inputs: Path) -> Any:
     journal: Any = Lines()
     files = {name: world.folder / f"{name}.parquet" for name in ("memorization", "test_groups")} | inputs
     outputs: Any = {name: folder / f"{name}.parquet" for name in ROBUST}
     paths = [world.folder / name for name in shards or world.shards]
     data = world.folder / "data.safetensors"
-    robust_scores(journal, spec=parse(ScoresSpec, SPEC, ""), data=data, shards=paths, **files, **outputs)
+    spec = parse(ScoresSpec, SPEC | {"score": score}, "")
+    robust_scores(journal, spec=spec, data=data, shards=paths, **files, **outputs)
     return journal
 
 
@@ -541,6 +572,19 @@ def test_models_that_did_not_train_are_told_of_robust_scores_too(robust: World, 
     assert problem in journal.lines
 
 
+def test_robust_memorization_is_over_the_threshold_by_the_score_that_is_chosen(robust: World, tmp_path: Path) -> None:
+    robustly(robust, tmp_path, score="soft")
+    table = pd.read_parquet(tmp_path / "robust_memorization.parquet")
+    soft, hard = (table[name] > 0.2 for name in ("soft_memorization", "memorization"))
+    assert table["atypical"].tolist() == soft.tolist() != hard.tolist()
+
+
+def test_robust_scores_are_of_models_of_the_same_data(robust: World, tmp_path: Path) -> None:
+    path, said = robust.of_other_data(tmp_path)
+    assert refusal(robustly, robust, tmp_path, [str(path)]) == said
+
+
+@pytest.mark.usefixtures("robust_anew")
 def test_robust_memorization_has_the_names_and_predictions_of_its_samples(robust: World) -> None:
     table, scored = robust.read("robust_memorization"), pd.read_parquet(robust.folder / "memorization.parquet")
     pd.testing.assert_frame_equal(table[["class_name", "file"]], scored[["class_name", "file"]])
@@ -553,11 +597,16 @@ def test_robust_memorization_has_the_names_and_predictions_of_its_samples(robust
 @pytest.mark.parametrize(
     ("name", "change", "facts", "said"),
     [
-        ("memorization", {}, {"data": "another"}, "are of different data"),
-        ("test_groups", {}, {"data": "another"}, "are of different data"),
+        ("memorization", {}, {"data": "another"}, "data.safetensors and {path} are of different data"),
+        ("test_groups", {}, {"data": "another"}, "data.safetensors and {path} are of different data"),
         ("memorization", {"label": 7}, {}, "memorization.parquet: row 0 is sample"),
         ("test_groups", {"label": 7}, {}, "test_groups.parquet: row 0 is sample"),
-        ("test_groups", {}, {"spec": "another"}, "are not of one run of their stage: run it again"),
+        (
+            "test_groups",
+            {},
+            {"spec": "another"},
+            "memorization.parquet and {path} are not of one run of their stage: run it again",
+        ),
         (
             "test_groups",
             {"atypical": True},
@@ -572,7 +621,7 @@ def test_robust_scores_are_of_one_data_set_and_one_run(
     table = read_table(robust.folder / f"{name}.parquet", name).assign(**change)
     path = tmp_path / f"{name}.parquet"
     rewrite(robust.folder / f"{name}.parquet", name, table, to=path, **facts)
-    assert said in refusal(lambda: robustly(robust, tmp_path, **{name: path}))
+    assert said.format(path=path) in refusal(lambda: robustly(robust, tmp_path, **{name: path}))
 
 
 # -- harmful
@@ -647,7 +696,7 @@ def test_a_shard_has_each_model_of_its_numbers_trained_on_its_subset(tmp_path: P
     }
     call("subsets", tmp_path, spec=spec, data="data.safetensors", shard="out.parquet")
     table, facts = read_table_with_facts(tmp_path / "out.parquet", "subsets")
-    assert facts["spec"] == json.loads(json.dumps(spec))
+    assert (facts["kind"], facts["spec"]) == ("subsets", json.loads(json.dumps(spec)))
     assert facts["data"] == made.data.digest()
     assert table["model"].tolist() == [4, 5, 6]
     assert table["seed"].tolist() == [derive_seed(7, "model", number) for number in (4, 5, 6)]

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from stages import COMPUTE, RECIPE, SUBSETS, call, digits
+from torch import nn
 
 from bat.config import parse
 from bat.config.specs import SubsetsSpec
 from bat.data.dataset import DataSet
 from bat.data.saved import load_data
+from bat.errors import BatError
 from bat.models import Network
 from bat.scores import stacked, stage
 from bat.scores.stacked import stackable, train_stacked
-from bat.scores.subsets import epochs_on, network, subset_masks
+from bat.scores.subsets import epochs_on, network, subset_masks, subset_of
 from bat.statistics import Bools
 
 torch.set_num_threads(1)
@@ -110,6 +112,85 @@ def test_what_a_stack_does_not_know_is_trained_one_by_one(
 ) -> None:
     monkeypatch.setattr(stacked, "train_stacked", lambda *_, **__: pytest.fail("stacked"))
     assert not stackable(samples, masks, spec(**changed), seeds=SEEDS)
+
+
+def test_one_model_and_models_on_several_threads_are_trained_one_by_one(
+    samples: DataSet, masks: Bools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacked, "train_stacked", lambda *_, **__: pytest.fail("stacked"))
+    assert not stackable(samples, masks[:1], spec(), seeds=SEEDS[:1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert not stackable(samples, masks, spec(), seeds=SEEDS)
+
+
+def one_by_one(samples: DataSet, masks: Bools, asked: SubsetsSpec, *, seeds: list[int]) -> list[Network | None]:
+    """Stand in for training at once, where it has the bits of one by one on any processor."""
+    assert asked == spec(recipe=RECIPE | {"batch_size": 64, "epochs": 1})
+    models: list[Network | None] = []
+    for mask, seed in zip(masks, seeds, strict=True):
+        subset = subset_of(samples, mask)
+        models.append(network(subset, asked, classes=samples.classes, seed=seed))
+        list(epochs_on(models[-1], subset, asked, seed=seed, what="alone"))
+    return models
+
+
+def test_models_of_the_same_bits_are_stacked_and_of_others_or_without_a_model_not(
+    samples: DataSet, masks: Bools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = one_by_one(samples, masks[:2], spec(recipe=RECIPE | {"batch_size": 64, "epochs": 1}), seeds=SEEDS[:2])
+    last = models[1]
+    assert last is not None
+    monkeypatch.setattr(stacked, "train_stacked", one_by_one)
+    assert stackable(samples, masks[:2], spec(), seeds=SEEDS[:2])
+    monkeypatch.setattr(stacked, "train_stacked", lambda *_, **__: models)
+    models[1] = None
+    assert not stackable(samples, masks[:2], spec(), seeds=SEEDS[:2])
+    models[1] = last
+    last.head.bias.data[0] += 0.5
+    assert not stackable(samples, masks[:2], spec(), seeds=SEEDS[:2])
+
+
+def test_a_model_that_fails_by_itself_is_not_stacked(
+    samples: DataSet, masks: Bools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise BatError("subset model: a loss that is not finite")
+
+    monkeypatch.setattr(stacked, "train_stacked", lambda *_, **__: [None] * len(SEEDS))
+    monkeypatch.setattr(stacked, "epochs_on", fails)
+    assert not stackable(samples, masks, spec(), seeds=SEEDS)
+
+
+def body(*layers: nn.Module) -> Network:
+    return Network(nn.Sequential(*layers), nn.Linear(3, 2), torch.zeros(1), torch.ones(1))
+
+
+def frozen(layer: nn.Linear) -> nn.Linear:
+    layer.weight.requires_grad_(False)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layers", "linear"),
+    [
+        ([nn.Flatten(), nn.Linear(4, 3), nn.ReLU()], 2),
+        ([nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Identity()], 2),
+        ([nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU()], 3),
+        ([nn.Flatten()], 1),
+        ([nn.Flatten(), nn.Linear(4, 3)], None),
+        ([nn.Flatten(), nn.Linear(4, 3), nn.Tanh()], None),
+        ([nn.Linear(4, 3), nn.ReLU()], None),
+        ([nn.Flatten(), nn.Linear(4, 3, bias=False), nn.ReLU()], None),
+        ([nn.Flatten(), frozen(nn.Linear(4, 3)), nn.ReLU()], None),
+    ],
+)
+def test_networks_of_linear_layers_alone_are_stacked(layers: list[nn.Module], linear: int | None) -> None:
+    model = body(*layers)
+    found = stacked._layers(model)
+    assert (found and len(found)) == linear
+    assert found is None or found[-1] is model.head
+    model.head.bias = None  # type: ignore[assignment]
+    assert stacked._layers(model) is None
 
 
 def test_a_processor_that_rounds_stacked_products_otherwise_does_without(
