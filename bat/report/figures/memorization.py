@@ -181,7 +181,7 @@ def adversarial(
     """Draw test samples and the strongest adversarial images of some methods, after the last epoch.
 
     clean: of a test sample's index; attacked: the same by method; samples: rows of evaluation/per_sample.parquet, of
-    the last epoch, of these methods, of one seed. Style are so many typical and so many atypical samples, by their
+    the last epoch, of these methods, of one seed. Drawn are so many typical and so many atypical samples, by their
     index: first those that the last method is right on and loses under attack.
     """
     last = list(attacked)[-1]
