@@ -489,9 +489,9 @@ def test_each_run_has_its_colour_marker_and_line() -> None:
 
 def test_title_and_caption_begin_at_the_left_and_are_wrapped_to_the_width() -> None:
     figure = Figure(figsize=(2, 2))
-    above, below = style.headed(figure, 4 * "title " + "\nnew line", 8 * "small ")
+    above, below = style.headed(figure, 12 * "a " + "\nnew line", 8 * "small ")
     assert (figure.get_suptitle(), figure.get_supxlabel()) == (above.get_text(), below.get_text())
-    assert above.get_text() == "title title title\ntitle\nnew line"  # 10 letters an inch
+    assert above.get_text() == "a a a a a a a a a a\na a\nnew line"  # 10 letters an inch
     assert below.get_text() == "small small small small small\nsmall small small"
     for text in (above, below):
         assert (text.get_position()[0], text.get_horizontalalignment()) == (0.01, "left")
@@ -513,7 +513,7 @@ def test_families_differ_in_lightness() -> None:
 def test_the_baseline_is_what_methods_are_compared_with() -> None:
     assert baseline_of(RUNS) == "pgd_at"
     assert baseline_of(RUNS.assign(compared_with=None)) is None
-    pairs = RUNS.assign(compared_with=["", "", "trades, pgd_at", *["trades"] * (len(RUNS) - 3)])
+    pairs = RUNS.assign(compared_with=["", "", "trades, pgd_at", *["mart"] * (len(RUNS) - 3)])
     assert baseline_of(pairs) == "trades"
     assert baseline_of(RUNS[RUNS["role"] == "removal"]) is None
     for role in ("method", "variant", "control"):

@@ -230,9 +230,8 @@ def adversarial(
 
 def _headed_images(figure: Figure, title: str, caption: str) -> None:
     """Give title and caption to a figure of images, which are placed by hand."""
-    above, below = headed(figure, title, caption)
-    above.set(y=1 - 0.08 / figure.get_figheight(), verticalalignment="top")
-    below.set(y=0.01, verticalalignment="bottom")
+    above, _ = headed(figure, title, caption)
+    above.set_y(1 - 0.08 / figure.get_figheight())
 
 
 def _beside(axes: Axes, text: str, *, align: str = "center") -> None:
