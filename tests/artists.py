@@ -81,7 +81,9 @@ def _panel(axes: Axes) -> list[str]:
             line = ", ".join(f"{name} {value}" for name, value in (text.arrowprops or {}).items())
             clipped = " clipped" * (text.get_annotation_clip() is not False)
             place += f", {_right(axes, text.anncoords)} pt right, from {_numbers(text.xy)}{clipped} ({line})"
-        found.append(f"  text {text.get_text()!r} {_numbers(text.get_position())} of {of}, {place}, {_font(text)}")
+        look = _font(text) + f" turned by {text.get_rotation():g}" * bool(text.get_rotation())
+        look += f" {_hex(text.get_color())}" * (_hex(text.get_color()) != "#000000")
+        found.append(f"  text {text.get_text()!r} {_numbers(text.get_position())} of {of}, {place}, {look}")
     legend = axes.get_legend()
     return found + ([f"  legend {_legend(legend)}"] if legend else [])
 

@@ -152,7 +152,7 @@ def test_memorization(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gallery(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (image, table, pairs), said = drawn("gallery", files, monkeypatch)
     near = said.pop("nearest")
-    assert near(0, 4) == [2]  # the other sample of its class
+    assert (near(0, 4), near(0, 0)) == ([2], [])  # the other sample of its class
     assert said == {"class_names": ("ant", "bee"), "models": 40}
     assert (len(table), pairs["train_index"].tolist()) == (3, [4])
     for row in range(3):
@@ -239,10 +239,11 @@ def test_of_equally_near_samples_the_first_come_first() -> None:
 def test_images_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     read, images = [], Part.images
     monkeypatch.setattr(Part, "images", lambda part, rows: read.append(len(images(part, rows))) or images(part, rows))
-    nearest(DATA.train, 0, 2)
+    for row in (0, 2):
+        nearest(DATA.train, row, 2)
     for number, by_index in ((0, False), (7, True)):
         image_of(DATA.train, by_index=by_index)(number)
-    assert read == [1] * 4
+    assert read == [1] * 6
 
 
 def test_influence_is_of_the_last_epoch(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

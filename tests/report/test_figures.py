@@ -482,13 +482,16 @@ def test_each_run_has_its_colour_marker_and_line() -> None:
     hollow = [place for place, each in enumerate(found.values()) if each.fill == "white"]
     assert hollow == list(range(14, 26))
     assert all(each.fill in ("white", each.color) for each in found.values())
+    rivals = pd.DataFrame({"method": range(48), "role": "method", "objective": "trades", "compared_with": ""})
+    hollow = [place for place, each in enumerate(looks(rivals).values()) if each.fill == "white"]
+    assert hollow == [*range(12, 24), *range(36, 48)]
 
 
 def test_title_and_caption_begin_at_the_left_and_are_wrapped_to_the_width() -> None:
     figure = Figure(figsize=(2, 2))
-    above, below = style.headed(figure, 4 * "title " + "\nnew line", 8 * "small ")
+    above, below = style.headed(figure, 12 * "a " + "\nnew line", 8 * "small ")
     assert (figure.get_suptitle(), figure.get_supxlabel()) == (above.get_text(), below.get_text())
-    assert above.get_text() == "title title title\ntitle\nnew line"  # 10 letters an inch
+    assert above.get_text() == "a a a a a a a a a a\na a\nnew line"  # 10 letters an inch
     assert below.get_text() == "small small small small small\nsmall small small"
     for text in (above, below):
         assert (text.get_position()[0], text.get_horizontalalignment()) == (0.01, "left")
@@ -510,20 +513,24 @@ def test_families_differ_in_lightness() -> None:
 def test_the_baseline_is_what_methods_are_compared_with() -> None:
     assert baseline_of(RUNS) == "pgd_at"
     assert baseline_of(RUNS.assign(compared_with=None)) is None
-    pairs = RUNS.assign(compared_with=["", "", "trades, pgd_at", *["trades"] * (len(RUNS) - 3)])
+    pairs = RUNS.assign(compared_with=["", "", "trades, pgd_at", *["mart"] * (len(RUNS) - 3)])
     assert baseline_of(pairs) == "trades"
     assert baseline_of(RUNS[RUNS["role"] == "removal"]) is None
     for role in ("method", "variant", "control"):
         assert baseline_of(RUNS.assign(role=role)) == "pgd_at"
 
 
-def test_a_font_with_the_glyph_is_taken_where_there_is_one_and_the_rest_is_escaped() -> None:
+def test_a_font_with_the_glyph_is_taken_where_there_is_one_and_the_rest_is_escaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert fonts(["Noto Sans CJK JP", "Arial", "IPAGothic"]) == ["DejaVu Sans", "Noto Sans CJK JP", "IPAGothic"]
     assert fonts([]) == ["DejaVu Sans"]
     assert printable("Straße α") == "Straße α"
     assert printable("x\U000f0000") == "x\\U000f0000"  # for private use: in no font
     assert printable("abcdef", 6) == "abcdef"
     assert printable("abcdefg", 6) == "abcde…"
+    monkeypatch.setitem(style.STYLE, "font.family", ["cmr10"])  # it has no Greek letters
+    assert printable("a\u03b1") == "a\\u03b1"
 
 
 @given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=20), st.floats(0.001, 0.2))

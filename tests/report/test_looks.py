@@ -140,6 +140,35 @@ def memorization(models: int) -> Figure:
     return bat.report.figures.memorization.memorization(table, threshold=0.15, models=models)
 
 
+def shade(number: int) -> np.ndarray:
+    return np.full((1, 1, 1), number / 8, np.float32)
+
+
+def gallery(influence: bool, models: int) -> Figure:
+    """Of one sample of a file, and one other, without a file."""
+    table = pd.DataFrame({"train_index": [7, 4], "label": [0, 1], "memorization": [0.5, np.nan]})
+    table = table.assign(
+        ci_low=0.4, ci_high=0.6, taken_for=1, taken_for_share=0.75, file=["a/b_$x$_and_more.png", None]
+    )
+    pairs = pd.DataFrame({"influenced_index": [7], "train_index": [4], "influence": [0.25]})
+    return bat.report.figures.memorization.gallery(
+        shade,
+        table,
+        pairs.assign(standard_error=0.125, significant=True)[: int(influence)],
+        nearest=lambda row, most: [1],
+        class_names=["abc" if influence else "ab", "$b$"],
+        models=models,
+        rows=1,
+        neighbours=1,
+    )
+
+
+def harmful() -> Figure:
+    table = pd.DataFrame({"train_index": [3, 5], "label": [0, 1], "harmful": [True, False]})
+    table = table.assign(memorization=0.5, wrong_probability=0.25)
+    return bat.report.figures.memorization.harmful_gallery(shade, table, class_names=["ant", "bee"], most=4)
+
+
 DRAWN = {
     "tradeoff": tradeoff,
     "tradeoff, one failed": lambda: tradeoff(("pgd_at",)),
@@ -150,6 +179,9 @@ DRAWN = {
     "weights": weights,
     "memorization": lambda: memorization(200),
     "memorization, from a file": lambda: memorization(0),
+    "gallery": lambda: gallery(influence=True, models=200),
+    "gallery, the nearest": lambda: gallery(influence=False, models=0),
+    "harmful": harmful,
 }
 LOOKS = yaml.safe_load((Path(__file__).parent / "looks.yaml").read_text(encoding="utf-8"))
 
@@ -157,6 +189,15 @@ LOOKS = yaml.safe_load((Path(__file__).parent / "looks.yaml").read_text(encoding
 @pytest.mark.parametrize("name", DRAWN)
 def test_a_figure_looks_as_written_down(name: str) -> None:
     assert artists.looks(DRAWN[name]()).splitlines() == LOOKS[name].splitlines()
+
+
+def test_title_and_caption_of_images_are_at_the_edges() -> None:
+    figure = harmful()
+    above, below = figure._suptitle, figure._supxlabel
+    assert above
+    assert below
+    assert (above.get_position(), above.get_va()) == ((0.01, 1 - 0.08 / 6.9), "top")
+    assert (below.get_position(), below.get_va()) == ((0.01, 0.01), "bottom")
 
 
 def test_robust_accuracies_are_said_by_their_attacks() -> None:

@@ -181,7 +181,7 @@ def adversarial(
     """Draw test samples and the strongest adversarial images of some methods, after the last epoch.
 
     clean: of a test sample's index; attacked: the same by method; samples: rows of evaluation/per_sample.parquet, of
-    the last epoch, of these methods, of one seed. Style are so many typical and so many atypical samples, by their
+    the last epoch, of these methods, of one seed. Drawn are so many typical and so many atypical samples, by their
     index: first those that the last method is right on and loses under attack.
     """
     last = list(attacked)[-1]
@@ -230,9 +230,8 @@ def adversarial(
 
 def _headed_images(figure: Figure, title: str, caption: str) -> None:
     """Give title and caption to a figure of images, which are placed by hand."""
-    above, below = headed(figure, title, caption)
-    above.set(y=1 - 0.08 / figure.get_figheight(), verticalalignment="top")
-    below.set(y=0.01, verticalalignment="bottom")
+    above, _ = headed(figure, title, caption)
+    above.set_y(1 - 0.08 / figure.get_figheight())
 
 
 def _beside(axes: Axes, text: str, *, align: str = "center") -> None:

@@ -209,9 +209,8 @@ def save(figure: Figure, paths: Sequence[Path]) -> None:
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with matplotlib.rc_context(STYLE):
         for path in paths:
-            ending = path.suffix
             with replacing(path) as temporary:
-                figure.savefig(temporary, format=ending[1:], metadata=dates.get(ending))
+                figure.savefig(temporary, metadata=dates.get(path.suffix))
 
 
 def show(axes: Axes, image: NDArray[np.float32]) -> None:
