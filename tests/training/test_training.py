@@ -17,6 +17,7 @@ from methods import BAT, BAT_MART, BAT_TRADES, DPLS, GAIRAT, MAIL, MAIL_TRADES, 
 from runs import ATTACK, CONSTANT, RECIPE, SPEC, THREAT, batch_of, network, right, run, same, samples, weights
 from torch import Tensor, nn
 
+import bat.models
 import bat.training.loop
 import bat.training.run
 from bat.attacks.ball import near_start, random_start
@@ -25,6 +26,7 @@ from bat.data.dataset import DataSet, Part
 from bat.errors import BatError
 from bat.io.schemas import SCHEMAS
 from bat.models import Network, build
+from bat.seeds import derive_seed, generator
 from bat.training.learner import Learner
 from bat.training.loop import Epoch, EpochSamples, fit, learning_rate_factor
 from bat.training.losses import Batch, Objective, Terms, objective
@@ -174,6 +176,41 @@ def test_natural_and_adversarial_training_see_the_same_augmented_images() -> Non
         torch.cat(list(itertools.chain(*trace(samples(40), method, recipe=recipe)))) for method in (NATURAL, PGD_AT)
     )
     assert (natural - adversarial).abs().max() <= THREAT.eps + 1e-6
+
+
+def test_each_draw_of_an_epoch_has_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results of a seed stay what they are: streams are named by seed, purpose and epoch, and there are no others."""
+    part, drawn, layers = samples(12), {}, []
+
+    def augmented(x: Tensor, *, crop_padding: int, flip: bool, random: torch.Generator) -> Tensor:
+        drawn["augment"] = (crop_padding, flip, random.initial_seed())
+        return x
+
+    def attacked(model: Network, batch: Batch, goal: Objective, adversary: Adversary, random: torch.Generator) -> Batch:
+        drawn["start"] = random.initial_seed()
+        return replace(batch, right=torch.zeros(len(batch.x)))
+
+    def seeded(seed: int, device: torch.device) -> Any:
+        layers.append(seed)
+        return bat.models.seeded(seed, device)
+
+    for name, stand_in in (("augment", augmented), ("_attacked", attacked), ("seeded", seeded)):
+        monkeypatch.setattr(bat.training.loop, name, stand_in)
+    for crop_padding, flip in ((0, True), (2, False)):
+        recipe = replace(RECIPE, crop_padding=crop_padding, flip=flip, batch_size=12, epochs=2)
+        run(part, objective(PGD_AT), recipe=recipe, seed=7)
+        assert drawn["augment"] == (crop_padding, flip, derive_seed(7, "augment", 2))
+        assert drawn["start"] == derive_seed(7, "start", 2)
+    assert layers == 2 * [derive_seed(7, "layers", 1), derive_seed(7, "layers", 2)]
+    assert torch.equal(part.asked[-1], torch.randperm(12, generator=generator(7, "order", 2)))
+
+
+def test_each_step_has_the_rate_of_its_place_in_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    monkeypatch.setattr(Learner, "step", lambda self, rate: rates.append(rate))
+    schedule = OneCycle(name="one_cycle", warmup=0.5)
+    run(samples(12), objective(NATURAL), recipe=replace(RECIPE, batch_size=4, epochs=2, schedule=schedule))
+    assert rates == [RECIPE.learning_rate * learning_rate_factor(schedule, done, 6) for done in range(6)]
 
 
 # -- batches
@@ -362,7 +399,7 @@ def test_a_diverging_run_names_method_and_seed(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("method", [PGD_AT, BAT], ids=["pgd_at", "bat"])
 def test_an_inner_loss_without_an_inner_problem_is_refused(method: Method) -> None:
     part = samples(10)
-    with pytest.raises(ValueError, match="adversary"):
+    with pytest.raises(ValueError, match=r"^this objective trains on adversarial examples: give adversary$"):
         next(fit(network(part), part, objective=objective(method), recipe=RECIPE, seed=0, what="x"))
 
 
