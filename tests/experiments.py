@@ -78,4 +78,6 @@ def counted(done):
 
 
 def tables(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.parquet")}
+    # a killed job's unfinished ones, which the next run removes, are in a folder of their own
+    found = [path for path in folder.rglob("*.parquet") if path.parent.suffix != ".tmp"]
+    return {path.relative_to(folder): path.read_bytes() for path in found}
