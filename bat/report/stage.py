@@ -235,7 +235,7 @@ def explorer(
     total = len(kinds) * sum(-(-len(split.rows) // PER_ROW**2) for split in splits.values())
     for place, sheet in journal.bar(drawn, total, "sheets"):
         with replacing(index.parent / place) as temporary:
-            sheet.save(temporary, "JPEG" if place.endswith("jpeg") else "PNG", quality=90)
+            sheet.save(temporary, quality=90)
     for name, text in [*texts.items(), (index.name, render("explorer.html", bokeh=bokeh))]:
         with replacing(index.parent / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

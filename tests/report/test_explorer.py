@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 from playwright.sync_api import Browser
+from refusals import refusal
 from stages import call
 from stubs import Lines, ascii_by_default, written
 
@@ -664,6 +665,16 @@ def test_the_stage_writes_large_images_as_photographs(tmp_path: Path) -> None:
     assert (tmp_path / "sheets/train-0-large.jpeg").read_bytes() == expected.getvalue()
     with Image.open(tmp_path / "sheets/train-0.png") as drawn:
         assert drawn.size == (640, 32)
+
+
+def test_scores_of_other_data_than_the_stage_shows_are_refused(tmp_path: Path) -> None:
+    journal: Any = Lines()
+    given = large_images(tmp_path)
+    written(given["memorization"], "memorization", {"data": "e"}, train_index=[0, 1, 2])
+    assert refusal(lambda: explorer(journal, **given, index=tmp_path / "index.html")) == (
+        f"{given['data']} and {given['memorization']} are of different data: remove the one that is out of date, and "
+        "run its stage again"
+    )
 
 
 def test_while_the_stage_works_there_is_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return "the page: é\n"
 
     monkeypatch.setattr(bat.report.stage, "results_page", page)
-    monkeypatch.setattr(bat.report.stage, "warnings_of", lambda tables: ["a warning", "another"])
+    monkeypatch.setattr(
+        bat.report.stage, "warnings_of", lambda tables: [f"a warning of {tables.runs.method[0]}", "another"]
+    )
     return found
 
 
@@ -188,9 +190,10 @@ def made(given: dict[str, Any], **more: Any) -> Lines:
 def test_the_tables_and_the_page_are_written(given: dict[str, Any], asked: list[Any]) -> None:
     with ascii_by_default():
         journal = made(given)
-    assert (journal.lines, journal.worked) == (["a warning", "another"], 1)
+    told = ["a warning of pgd_at", "another"]
+    assert (journal.lines, journal.worked) == (told, 1)
     ((tables, spec, warnings, benchmarks),) = asked
-    assert (spec, warnings, benchmarks) == (SPEC, ["a warning", "another"], given["benchmarks"])
+    assert (spec, warnings, benchmarks) == (SPEC, told, given["benchmarks"])
     assert tables.about["tier"] == "fast"
     assert tables.scored["models"] == 3
     means = read_table(given["summary"], "summary")
