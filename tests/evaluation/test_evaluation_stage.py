@@ -472,11 +472,12 @@ def test_a_run_without_an_inner_problem_is_one_on_clean_images_alone(
     method: dict[str, Any], clean_alone: bool, few: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked(histories: pd.DataFrame, *, chance: float, natural: set[str]) -> None:
-        raise BatError(f"{len(histories)} epochs, chance {chance}, {natural}")
+        raise BatError(f"{len(histories)} epochs, chance {chance}, {sorted(natural)}")
 
     monkeypatch.setattr(bat.evaluation.stage, "failures", asked)
+    history(few["histories"][0], "bat", 0, spec={"method": {"objective": "natural"}})
     history(few["histories"][2], "pgd_at", 0, spec={"method": method})
-    expected = {"pgd_at"} if clean_alone else set()
+    expected = ["bat", "pgd_at"][: 1 + clean_alone]
     assert refusal(summed, few, tmp_path) == f"6 epochs, chance 0.5, {expected}"
 
 
