@@ -73,10 +73,10 @@ def evaluate(
         this = {"method": facts["spec"]["method"]["name"], "seed": facts["spec"]["seed"], "checkpoint": checkpoint}
         tables.append(table.assign(**this))
         found_flags.append(flagged.assign(**this))
-    result = pd.concat(tables, ignore_index=True)
+    result = pd.concat(tables)
     if images:
         write_tensors(images, strongest, provenance("images", **about))
-    write_table(flags, "flags", pd.concat(found_flags, ignore_index=True), provenance("flags", **about))
+    write_table(flags, "flags", pd.concat(found_flags), provenance("flags", **about))
     write_table(attacked, "attacked", result, provenance("attacked", **about))
     shutil.rmtree(parts)
 
@@ -170,8 +170,8 @@ def summary(
             raise BatError(f"{attacked[0]} and {path} were evaluated by different specs: evaluate both again")
     check_one_data_set(test_groups, files, *attacked, *flags, *histories)
     columns = ["test_index", "atypical", "max_influence", "memorization"]
-    samples = pd.concat(tables, ignore_index=True).merge(groups[columns], on="test_index", how="left")
-    found = pd.concat([table for table, _ in flagged], ignore_index=True)
+    samples = pd.concat(tables).merge(groups[columns], on="test_index")
+    found = pd.concat([table for table, _ in flagged])
     name = tier(parse(EvaluateSpec, json.dumps(specs[0]), str(attacked[0])).ensemble)
     trained, natural = _histories(histories)
     labels = read_table(files, "files").query("split == 'train'")["label"]
@@ -211,4 +211,4 @@ def _histories(paths: list[Path]) -> tuple[pd.DataFrame, set[str]]:
         method = facts["spec"]["method"]
         if method["objective"] == "natural" or method.get("inner", "") is None:
             natural |= set(table["method"])
-    return pd.concat(tables, ignore_index=True), natural
+    return pd.concat(tables), natural

@@ -322,10 +322,17 @@ def given(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def few(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs of three runs, for what is refused before they are counted."""
+    return {key: value[:3] if isinstance(value, list) else value for key, value in given.items()}
+
+
 def summed(given: dict[str, Any], folder: Path, **changed: Any) -> Lines:
     journal = Lines()
     outputs = ("per_sample", "by_seed", "summary", "comparisons", "runs", "all_flags", "raised")
-    summary(journal, spec=SUMMARY, **given | {name: folder / f"{name}.out" for name in outputs} | changed)  # type: ignore[arg-type]
+    written_to = {name: folder / f"{name}.out" for name in outputs}
+    summary(journal, **{"spec": SUMMARY} | given | written_to | changed)
     return journal
 
 
@@ -410,46 +417,76 @@ def test_a_group_without_samples_is_told(given: dict[str, Any], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["attacked", "flags"])
-def test_evaluations_by_two_specs_are_refused(kind: str, given: dict[str, Any], tmp_path: Path) -> None:
-    path = given[kind][4]
+def test_evaluations_by_two_specs_are_refused(kind: str, few: dict[str, Any], tmp_path: Path) -> None:
+    path = few[kind][1]
     facts = EVALUATED | {"spec": EVALUATED["spec"] | {"seed": 6}}
     table: Any = read_table(path, kind).to_dict("list")
     written(path, kind, facts, **table)
-    assert refusal(summed, given, tmp_path) == (
-        f"{given['attacked'][0]} and {path} were evaluated by different specs: evaluate both again"
+    assert refusal(summed, few, tmp_path) == (
+        f"{few['attacked'][0]} and {path} were evaluated by different specs: evaluate both again"
     )
 
 
 @pytest.mark.parametrize("kind", ["files", "attacked", "flags", "histories"])
-def test_tables_of_other_data_are_refused(kind: str, given: dict[str, Any], tmp_path: Path) -> None:
-    path = given[kind] if kind == "files" else given[kind][-1]
+def test_tables_of_other_data_are_refused(kind: str, few: dict[str, Any], tmp_path: Path) -> None:
+    path = few[kind] if kind == "files" else few[kind][-1]
     name = {"histories": "history"}.get(kind, kind)
     table, facts = read_table_with_facts(path, name)
     columns: Any = table.to_dict("list")
     written(path, name, {"spec": facts.get("spec"), "data": "e"}, **columns)
-    assert refusal(summed, given, tmp_path) == (
-        f"{given['test_groups']} and {path} are of different data: remove the one that is out of date, and run its "
+    assert refusal(summed, few, tmp_path) == (
+        f"{few['test_groups']} and {path} are of different data: remove the one that is out of date, and run its "
         "stage again"
     )
 
 
 @pytest.mark.parametrize("checkpoint", [0, 4])
 @pytest.mark.parametrize("column", ["test_index", "label"])
-def test_groups_of_other_samples_are_refused(
-    column: str, checkpoint: int, given: dict[str, Any], tmp_path: Path
-) -> None:
-    table = read_table(given["attacked"][2], "attacked")
+def test_groups_of_other_samples_are_refused(column: str, checkpoint: int, few: dict[str, Any], tmp_path: Path) -> None:
+    table = read_table(few["attacked"][2], "attacked")
     table.loc[checkpoint + 1, column] = 8
     columns: Any = table.to_dict("list")
-    written(given["attacked"][2], "attacked", EVALUATED, **columns)
+    written(few["attacked"][2], "attacked", EVALUATED, **columns)
     found = "sample 8 with label 1" if column == "test_index" else "sample 5 with label 8"
-    assert refusal(summed, given, tmp_path) == (
-        f"{given['test_groups']}: row 1 is sample 5 with label 1, but the data has {found}: it is of other data"
+    assert refusal(summed, few, tmp_path) == (
+        f"{few['test_groups']}: row 1 is sample 5 with label 1, but the data has {found}: it is of other data"
     )
 
 
-def test_a_run_without_its_history_is_refused(given: dict[str, Any], tmp_path: Path) -> None:
-    histories = [*given["histories"][:1], *given["histories"][3:]]
-    assert refusal(lambda: summed(given, tmp_path, histories=histories)) == (
+def test_a_run_without_its_history_is_refused(few: dict[str, Any], tmp_path: Path) -> None:
+    assert refusal(lambda: summed(few, tmp_path, histories=few["histories"][:1])) == (
         "--histories: none of bat, seed 1, whose training is unknown then: give that too"
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "clean_alone"),
+    [
+        ({"objective": "natural"}, True),
+        ({"objective": "bat", "inner": None}, True),
+        ({"objective": "bat", "inner": {"name": "pgd"}}, False),
+        ({"objective": "bat"}, False),
+    ],
+)
+def test_a_run_without_an_inner_problem_is_one_on_clean_images_alone(
+    method: dict[str, Any], clean_alone: bool, few: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(histories: pd.DataFrame, *, chance: float, natural: set[str]) -> None:
+        raise BatError(f"{len(histories)} epochs, chance {chance}, {sorted(natural)}")
+
+    monkeypatch.setattr(bat.evaluation.stage, "failures", asked)
+    history(few["histories"][0], "bat", 0, spec={"method": {"objective": "natural"}})
+    history(few["histories"][2], "pgd_at", 0, spec={"method": method})
+    expected = ["bat", "pgd_at"][: 1 + clean_alone]
+    assert refusal(summed, few, tmp_path) == f"6 epochs, chance 0.5, {expected}"
+
+
+def test_one_run_alone_is_summed_up(few: dict[str, Any], tmp_path: Path) -> None:
+    one = {key: value[:1] if isinstance(value, list) else value for key, value in few.items()}
+    assert summed(one, tmp_path, spec=replace(SUMMARY, runs=SUMMARY.runs[:1], questions={})).lines == []
+    assert set(read_table(tmp_path / "summary.out", "summary")["method"]) == {"bat"}
+    assert len(read_table(tmp_path / "comparisons.out", "comparisons")) == 0
+    for kind in ("attacked", "flags"):
+        table: Any = read_table(one[kind][0], kind).to_dict("list")
+        written(one[kind][0], kind, {"spec": EVALUATED["spec"] | {"batch_size": 0}, "data": "d"}, **table)
+    assert refusal(summed, one, tmp_path) == f"{one['attacked'][0]}: batch_size: 0 is under 1, the least: raise it"
