@@ -161,7 +161,7 @@ def _table(path: str, files: SourceFiles | None) -> Released:
         index = given
     else:
         raise BatError(f"{path}: has no column train_index, and the samples of the data set have no files: add it")
-    order = rows[np.argsort(index[rows], kind="stable")]
+    order = rows[np.argsort(index[rows])]
     index = index[order]
     if len(index) and index[0] < 0:
         raise BatError(f"{path}: train_index {index[0]} is negative: give each sample's place in its source, from 0")
@@ -392,7 +392,7 @@ def _check_sizes(path: str, released: Released, sizes: Mapping[str, int]) -> Non
     if released.test_labels is not None:
         held["test"] = len(released.test_labels)
     elif released.influence:
-        held["test"] = max(int(block.test_index.max(initial=-1)) for block in released.influence) + 1
+        held["test"] = max(int(block.test_index.max()) for block in released.influence) + 1
     for part, n in held.items():
         if n > sizes[part] or (released.whole and n != sizes[part]):
             raise BatError(
@@ -405,8 +405,7 @@ def released_memorization(path: str, released: Released, train: Part, *, thresho
     """Return scores/memorization.parquet of the training samples: what the file does not hold is NaN, counts are 0."""
     index = train.index.numpy()
     scores = released.memorization[_rows(path, released.index, index, "score of training sample")]
-    unknown = dict.fromkeys(["standard_error", "ci_low", "ci_high", "p_in", "p_out"], np.nan)
-    table = {"train_index": index, "label": train.labels.numpy(), "memorization": scores, **unknown}
+    table = {"train_index": index, "label": train.labels.numpy(), "memorization": scores}
     table |= {"n_in": 0, "n_out": 0, "atypical": scores > threshold}
     return pd.DataFrame(table).reindex(columns=SCHEMAS["memorization"].names)
 

@@ -230,7 +230,8 @@ def drawn(folder):
 @pytest.mark.parametrize("columns", [["file", "memorization"], ["memorization", "train_index", "file"]])
 def test_a_users_table_may_name_files(drawn, ending, columns):
     # those of a test sample, and of what the data set does not take, are left out
-    others = pd.DataFrame({"file": ["test/0.png", "a;b.png", "c.png"], "memorization": 0.5, "train_index": [0, 1, 2]})
+    files = ["test/0.png", "a;b.png", *(f"{number}.png" for number in range(6))]
+    others = pd.DataFrame({"file": files, "memorization": 0.5, "train_index": range(8)})
     rows = pd.concat([by_file().sample(frac=1, random_state=1), others])[columns]
     file = drawn / f"own.{ending}"
     rows.to_parquet(file) if ending == "parquet" else rows.to_csv(file, index=False, sep=";")
@@ -926,6 +927,8 @@ INDEX, SCORES = pa.array(range(4)), pa.array([0.5, 0.25, 0.0, 1.0])
     [
         ([("train_index", INDEX), ("memorization", pa.array([[0.5]] * 4))], "memorization holds list<"),
         ([("train_index", INDEX), ("memorization", pa.array([{"a": 1.0}] * 4))], "memorization holds struct<"),
+        ([("file", pa.array([[1]] * 4)), ("memorization", SCORES)], "file holds list<element: int64>: need text"),
+        ([("label", pa.array([[1]] * 4)), ("file", INDEX), ("memorization", SCORES)], "int64>: need numbers"),
         ([("train_index", INDEX), ("memorization", SCORES.cast(pa.decimal128(8, 3)))], "memorization holds decimal128"),
         ([("train_index", INDEX), ("memorization", pa.array([True] * 4))], "memorization holds bool"),
         ([("train_index", INDEX), ("memorization", pa.array(["0.5"] * 4))], "memorization holds string"),
@@ -1065,8 +1068,31 @@ def test_pairs_are_those_of_a_loop_over_blocks_and_samples(seed, train, tests, t
     assert {(row.train_index, row.target_index): row.influence for row in found.itertuples()} == expected
     assert len(found) == len(expected)
     assert (found["significant"] == (found["influence"] > threshold)).all()
+    assert found.columns.tolist() == ["train_index", "target_index", *SCHEMAS["influence"].names[2:]]
+    assert found.index.tolist() == list(range(len(found)))
     scores = released_memorization("here", released, data.train, threshold=threshold)
     assert scores["memorization"].tolist() == [float(MEMORIZATION[i]) for i in data.train.index]
+    assert scores.columns.tolist() == SCHEMAS["memorization"].names
+    assert (scores[["n_in", "n_out"]] == 0).all(axis=None)
+    assert scores["standard_error"].isna().all()
+
+
+def test_what_is_just_the_threshold_is_not_over_it():
+    train, tests = (part(np.arange(2), np.zeros(2, dtype=int)) for _ in range(2))
+    block = Influence(np.arange(2), np.arange(2), np.array([[0.5, 0.25], [0.75, np.nan]]))
+    released = Released(np.arange(2), np.array([0.5, 0.75]), None, None, (block,))
+    assert released_memorization("here", released, train, threshold=0.5)["atypical"].tolist() == [False, True]
+    assert released_influence(released, train, tests, threshold=0.5)["significant"].tolist() == [False, False, True]
+    nothing = released_influence(released, part(np.arange(0), np.zeros(0, dtype=int)), tests, threshold=0.5)
+    assert (len(nothing), nothing["influence"].dtype) == (0, np.float64)
+
+
+def test_a_file_of_the_first_sample_alone_has_no_other(tmp_path):
+    path = npz(tmp_path / "own.npz", {"memorization": np.array([0.5])})
+    one = part(np.array([1]), np.zeros(2, dtype=int))
+    assert refusal(check_released_labels, path, read_released(path, "npz"), DataSet(one, one, one, 1)) == (
+        f"{path}: has no score of training sample 1 (1 of 1 are missing, 1 are there): the file is of other data"
+    )
 
 
 # -- messages as a whole
@@ -1136,6 +1162,16 @@ def test_what_is_wrong_with_arrays_is_said_in_whole(layout, arrays, message, tmp
             "column memorization holds 'x{}' in row 7: need numbers with decimal points",
         ),
         ("own.csv", LINES.replace("\n5,", "\n5.5,"), "column train_index holds '5.5' in row 7: need integers"),
+        (
+            "own.csv",
+            f'train_index,memorization\n0,"a\n{"x" * 39}"\n',
+            f"column memorization holds 'a\\n{'x' * 38}' in row 2: need numbers with decimal points",
+        ),
+        (
+            "own.csv",
+            "file,memorization\n,1\n",
+            "column file holds string, 1 of them missing: need names of files, none missing",
+        ),
         (
             "own.csv",
             LINES.replace("\n5,", "\n,"),
