@@ -1094,6 +1094,7 @@ def test_pairs_are_those_of_a_loop_over_blocks_and_samples(seed, train, tests, t
     assert (found["significant"] == (found["influence"] > threshold)).all()
     assert found.columns.tolist() == ["train_index", "target_index", *SCHEMAS["influence"].names[2:]]
     assert found.index.tolist() == list(range(len(found)))
+    assert found["label"].tolist() == TRAIN_LABELS[found["train_index"].to_numpy(int)].tolist()
     scores = released_memorization("here", released, data.train, threshold=threshold)
     assert scores["memorization"].tolist() == [float(MEMORIZATION[i]) for i in data.train.index]
     assert scores.columns.tolist() == SCHEMAS["memorization"].names
