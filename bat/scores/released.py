@@ -161,7 +161,7 @@ def _table(path: str, files: SourceFiles | None) -> Released:
         index = given
     else:
         raise BatError(f"{path}: has no column train_index, and the samples of the data set have no files: add it")
-    order = rows[np.argsort(index[rows], kind="stable")]
+    order = rows[np.argsort(index[rows])]
     index = index[order]
     if len(index) and index[0] < 0:
         raise BatError(f"{path}: train_index {index[0]} is negative: give each sample's place in its source, from 0")
@@ -181,7 +181,7 @@ def _file_names(path: str, table: _Table) -> "pd.Series[str] | None":
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
         gaps = f", {column.null_count} of them missing" if column.null_count else ""
         raise BatError(f"{path}: column file holds {column.type}{gaps}: need names of files, none missing")
-    return pd.Series(column.to_pylist(), dtype=object)
+    return pd.Series(column.to_pylist())
 
 
 def _places_of(path: str, names: "pd.Series[str]", files: SourceFiles, given: Counts | None) -> Counts:
@@ -243,8 +243,8 @@ def _csv(path: str, file: BufferedReader) -> _Table:
     check_memory(file.seek(0, os.SEEK_END), path, "give the rows of this data set alone")
     file.seek(0)
     start = file.read(_HEADER)
-    header = re.split(rb"[\r\n]", start, maxsplit=1)[0].decode("utf-8-sig")
-    rows = {separator: next(csv.reader([header], delimiter=separator), []) for separator in ",;\t|"}
+    header = re.split(rb"[\r\n]", start)[0].decode("utf-8-sig")
+    rows = {separator: next(csv.reader([header], delimiter=separator)) for separator in ",;\t|"}
     separator = next((mark for mark, names in rows.items() if _NEEDED["train_index"] & set(map(str.strip, names))), ",")
     places = _places(path, rows[separator])
     # names of this reader's own: those of the file may be empty or there twice
@@ -388,11 +388,11 @@ def check_released_labels(
 
 def _check_sizes(path: str, released: Released, sizes: Mapping[str, int]) -> None:
     """Refuse a file of more samples than the source has, or of fewer where it holds all of one."""
-    held = {"train": len(released.index) if released.whole else int(released.index[-1]) + 1}
+    held = {"train": int(released.index[-1]) + 1}
     if released.test_labels is not None:
         held["test"] = len(released.test_labels)
     elif released.influence:
-        held["test"] = max(int(block.test_index.max(initial=-1)) for block in released.influence) + 1
+        held["test"] = max(int(block.test_index.max()) for block in released.influence) + 1
     for part, n in held.items():
         if n > sizes[part] or (released.whole and n != sizes[part]):
             raise BatError(
@@ -405,10 +405,9 @@ def released_memorization(path: str, released: Released, train: Part, *, thresho
     """Return scores/memorization.parquet of the training samples: what the file does not hold is NaN, counts are 0."""
     index = train.index.numpy()
     scores = released.memorization[_rows(path, released.index, index, "score of training sample")]
-    unknown = dict.fromkeys(["standard_error", "ci_low", "ci_high", "p_in", "p_out"], np.nan)
-    table = {"train_index": index, "label": train.labels.numpy(), "memorization": scores, **unknown}
-    table |= {"n_in": 0, "n_out": 0, "atypical": scores > threshold}
-    return pd.DataFrame(table).reindex(columns=SCHEMAS["memorization"].names)
+    table = pd.DataFrame({"train_index": index, "label": train.labels.numpy(), "memorization": scores})
+    table = table.assign(n_in=0, n_out=0, atypical=scores > threshold)
+    return table.reindex(columns=SCHEMAS["memorization"].names)
 
 
 def released_influence(released: Released, train: Part, targets: Part, *, threshold: float) -> pd.DataFrame:
@@ -427,7 +426,7 @@ def released_influence(released: Released, train: Part, targets: Part, *, thresh
             names = ("train_index", "target_index", "label", "influence")
             parts.append(pd.DataFrame({name: array.ravel() for name, array in zip(names, pairs, strict=True)}))
     empty = pd.DataFrame(columns=["train_index", "target_index", "label", "influence"], dtype=np.float64)
-    table = pd.concat(parts, ignore_index=True) if parts else empty
+    table = pd.concat(parts) if parts else empty
     table = table[table["influence"].notna()].sort_values(["label", "train_index", "target_index"], ignore_index=True)
     table = table.assign(significant=table["influence"] > threshold)
     return table.reindex(columns=["train_index", "target_index", *SCHEMAS["influence"].names[2:]])

@@ -101,6 +101,11 @@ def test_a_distance_at_which_all_is_near_is_refused(monkeypatch: pytest.MonkeyPa
     images = part(np.zeros((9, 4)), np.zeros(9, dtype=np.int64))
     monkeypatch.setattr("bat.scores.duplicates._MOST", 72)
     assert neighbours(images, within=0.1)[2].sum() == 72
+    # of two blocks each pair is met once
+    monkeypatch.setattr("bat.scores.duplicates._MOST", 48)
+    assert neighbours(images, within=0.1, block=4)[2].sum() == 72
+    monkeypatch.setattr("bat.scores.duplicates._MOST", 47)
+    assert "over 47 pairs" in refusal(lambda: neighbours(images, within=0.1, block=4))
     monkeypatch.setattr("bat.scores.duplicates._MOST", 71)
     assert refusal(lambda: neighbours(images, within=0.1)) == (
         "over 71 pairs of training samples are at most 0.1 apart, which says nothing: lower "

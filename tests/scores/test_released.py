@@ -230,7 +230,8 @@ def drawn(folder):
 @pytest.mark.parametrize("columns", [["file", "memorization"], ["memorization", "train_index", "file"]])
 def test_a_users_table_may_name_files(drawn, ending, columns):
     # those of a test sample, and of what the data set does not take, are left out
-    others = pd.DataFrame({"file": ["test/0.png", "a;b.png", "c.png"], "memorization": 0.5, "train_index": [0, 1, 2]})
+    files = ["test/0.png", "a;b.png", *(f"{number}.png" for number in range(6))]
+    others = pd.DataFrame({"file": files, "memorization": 0.5, "train_index": range(8)})
     rows = pd.concat([by_file().sample(frac=1, random_state=1), others])[columns]
     file = drawn / f"own.{ending}"
     rows.to_parquet(file) if ending == "parquet" else rows.to_csv(file, index=False, sep=";")
@@ -270,6 +271,7 @@ def test_a_table_whose_files_are_not_those_of_the_data_set_is_refused(drawn, cha
     with pytest.raises(SystemExit):
         import_scores(drawn, str(drawn / "own.parquet"), "table")
     (line,) = capsys.readouterr().err.splitlines()
+    assert f"{drawn / 'own.parquet'}: " in line
     assert message.format(*by_file()["train_index"]) in line
 
 
@@ -484,7 +486,8 @@ def test_labels_of_another_order_are_refused_with_the_first_sample_and_both_labe
 def test_test_labels_of_another_order_are_refused_too(tmp_path):
     path = npz(tmp_path / "released.npz", plain(test_labels=swapped(TEST_LABELS, TEST, OTHER)))
     line = refusal(check_released_labels, path, read_released(path, "npz"), DATA)
-    assert f"test sample {TEST} has label {TEST_LABELS[OTHER]}, but {TEST_LABELS[TEST]} in the data set" in line
+    said = f"test sample {TEST} has label {TEST_LABELS[OTHER]}, but {TEST_LABELS[TEST]} in the data set; "
+    assert line.startswith(f"{path}: {said}")
 
 
 def test_labels_of_a_table_are_compared(tmp_path):
@@ -578,7 +581,8 @@ def test_arrays_that_are_wrong_in_themselves_are_refused(layout, arrays, message
 )
 def test_a_file_with_too_few_samples_is_refused(arrays, message, tmp_path):
     path = npz(tmp_path / "released.npz", arrays)
-    assert message in refusal(check_released_labels, path, read_released(path, "npz"), DATA)
+    line = refusal(check_released_labels, path, read_released(path, "npz"), DATA)
+    assert line.startswith(f"{path}: {message}")
 
 
 @pytest.mark.parametrize(
@@ -716,7 +720,7 @@ NOTHING = np.full(TRAINING, np.nan)
         ("cscores", cscores(scores=NOTHING), "60 samples, and none has a score"),
         ("feldman_zhang", feldman_zhang(tr_mem=NOTHING), "60 samples, and none has a score"),
         ("npz", plain(influence=np.full_like(INFLUENCE, np.nan)), "60 samples, and none has an influence"),
-        ("npz", {"memorization": np.zeros(0)}, "0 samples, and none has a score"),
+        ("npz", {"memorization": np.zeros(0), "labels": np.zeros(0, int)}, "0 samples, and none has a score"),
     ],
 )
 def test_files_without_any_number_are_refused(tmp_path, layout, arrays, message):
@@ -926,8 +930,10 @@ INDEX, SCORES = pa.array(range(4)), pa.array([0.5, 0.25, 0.0, 1.0])
     [
         ([("train_index", INDEX), ("memorization", pa.array([[0.5]] * 4))], "memorization holds list<"),
         ([("train_index", INDEX), ("memorization", pa.array([{"a": 1.0}] * 4))], "memorization holds struct<"),
+        ([("file", pa.array([[1]] * 4)), ("memorization", SCORES)], "file holds list<element: int64>: need text"),
+        ([("label", pa.array([[1]] * 4)), ("file", INDEX), ("memorization", SCORES)], "int64>: need numbers"),
         ([("train_index", INDEX), ("memorization", SCORES.cast(pa.decimal128(8, 3)))], "memorization holds decimal128"),
-        ([("train_index", INDEX), ("memorization", pa.array([True] * 4))], "memorization holds bool"),
+        ([("train_index", INDEX), ("memorization", pa.array([True] * 4))], "memorization holds bool: need numbers"),
         ([("train_index", INDEX), ("memorization", pa.array(["0.5"] * 4))], "memorization holds string"),
         ([("train_index", INDEX), ("memorization", pa.nulls(4))], "memorization holds null"),
         ([("train_index", SCORES), ("memorization", SCORES)], "train_index holds double: need integers, none missing"),
@@ -944,7 +950,9 @@ INDEX, SCORES = pa.array(range(4)), pa.array([0.5, 0.25, 0.0, 1.0])
 def test_a_parquet_that_is_not_clear_is_refused(tmp_path, columns, message):
     path = tmp_path / "own.parquet"
     pq.write_table(pa.table([array for _, array in columns], names=[name for name, _ in columns]), path)
-    assert message in refusal(read_released, str(path), "table")
+    line = refusal(read_released, str(path), "table")
+    assert line.startswith(f"{path}: ")
+    assert message in line
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.int32()])
@@ -1028,6 +1036,25 @@ def test_names_of_files_may_be_any_texts(tmp_path, kind):
     assert (found.index.tolist(), found.memorization.tolist(), found.whole) == ([3, 7], [0.25, 0.5], False)
 
 
+def test_labels_go_up_to_the_largest_integer(tmp_path):
+    path = npz(tmp_path / "own.npz", plain(labels=np.full(TRAINING, 2**63 - 1)))
+    assert read_released(path, "npz").labels.tolist() == [2**63 - 1] * TRAINING
+
+
+@pytest.mark.parametrize(
+    ("layout", "arrays"), [("feldman_zhang", without_test_index()), ("npz", plain()), ("cscores", cscores())]
+)
+def test_labels_and_indices_may_be_any_integers(tmp_path, layout, arrays):
+    small = {name: array.astype(np.uint8) if array.dtype.kind == "i" else array for name, array in arrays.items()}
+    found = read_released(npz(tmp_path / "own.npz", small), layout)
+    numbers = [found.labels, *(index for block in found.influence for index in (block.train_index, block.test_index))]
+    numbers += [] if found.test_labels is None else [found.test_labels]
+    assert {array.dtype for array in numbers} == {np.dtype(np.int64)}
+    for block in found.influence:
+        np.testing.assert_array_equal(block.values, INFLUENCE.T[np.ix_(block.train_index, block.test_index)])
+        assert np.all(np.diff(block.test_index) > 0)
+
+
 def test_a_home_folder_is_found(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     npz(folder / "released.npz", plain())
@@ -1065,8 +1092,32 @@ def test_pairs_are_those_of_a_loop_over_blocks_and_samples(seed, train, tests, t
     assert {(row.train_index, row.target_index): row.influence for row in found.itertuples()} == expected
     assert len(found) == len(expected)
     assert (found["significant"] == (found["influence"] > threshold)).all()
+    assert found.columns.tolist() == ["train_index", "target_index", *SCHEMAS["influence"].names[2:]]
+    assert found.index.tolist() == list(range(len(found)))
+    assert found["label"].tolist() == TRAIN_LABELS[found["train_index"].to_numpy(int)].tolist()
     scores = released_memorization("here", released, data.train, threshold=threshold)
     assert scores["memorization"].tolist() == [float(MEMORIZATION[i]) for i in data.train.index]
+    assert scores.columns.tolist() == SCHEMAS["memorization"].names
+    assert (scores[["n_in", "n_out"]] == 0).all(axis=None)
+    assert scores["standard_error"].isna().all()
+
+
+def test_what_is_just_the_threshold_is_not_over_it():
+    train, tests = (part(np.arange(2), np.ones(2, dtype=int)) for _ in range(2))
+    block = Influence(np.arange(2), np.arange(2), np.array([[0.5, 0.25], [0.75, np.nan]]))
+    released = Released(np.arange(2), np.array([0.5, 0.75]), None, None, (block,))
+    assert released_memorization("here", released, train, threshold=0.5)["atypical"].tolist() == [False, True]
+    assert released_influence(released, train, tests, threshold=0.5)["significant"].tolist() == [False, False, True]
+    nothing = released_influence(released, part(np.arange(0), np.zeros(0, dtype=int)), tests, threshold=0.5)
+    assert (len(nothing), nothing["influence"].dtype) == (0, np.float64)
+
+
+def test_a_file_of_the_first_sample_alone_has_no_other(tmp_path):
+    path = npz(tmp_path / "own.npz", {"memorization": np.array([0.5])})
+    one = part(np.array([1]), np.zeros(2, dtype=int))
+    assert refusal(check_released_labels, path, read_released(path, "npz"), DataSet(one, one, one, 1)) == (
+        f"{path}: has no score of training sample 1 (1 of 1 are missing, 1 are there): the file is of other data"
+    )
 
 
 # -- messages as a whole
@@ -1136,6 +1187,16 @@ def test_what_is_wrong_with_arrays_is_said_in_whole(layout, arrays, message, tmp
             "column memorization holds 'x{}' in row 7: need numbers with decimal points",
         ),
         ("own.csv", LINES.replace("\n5,", "\n5.5,"), "column train_index holds '5.5' in row 7: need integers"),
+        (
+            "own.csv",
+            f'train_index,memorization\n0,"a\n{"x" * 39}"\n',
+            f"column memorization holds 'a\\n{'x' * 38}' in row 2: need numbers with decimal points",
+        ),
+        (
+            "own.csv",
+            "file,memorization\n,1\n",
+            "column file holds string, 1 of them missing: need names of files, none missing",
+        ),
         (
             "own.csv",
             LINES.replace("\n5,", "\n,"),
