@@ -1,17 +1,16 @@
 """Fixtures of several folders: an experiment through each stage, and stages that end as if they had been killed."""
 
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 from chain import make
 from hypothesis import settings
-from users import module
 
 from bat.training.checkpoints import Checkpoint
-
-__all__ = ["module"]
 
 # a slow or busy machine is no failure
 settings.register_profile("any_machine", deadline=None)
@@ -29,6 +28,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     make(folder)
     return folder
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """A function that writes a module of the user's into the working directory and returns its name."""
+    written: list[str] = []
+
+    def write(text: str) -> str:
+        # another name each time: what is imported stays so
+        written.append(f"users_{next(_NUMBERS)}")
+        (tmp_path / f"{written[-1]}.py").write_text(text)
+        return written[-1]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
+
+
+_NUMBERS = count()
 
 
 @pytest.fixture

@@ -368,8 +368,7 @@ class Config:
             "memorization.robust.attack": self.memorization.robust.attack,
             "evaluation.pgd": evaluated.pgd,
         }
-        for index, attack in enumerate(evaluated.ensemble):
-            # of the letters of a tier none is one
+        for index, attack in enumerate(() if isinstance(evaluated.ensemble, str) else evaluated.ensemble):
             if isinstance(attack, EvaluationPgd):
                 attacks[f"evaluation.ensemble.{index}"] = attack
         check_steps(self.threat, attacks)

@@ -527,7 +527,7 @@ def group_table(
 def _limit(small: Sequence[Floats], tests: int, rate: float) -> tuple[float, int]:
     """Return the largest p-value that the Benjamini-Hochberg procedure over so many tests rejects, and how many.
 
-    small: all p-values of at most the rate, at least; -1.0 where none is rejected.
+    small: the p-values, of which those over the rate may be left out; -1.0 where none is rejected.
     """
     values = np.sort(np.concatenate(small)) if small else np.empty(0)
     # in this order of operations a p-value that meets its level exactly is rejected
