@@ -18,7 +18,7 @@ class Compute:
         "float16 scales the loss.",
     )
     channels_last: bool = Field(
-        default=False, description="Keep images and weights with channels last: faster convolutions on a GPU."
+        default=False, description="Keep images and weights with channels last: faster convolutions, on CPUs too."
     )
     compile: bool = Field(
         default=False, description="Compile the network's body (torch.compile): worth it for long runs on a GPU."
