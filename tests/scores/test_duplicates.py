@@ -24,7 +24,7 @@ from bat.io.files import provenance
 from bat.io.tables import read_table_with_facts
 from bat.scores.duplicates import duplicates as stage
 from bat.scores.duplicates import influence_among, neighbours
-from bat.scores.estimators import memorization_scores
+from bat.scores.estimators import influence_rates, memorization_scores
 from bat.scores.subsets import subset_masks
 
 SPEC = {"near_duplicate": 0.05, "threshold": 0.2}
@@ -38,10 +38,8 @@ def part(pixels: Any, labels: Any, pixel_max: int = 255) -> Part:
     return Part(shaped, torch.tensor(labels), torch.arange(len(labels)) * 3 + 1, pixel_max)
 
 
-@given(IMAGES, st.integers(1, 5), st.sampled_from([0.0, 0.25, 0.3]))
-def test_the_nearest_is_the_first_of_the_nearest_whatever_the_block(
-    images: list[Any], block: int, within: float
-) -> None:
+def compare_neighbours(images: list[Any], block: int, within: float) -> None:
+    """What is found of images of two pixels and a label equals loops."""
     pixels, labels = [image[:2] for image in images], [image[2] for image in images]
     own, other, near = neighbours(part(pixels, labels, pixel_max=4), within=within, block=block)
     squared = [[sum((a - b) ** 2 for a, b in zip(one, two, strict=True)) for two in pixels] for one in pixels]
@@ -58,6 +56,22 @@ def test_the_nearest_is_the_first_of_the_nearest_whatever_the_block(
             if of_class:
                 expected = [int(j in among and math.sqrt(row[j] / 2) / 4 <= within) for j in range(len(row))]
                 assert near.toarray()[i].tolist() == expected
+
+
+@given(IMAGES, st.integers(1, 5), st.sampled_from([0.0, 0.25, 0.3]))
+def test_the_nearest_is_the_first_of_the_nearest_whatever_the_block(
+    images: list[Any], block: int, within: float
+) -> None:
+    compare_neighbours(images, block, within)
+
+
+@pytest.mark.parametrize(("block", "within"), [(1, 0.0), (3, 0.25), (4, 0.3), (20, 0.25)])
+def test_the_nearest_of_some_images_equal_loops(block: int, within: float) -> None:
+    """Repeats, equal distances on both sides, some of just 0.25, and a class of one."""
+    images = [(0, 1, 0), (3, 3, 1), (1, 0, 0), (0, 1, 0), (2, 2, 1), (1, 0, 1), (0, 3, 2), (3, 3, 1), (2, 1, 0)]
+    compare_neighbours(images, block, within)
+    compare_neighbours(images[::-1], block, within)
+    compare_neighbours(images[:1], block, within)
 
 
 @given(IMAGES, st.integers(1, 5))
@@ -280,6 +294,31 @@ def test_influence_is_the_same_in_blocks(world: World, monkeypatch: pytest.Monke
     assert whole["duplicates_influence"].notna().sum() > 10
     monkeypatch.setattr("bat.scores.duplicates._PAIRS", 180)
     pd.testing.assert_frame_equal(influence_among(world.mask, correct, csr_array(near)), whole)
+
+
+@pytest.mark.parametrize(("pairs", "widths"), [(1, [1, 1, 1]), (12, [2, 1]), (1_000, [3])])
+def test_influence_among_three_samples_by_hand(pairs: int, widths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 and 1 are near-duplicates. Of equal influences, 1's and 2's on 0, the first is taken."""
+    seen: list[int] = []
+
+    def rates(mask: Any, right: Any, **counted: Any) -> Any:
+        seen.append(right.shape[1])
+        return influence_rates(mask, right, **counted)
+
+    monkeypatch.setattr("bat.scores.duplicates._PAIRS", pairs)
+    monkeypatch.setattr("bat.scores.duplicates.influence_rates", rates)
+    mask = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 1]]
+    # what a model says of its own samples counts for nothing
+    correct = [[0, 0, 0], [1, 1, 1], [1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 1]]
+    near = csr_array(np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]]))
+    found = influence_among(np.array(mask, dtype=bool), np.array(correct, dtype=bool), near)
+    expected = {
+        "max_influence": [0.5, 1.0, 0.0],
+        "max_influence_row": [1, 2, 1],
+        "duplicates_influence": [0.5, -0.5, np.nan],
+    }
+    pd.testing.assert_frame_equal(found, pd.DataFrame(expected), check_exact=True)
+    assert seen == widths
 
 
 def test_a_sample_alone_in_its_class_has_no_influence_on_it() -> None:
