@@ -754,16 +754,18 @@ def train_shard(world: World, **given: Any) -> Any:
     return journal
 
 
-@pytest.mark.parametrize("stacks", [True, False])
-def test_a_shard_is_what_its_models_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stacks: bool) -> None:
+@pytest.mark.parametrize(("stacks", "number"), [(True, 7), (False, 7), (False, 1)])
+def test_a_shard_is_what_its_models_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stacks: bool, number: int
+) -> None:
     """Each model answers by its seed alone, stacked or not; of the second stack one fails, and is trained by itself."""
-    world, asked, at_once, number = World(tmp_path), list[Any](), 3, 7
+    world, asked, at_once = World(tmp_path), list[Any](), 3
     monkeypatch.setattr(stage, "MODELS", at_once)
     given = {"first_model": 4, "models": number, "subset_fraction": 0.55, "seed": 7, "design": "independent"}
     spec = parse(SubsetsSpec, SUBSETS | given, "")
     masks = subset_masks(14, 8, design="independent", seed=7, first=4, count=number)
     seeds = [derive_seed(7, "model", 4 + row) for row in range(number)]
-    failed = seeds[at_once + 2]
+    failed = derive_seed(7, "model", 4 + at_once + 2)
 
     def keep(what: str, samples: Any, of: Any, its_spec: Any, more: Any) -> None:
         assert (samples.digest(), its_spec) == (world.data.digest(), spec)
@@ -805,8 +807,12 @@ def test_a_shard_is_what_its_models_answer(tmp_path: Path, monkeypatch: pytest.M
     own = list[Any]()
     failures: Any = lambda shares, labels, **of: own.append((shares.tolist(), labels.tolist(), of))  # noqa: E731
     monkeypatch.setattr(stage, "failed_subsets", failures)
-    journal = train_shard(world, spec=given, device="cpu", all_models=number)
-    assert (journal.lines, journal.bars, journal.worked) == ([], [(number, "models")], 1)
+    damaged = tmp_path / "out.parquet.parts/4.safetensors"
+    damaged.parent.mkdir()
+    damaged.touch()
+    journal = train_shard(world, spec=given, device="cpu", all_models=7)
+    assert journal.lines == [f"{damaged}: damaged, or of another version: made anew"]
+    assert (journal.bars, journal.worked) == ([(number, "models")], 1)
     expected: list[Any] = [("stackable", masks[:at_once].tolist(), seeds[:at_once])]
     for row, (mask, seed) in enumerate(zip(masks, seeds, strict=True)):
         alone = ("recorded", world.index["train"][mask].tolist(), (seed, f"subset model {4 + row} (seed 7)"))
