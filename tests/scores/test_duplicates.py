@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 from scipy.sparse import csr_array
 from stages import call, fails, rewrite, scores
-from stubs import Lines, named
+from stubs import Lines, named, written
 from worlds import MODELS, World, tally
 
 from bat.config import parse
@@ -21,10 +21,10 @@ from bat.config.specs import DuplicatesSpec
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import read_data, write_data
 from bat.io.files import provenance
-from bat.io.tables import read_table_with_facts
+from bat.io.tables import pack, read_table_with_facts, unpack
 from bat.scores.duplicates import duplicates as stage
 from bat.scores.duplicates import influence_among, neighbours
-from bat.scores.estimators import memorization_scores
+from bat.scores.estimators import influence_rates, memorization_scores
 from bat.scores.subsets import subset_masks
 
 SPEC = {"near_duplicate": 0.05, "threshold": 0.2}
@@ -38,10 +38,8 @@ def part(pixels: Any, labels: Any, pixel_max: int = 255) -> Part:
     return Part(shaped, torch.tensor(labels), torch.arange(len(labels)) * 3 + 1, pixel_max)
 
 
-@given(IMAGES, st.integers(1, 5), st.sampled_from([0.0, 0.25, 0.3]))
-def test_the_nearest_is_the_first_of_the_nearest_whatever_the_block(
-    images: list[Any], block: int, within: float
-) -> None:
+def compare_neighbours(images: list[Any], block: int, within: float) -> None:
+    """What is found of images of two pixels and a label equals loops."""
     pixels, labels = [image[:2] for image in images], [image[2] for image in images]
     own, other, near = neighbours(part(pixels, labels, pixel_max=4), within=within, block=block)
     squared = [[sum((a - b) ** 2 for a, b in zip(one, two, strict=True)) for two in pixels] for one in pixels]
@@ -58,6 +56,22 @@ def test_the_nearest_is_the_first_of_the_nearest_whatever_the_block(
             if of_class:
                 expected = [int(j in among and math.sqrt(row[j] / 2) / 4 <= within) for j in range(len(row))]
                 assert near.toarray()[i].tolist() == expected
+
+
+@given(IMAGES, st.integers(1, 5), st.sampled_from([0.0, 0.25, 0.3]))
+def test_the_nearest_is_the_first_of_the_nearest_whatever_the_block(
+    images: list[Any], block: int, within: float
+) -> None:
+    compare_neighbours(images, block, within)
+
+
+@pytest.mark.parametrize(("block", "within"), [(1, 0.0), (3, 0.25), (4, 0.4), (20, 0.25)])
+def test_the_nearest_of_some_images_equal_loops(block: int, within: float) -> None:
+    """Repeats, equal distances on both sides, some of just 0.25, and a class of one."""
+    images = [(0, 1, 0), (3, 3, 1), (1, 0, 0), (0, 1, 0), (2, 2, 1), (1, 0, 1), (0, 3, 2), (3, 3, 1), (3, 2, 0)]
+    compare_neighbours(images, block, within)
+    compare_neighbours(images[::-1], block, within)
+    compare_neighbours(images[:1], block, within)
 
 
 @given(IMAGES, st.integers(1, 5))
@@ -94,7 +108,8 @@ def test_a_block_of_images_at_a_time_is_taken(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(Part, "take", take)
     neighbours(part(np.zeros((25, 4)), np.arange(25)), within=0, block=8)
-    assert max(taken) == 8
+    # each once for itself, and again beside each before it
+    assert sorted(taken) == [1] * 4 + [8] * 6
 
 
 def test_a_distance_at_which_all_is_near_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +268,65 @@ def test_duplicates_are_of_scores_and_models_of_the_same_data(world: World, tmp_
     )
 
 
+@pytest.mark.parametrize(
+    ("labels", "own", "other"),
+    [
+        ([0, 0, 1], [(4, 0.1), (1, 0.1), None], [(9, 0.1), (9, 0.0), (4, 0.0)]),
+        ([1, 1, 1], [(4, 0.1), (9, 0.0), (4, 0.0)], [None] * 3),
+    ],
+)
+def test_a_sample_alone_in_its_class_has_none_of_it_and_one_class_no_other(
+    labels: list[int], own: list[Any], other: list[Any], tmp_path: Path
+) -> None:
+    index = [1, 4, 9]
+    train = Part(torch.tensor([10, 20, 20]).byte().view(3, 1, 1, 1), torch.tensor(labels), torch.tensor(index), 100)
+    data = DataSet(train, train.take(torch.arange(3)), train.take(torch.arange(3)), classes=2)
+    write_data(tmp_path / "data.safetensors", data, provenance("data"))
+    facts: dict[str, Any] = {"data": data.digest(), "models": 5}
+    scored: dict[str, Any] = {"train_index": index, "label": labels}
+    written(tmp_path / "memorization.parquet", "memorization", facts, **scored)
+    call("duplicates", tmp_path, **flags())
+    table = read_table_with_facts(tmp_path / "duplicates.parquet", "duplicates")[0]
+    for kind, found in (("nearest", own), ("other", other)):
+        assert [None if pd.isna(one) else one for one in table[f"{kind}_index"]] == [one and one[0] for one in found]
+        distances = [one[1] if one else math.nan for one in found]
+        assert table[f"{kind}_distance"].tolist() == pytest.approx(distances, nan_ok=True)
+        assert table["near_duplicates" if kind == "nearest" else "other_near_duplicate"].tolist() == [
+            one is not None and one[1] == 0 for one in found
+        ]
+    others = [1 - label if one else None for label, one in zip(labels, other, strict=True)]
+    assert [None if pd.isna(one) else one for one in table["other_label"]] == others
+
+
+def test_a_sample_that_no_model_left_out_has_no_influence_on_it(world: World, tmp_path: Path) -> None:
+    always, shards = 5, [tmp_path / name for name in world.shards]
+    for path in shards:
+        table, facts = read_table_with_facts(world.folder / path.name, "subsets")
+        mask = unpack(table["in_subset"], 14, "")
+        mask[:, always] = True
+        table = table.assign(in_subset=pack(mask))
+        rewrite(world.folder / path.name, "subsets", table, to=path, spec=facts["spec"])
+    direct(world, shards=shards, duplicates=tmp_path / "found.parquet")
+    table = read_table_with_facts(tmp_path / "found.parquet", "duplicates")[0]
+    influences = table[["max_influence", "max_influence_train_index"]]
+    assert influences.isna().all(axis=1).tolist() == [row == always for row in range(14)]
+    assert influences.isna().any(axis=1).tolist() == [row == always for row in range(14)]
+
+
+def test_pixels_stay_where_they_lie(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[Any] = []
+    real = Part.to
+
+    def to(self: Part, device: torch.device, *, with_pixels: bool = True) -> Part:
+        moved.append((device.type, with_pixels))
+        return real(self, device, with_pixels=with_pixels)
+
+    monkeypatch.setattr(Part, "to", to)
+    direct(world, duplicates=tmp_path / "found.parquet")
+    # the data set is read into host memory before
+    assert moved == [("cpu", True)] * 3 + [("cpu", False)]
+
+
 @pytest.mark.parametrize("atypical", [False, True])
 def test_samples_that_their_repeats_hide_are_marked_and_told(world: World, tmp_path: Path, atypical: bool) -> None:
     found = pd.read_parquet(world.folder / "duplicates.parquet")["duplicates_influence"]
@@ -280,6 +354,31 @@ def test_influence_is_the_same_in_blocks(world: World, monkeypatch: pytest.Monke
     assert whole["duplicates_influence"].notna().sum() > 10
     monkeypatch.setattr("bat.scores.duplicates._PAIRS", 180)
     pd.testing.assert_frame_equal(influence_among(world.mask, correct, csr_array(near)), whole)
+
+
+@pytest.mark.parametrize(("pairs", "widths"), [(1, [1, 1, 1]), (12, [2, 1]), (1_000, [3])])
+def test_influence_among_three_samples_by_hand(pairs: int, widths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """0 and 1 are near-duplicates. Of equal influences, 1's and 2's on 0, the first is taken."""
+    seen: list[int] = []
+
+    def rates(mask: Any, right: Any, **counted: Any) -> Any:
+        seen.append(right.shape[1])
+        return influence_rates(mask, right, **counted)
+
+    monkeypatch.setattr("bat.scores.duplicates._PAIRS", pairs)
+    monkeypatch.setattr("bat.scores.duplicates.influence_rates", rates)
+    mask = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 1]]
+    # what a model says of its own samples counts for nothing
+    correct = [[0, 0, 0], [1, 1, 1], [1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 1]]
+    near = csr_array(np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]]))
+    found = influence_among(np.array(mask, dtype=bool), np.array(correct, dtype=bool), near)
+    expected = {
+        "max_influence": [0.5, 1.0, 0.0],
+        "max_influence_row": [1, 2, 1],
+        "duplicates_influence": [0.5, -0.5, np.nan],
+    }
+    pd.testing.assert_frame_equal(found, pd.DataFrame(expected), check_exact=True)
+    assert seen == widths
 
 
 def test_a_sample_alone_in_its_class_has_no_influence_on_it() -> None:

@@ -6,7 +6,7 @@ which number is written down twice.
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from statistics import NormalDist
@@ -752,6 +752,88 @@ def train_shard(world: World, **given: Any) -> Any:
     data, shard = world.folder / "data.safetensors", world.folder / "out.parquet"
     stage.subsets(journal, spec=spec, data=data, shard=shard, **given)
     return journal
+
+
+@pytest.mark.parametrize(("stacks", "number"), [(True, 7), (False, 7), (False, 1)])
+def test_a_shard_is_what_its_models_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stacks: bool, number: int
+) -> None:
+    """Each model answers by its seed alone, stacked or not; of the second stack one fails, and is trained by itself."""
+    world, asked, at_once = World(tmp_path), list[Any](), 3
+    monkeypatch.setattr(stage, "MODELS", at_once)
+    given = {"first_model": 4, "models": number, "subset_fraction": 0.55, "seed": 7, "design": "independent"}
+    spec = parse(SubsetsSpec, SUBSETS | given, "")
+    masks = subset_masks(14, 8, design="independent", seed=7, first=4, count=number)
+    seeds = [derive_seed(7, "model", 4 + row) for row in range(number)]
+    failed = derive_seed(7, "model", 4 + at_once + 2)
+
+    def keep(what: str, samples: Any, of: Any, its_spec: Any, more: Any) -> None:
+        assert (samples.digest(), its_spec) == (world.data.digest(), spec)
+        asked.append((what, np.asarray(of).tolist(), more))
+
+    def stackable(samples: Any, masks: Any, spec: Any, *, seeds: list[int]) -> bool:
+        keep("stackable", samples, masks, spec, seeds)
+        return stacks
+
+    def train_stacked(samples: Any, masks: Any, spec: Any, *, seeds: list[int]) -> list[str | None]:
+        keep("stacked", samples, masks, spec, seeds)
+        return [f"model {seed}" if seed != failed else None for seed in seeds]
+
+    def said(seed: int) -> dict[str, torch.Tensor]:
+        random = torch.Generator().manual_seed(seed % 2**32)
+        return {
+            name: values
+            for split, n in SIZES.items()
+            for name, values in said_columns(
+                split,
+                torch.rand(n, generator=random) < 0.5,
+                torch.rand(n, generator=random),
+                torch.randint(-1, 2, (n,), generator=random),
+                2,
+            ).items()
+        }
+
+    def answers(model: str, samples: Any, spec: Any, *, seed: int) -> dict[str, torch.Tensor]:
+        keep("answers", samples, [], spec, model)
+        assert model == f"model {seed}"
+        return said(seed)
+
+    def recorded(samples: Any, subset: Any, spec: Any, *, seed: int, what: str) -> dict[str, torch.Tensor]:
+        keep("recorded", samples, subset.index, spec, (seed, what))
+        return said(seed)
+
+    for function in (stackable, train_stacked, answers, recorded):
+        monkeypatch.setattr(stage, function.__name__, function)
+    own = list[Any]()
+    failures: Any = lambda shares, labels, **of: own.append((shares.tolist(), labels.tolist(), of))  # noqa: E731
+    monkeypatch.setattr(stage, "failed_subsets", failures)
+    damaged = tmp_path / "out.parquet.parts/4.safetensors"
+    damaged.parent.mkdir()
+    damaged.touch()
+    journal = train_shard(world, spec=given, device="cpu", all_models=7)
+    assert journal.lines == [f"{damaged}: damaged, or of another version: made anew"]
+    assert (journal.bars, journal.worked) == ([(number, "models")], 1)
+    expected: list[Any] = [("stackable", masks[:at_once].tolist(), seeds[:at_once])]
+    for row, (mask, seed) in enumerate(zip(masks, seeds, strict=True)):
+        alone = ("recorded", world.index["train"][mask].tolist(), (seed, f"subset model {4 + row} (seed 7)"))
+        if stacks and row % at_once == 0:
+            some = slice(row, row + at_once)
+            expected.append(("stacked", masks[some].tolist(), seeds[some]))
+        expected.append(("answers", [], f"model {seed}") if stacks and seed != failed else alone)
+    assert asked == expected
+    table, facts = read_table_with_facts(tmp_path / "out.parquet", "subsets")
+    assert (facts["spec"], facts["data"]) == (json.loads(json.dumps(asdict(spec))), world.data.digest())
+    assert (table["model"].tolist(), table["seed"].tolist()) == (list(range(4, 4 + number)), seeds)
+    assert np.array_equal(unpack(table["in_subset"], 14, ""), masks)
+    for row, seed in enumerate(seeds):
+        for name, values in said(seed).items():
+            kept = np.packbits(values) if values.dtype == torch.bool else values.numpy()
+            assert table[name][row] == kept.tobytes()
+    assert table.drop(columns=["model", "seed", "in_subset", *said(0)]).isna().all(axis=None)
+    right = [said(seed)["correct_train"].numpy()[mask] for mask, seed in zip(masks, seeds, strict=True)]
+    labels = world.labels["train"].tolist()
+    assert own == [([values.mean() for values in right], labels, {"recipe": "memorization.recipe"})]
+    assert not (tmp_path / "out.parquet.parts").exists()
 
 
 def test_what_is_kept_of_an_unfinished_shard_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
