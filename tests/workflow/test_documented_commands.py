@@ -39,6 +39,7 @@ COSTLY = {
     "python benchmarks/subset_training.py": "minutes",
     "python benchmarks/subset_training.py --model mlp:128": "minutes",
     "python benchmarks/subset_training.py --model mlp:128 --data mnist5k": "minutes",
+    "python benchmarks/convolutions.py --cache cache": "minutes, and needs downloads",
     "python benchmarks/published_scores.py results/cifar100_animals --npz PUBLISHED.npz "
     "--cscores cifar100-cscores-orig-order.npz --figure disagreements.png": "needs the experiment above",
     "python benchmarks/join_published.py --npz PUBLISHED.npz --pairs PAIRS.csv --cache cache "
