@@ -45,6 +45,9 @@ COSTLY = {
     "python benchmarks/join_published.py --npz PUBLISHED.npz --pairs PAIRS.csv --cache cache "
     "--out cache/cifar100-published.npz": "needs downloads",
     "snakemake --cores all --configfile config/cifar100_animals_published.yaml": "needs downloads",
+    "snakemake --cores all --config experiment=cifar100_animals_fitted "
+    "'scores={source: file, path: cache/cifar100-published.npz, format: feldman_zhang}' "
+    "--configfile config/cifar100_animals.yaml": "two hours, and needs downloads",
     "python benchmarks/explorer.py": "two minutes, and needs Chromium",
     "python benchmarks/gpu.py": "needs a GPU",
     "python benchmarks/gpu.py --device cpu --quick": "two minutes",
