@@ -30,7 +30,7 @@ def test_the_readme_is_short():
 
 
 def test_the_results_are_short():
-    assert len(text_of("RESULTS.md").splitlines()) <= 150
+    assert len(text_of("RESULTS.md").splitlines()) <= 130
 
 
 @pytest.mark.parametrize("page", [*PAGES, *RESULTS])

@@ -802,11 +802,12 @@ def test_a_shard_is_what_its_models_answer(
         keep("recorded", samples, subset.index, spec, (seed, what))
         return said(seed)
 
-    for function in (stackable, train_stacked, answers, recorded):
-        monkeypatch.setattr(stage, function.__name__, function)
+    def failed_subsets(shares: Any, labels: Any, *, recipe: str) -> None:
+        own.append((shares.tolist(), labels.tolist(), recipe))
+
     own = list[Any]()
-    failures: Any = lambda shares, labels, **of: own.append((shares.tolist(), labels.tolist(), of))  # noqa: E731
-    monkeypatch.setattr(stage, "failed_subsets", failures)
+    for function in (stackable, train_stacked, answers, recorded, failed_subsets):
+        monkeypatch.setattr(stage, function.__name__, function)
     damaged = tmp_path / "out.parquet.parts/4.safetensors"
     damaged.parent.mkdir()
     damaged.touch()
@@ -832,7 +833,7 @@ def test_a_shard_is_what_its_models_answer(
     assert table.drop(columns=["model", "seed", "in_subset", *said(0)]).isna().all(axis=None)
     right = [said(seed)["correct_train"].numpy()[mask] for mask, seed in zip(masks, seeds, strict=True)]
     labels = world.labels["train"].tolist()
-    assert own == [([values.mean() for values in right], labels, {"recipe": "memorization.recipe"})]
+    assert own == [([values.mean() for values in right], labels, "memorization.recipe")]
     assert not (tmp_path / "out.parquet.parts").exists()
 
 
