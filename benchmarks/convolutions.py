@@ -10,7 +10,7 @@ layers alone: what training in a stack could gain at most.
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -45,19 +45,18 @@ def main() -> None:
         cases["cifar100 animals"] = ("config/cifar100_animals.yaml", [f"data.cache={options.cache}"], 1)
     for name, (path, settings, epochs) in cases.items():
         training = _training(path, settings, epochs=epochs)
-        ratios = _ratios({order: partial(training, bool(order)) for order in (0, 1)}, options.rounds, base=0)
-        print(f"{name}: channels last {ratios[1]}", flush=True)
+        (ratio,) = _ratios([partial(training, False), partial(training, True)], options.rounds)
+        print(f"{name}: channels last {ratio}", flush=True)
     for name, (channels, width, size, batch) in {
         "digits": (1, 16, 8, 64),
-        "mnist5k": (1, 16, 28, 128),
+        "mnist5k": (1, 16, 28, 64),
         "cifar100 animals": (3, 12, 32, 48),
     }.items():
         for last in (False, True):
-            runs = {models: _passes(models, channels, width, size, batch, last=last) for models in (1, *MODELS)}
-            ratios = _ratios(runs, options.rounds, base=1, per={models: models for models in runs})
+            runs = [_passes(models, channels, width, size, batch, last=last) for models in (1, *MODELS)]
             order = "last" if last else "first"
-            for models in MODELS:
-                print(f"{name}, channels {order}: {models} models in a stack {ratios[models]}", flush=True)
+            for models, ratio in zip(MODELS, _ratios(runs, options.rounds), strict=True):
+                print(f"{name}, channels {order}: {models} models in a stack {ratio}", flush=True)
 
 
 def _training(path: str, settings: list[str], *, epochs: int) -> Callable[[bool], None]:
@@ -79,7 +78,7 @@ def _training(path: str, settings: list[str], *, epochs: int) -> Callable[[bool]
 
 
 def _passes(models: int, channels: int, width: int, size: int, batch: int, *, last: bool) -> Callable[[], None]:
-    """Return ten steps' passes of ``models`` networks like small_cnn, each on images of its own, as one network."""
+    """Return sixteen steps of one model like small_cnn, shared among ``models`` of them, as one network."""
     layers: list[nn.Module] = []
     widths = [channels, width, 2 * width, 4 * width]
     for stride, inputs, outputs in zip((1, 2, 2), widths[:-1], widths[1:], strict=True):
@@ -92,26 +91,24 @@ def _passes(models: int, channels: int, width: int, size: int, batch: int, *, la
     images = torch.rand(batch, models * channels, size, size).to(memory_format=order)
 
     def run() -> None:
-        for _ in range(10):
+        for _ in range(16 // models):
             network(images).square().mean().backward()
 
     return run
 
 
-def _ratios(
-    runs: dict[int, Callable[[], None]], rounds: int, *, base: int, per: dict[int, int] | None = None
-) -> dict[int, str]:
-    """Return how much less time than ``base`` each run takes: median, and range over rounds, after one to warm up."""
-    seconds: dict[int, list[float]] = {name: [] for name in runs}
+def _ratios(runs: Sequence[Callable[[], None]], rounds: int) -> list[str]:
+    """Return how much faster than the first run each other is: median, and range over rounds, after one to warm up."""
+    seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds + 1):
-        for name, run in runs.items():
+        for run, times in zip(runs, seconds, strict=True):
             start = time.process_time()
             run()
-            seconds[name].append((time.process_time() - start) / (per[name] if per else 1))
-    texts = {}
-    for name, times in seconds.items():
-        ratios = [first / this for first, this in zip(seconds[base][1:], times[1:], strict=True)]
-        texts[name] = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {rounds} rounds)"
+            times.append(time.process_time() - start)
+    texts = []
+    for times in seconds[1:]:
+        ratios = [first / this for first, this in zip(seconds[0][1:], times[1:], strict=True)]
+        texts.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}, {rounds} rounds)")
     return texts
 
 
