@@ -109,7 +109,8 @@ def _refuse(place: tuple[str, ...], node: yaml.Node, message: str) -> NoReturn:
 def _plain(node: yaml.Node, place: tuple[str, ...], left: Iterator[int]) -> Any:
     # anchors: a list of a list of a list can hold more than there are atoms, or itself
     if next(left, None) is None or len(place) > _DEEPEST:
-        _refuse(place[:3], node, "grows too large with its anchors: write the values out")
+        message = f"grows too large with its anchors, past {_MOST:,} values or {_DEEPEST} deep: shorten it"
+        _refuse(place[:3], node, message)
     if isinstance(node, yaml.MappingNode):
         return _map(node, place, left)
     if isinstance(node, yaml.SequenceNode):

@@ -37,7 +37,7 @@ from bat.config.ranges import (
 from bat.config.removal import Removal, check_fractions, removal_pairs, removal_runs
 from bat.config.scores import FileScores, Scores, SubsetScores
 from bat.config.strict import OWN, STRICT
-from bat.config.training import PROXIES, Method, Natural, Recipe, check_factor, check_measured
+from bat.config.training import MOST_METHODS, PROXIES, Method, Natural, Recipe, check_factor, check_measured
 from bat.config.words import meant
 
 MOST_JOBS = 10_000
@@ -166,7 +166,7 @@ class Training:
     )
     methods: tuple[Method, ...] = Field(
         min_length=1,
-        max_length=200,
+        max_length=MOST_METHODS,
         description="The methods to train. An entry is the name of a method, or a map: of its own name, what method it "
         "is (objective) or is like (like: an earlier entry, or a method), and the keys that differ.",
     )

@@ -163,11 +163,12 @@ def _problems(error: ValidationError, value: Any, record: Any) -> list[Problem]:
     found: dict[Location, list[ErrorDetails]] = {}
     for problem in error.errors():
         found.setdefault(_place(problem, value), []).append(problem)
+    around = {place[:depth] for place in found for depth in range(len(place))}
     told_of: dict[Location, str] = {}
     guessed: set[Location] = set()
     for place, problems in found.items():
         # a list is also said to be too short where an entry is wrong
-        if any(place == each[: len(place)] for each in found if each != place):
+        if place in around:
             continue
         # of what kind a record is comes first
         if problems[0]["type"] == "missing" and place[:-1] != () and (*place[:-1], "name") in found.keys() - {place}:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from bat.config.model import model_record
 from bat.config.ranges import SMALLEST_EPS, number
-from bat.config.training import KnownMethod
+from bat.config.training import MOST_METHODS, KnownMethod
 from bat.config.words import UNKNOWN, meant
 
 Location = tuple[int | str, ...]
@@ -66,14 +66,18 @@ def completed(config: Any) -> tuple[Any, list[Problem]]:
     stage["variants"] = {}
     if isinstance(stage.get("methods"), list):
         entries: list[Any] = []
-        for index, entry in enumerate(stage["methods"]):
+        known: dict[str, Any] = {}
+        for index, entry in enumerate(stage["methods"][:MOST_METHODS]):
             try:
-                entries.append(_method(entry, entries, stage["variants"]))
+                entries.append(_method(entry, known, stage["variants"]))
             except ValueError as error:
                 problems.append((("training", "methods", index), str(error)))
                 # what is wrong is told, so that anything right will do in its place
                 entries.append({"name": _name_of(entry) or f"entry_{index}", "objective": "natural"})
-        stage["methods"] = entries
+            known[_name_of(entries[-1])] = entries[-1]
+        # that there are too many is told elsewhere
+        spare = len(stage["methods"]) - len(entries)
+        stage["methods"] = entries + [{"name": "natural", "objective": "natural"}] * spare
     return config, problems
 
 
@@ -91,12 +95,12 @@ def with_likes(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"training": stage}
 
 
-def _method(entry: Any, earlier: list[Any], variants: dict[str, str]) -> Any:
+def _method(entry: Any, known: Mapping[str, Any], variants: dict[str, str]) -> Any:
     if isinstance(entry, str):
         entry = {"name": entry}
     if not isinstance(entry, dict) or ("objective" in entry and "like" not in entry):
         return entry
-    name, known = _name_of(entry), {_name_of(each): each for each in earlier}
+    name = _name_of(entry)
     like = str(entry.get("like", name))
     if "like" in entry and isinstance(base := known.get(like), dict):
         variants[name] = variants.get(like, like)

@@ -324,6 +324,8 @@ Method = Annotated[
     Discriminator(names_own("objective")),
 ]
 
+MOST_METHODS = 200
+
 
 def check_measured(recipe: Recipe, measure_every: int, early_stop: int, where: str) -> None:
     """Check that training is as long as what is counted in its epochs; ``where`` stands before the keys' names.

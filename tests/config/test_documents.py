@@ -153,7 +153,7 @@ def test_what_is_read_in_two_ways_or_is_no_plain_value_is_refused(text, message)
         ("!" + "x" * 79 + " y", f"has the tag !{'x' * 79}, and no tag is understood here: remove it (line 1)"),
         ('"\\ud800"', "has a character that UTF-8 cannot hold: remove it (line 1)"),
         ("[" * 31 + "]" * 31, "is nested more than 30 levels deep: no key lies so deep (line 1)"),
-        ("a: &a [*a]", "a.0.0: grows too large with its anchors: write the values out (line 1)"),
+        ("a: &a [*a]", "a.0.0: grows too large with its anchors, past 20,000 values or 30 deep: shorten it (line 1)"),
         ("a: [", "cannot be read as YAML (while parsing a flow node expected the node content, but found "
         "'<stream end>', line 1, column 5)"),
         ("a: \0", 'cannot be read as YAML (unacceptable character #x0000: special characters are not allowed in '
@@ -198,6 +198,27 @@ def test_files_up_to_a_size_are_read_in_time(tmp_path, spare):
     else:
         assert len(read_document(str(file))["a"]) == 15_000
     assert time.process_time() - start < PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("start", "entry", "refused"),
+    [
+        ("training: {seeds: ", "{}", "19850 more things are wrong"),
+        ("training: {methods: ", "0", "training.methods: has 19,900 entries: give at most 200"),
+        ("training: {methods: ", "{}", "151 more things are wrong"),
+        ("training: {methods: ", "bat", "training.methods: has 19,900 entries: give at most 200"),
+        ("evaluation: {ensemble: ", "0", "19850 more things are wrong"),
+        ("evaluation: {pairs: ", "0", "19850 more things are wrong"),
+        ("removal: {fractions: ", "a", "19850 more things are wrong"),
+        ("data: {classes: ", "a", "data.classes: has 19,900 entries: give at most 10,000"),
+    ],
+)
+def test_a_file_of_wrong_entries_alone_is_refused_in_time(tmp_path, start, entry, refused):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"{start}[{f'{entry},' * 19_900}]}}\n")  # of 20,000 values at most
+    began = time.process_time()
+    assert refusals(load, "config/config.yaml", str(file))[-1].endswith(refused)
+    assert time.process_time() - began < PATIENCE
 
 
 NO_UTF_8 = "cannot be read as YAML, since it is no UTF-8 text: save it as UTF-8"
