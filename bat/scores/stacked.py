@@ -128,7 +128,7 @@ def _fit(models: Sequence[Network], train: Part, rows: Tensor, *, recipe: Recipe
                 torch.bmm(gradient.mT, inputs[place], out=of_weights[place])
                 torch.sum(gradient, 1, out=of_biases[place])
                 if place:
-                    gradient = torch.bmm(gradient, weights[place]).masked_fill_(inputs[place] <= 0, 0.0)
+                    gradient = torch.ops.aten.threshold_backward(torch.bmm(gradient, weights[place]), inputs[place], 0)
             set_learning_rate(optimizer, recipe.learning_rate * learning_rate_factor(recipe.schedule, number, total))
             optimizer.step()
     for stack, weight, bias in zip(layers, weights, biases, strict=True):
