@@ -3,13 +3,14 @@
     python benchmarks/label_errors.py [--data digits] [--train 600] [--models 60] [--share 0.05] [--seeds 0 1 2]
     python benchmarks/label_errors.py --data mnist --cache CACHE
     python benchmarks/label_errors.py --data cifar100 --cache CACHE --classes bear leopard lion tiger wolf
+        --config model=resnet9:12 memorization.recipe.epochs=20
 
 Gives a share of the training samples a wrong label, each other class with equal chance, trains --models subset models
-on them as the config says, and ranks all training samples by the score of scores/label_errors.parquet. Printed for each
-seed, of the planted labels and of the models: the AUC for planted samples, and the precision at n, the share of planted
-ones among the n first, where n is their number, both with 95 % bootstrap intervals over samples; the same by
-memorization alone; and, of the rows that the table would have (over the threshold, most models agree), how many are
-planted.
+on them as the default config with the changes of --config says, and ranks all training samples by the score of
+scores/label_errors.parquet. Printed for each seed, of the planted labels and of the models: the AUC for planted
+samples, and the precision at n, the share of planted ones among the n first, where n is their number, both with 95 %
+bootstrap intervals over samples; the same by memorization alone; and, of the rows that the table would have (over the
+threshold, most models agree), how many are planted.
 
 CACHE holds MNIST or CIFAR-100 as data.cache does. All samples are taken for right that were not planted, so that errors
 that are there already count as false. One process, one thread.
@@ -43,24 +44,21 @@ def main() -> None:
     parser.add_argument("--cache", help="folder of the files of mnist or cifar100")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="of the data set; all by default")
     parser.add_argument("--train", type=int, default=600, help="training samples")
-    parser.add_argument("--model", help="network, as in a config: by default small_cnn:16, on cifar100 resnet9:32")
     parser.add_argument("--models", type=int, default=60, help="subset models, K")
-    parser.add_argument("--epochs", type=int, help="of a subset model; those of the config by default")
     parser.add_argument("--share", type=float, default=0.05, help="of training samples with a wrong label")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="changes of the default config")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.data != "digits" and not given.cache:
         parser.error(f"--data {given.data} needs --cache")
-    settings = [f"model={given.model or _MODEL[given.data]}", f"memorization.models_per_shard={given.models}"]
+    settings = [f"model={_MODEL[given.data]}", f"memorization.models_per_shard={given.models}"]
     settings += [f"memorization.subset_models={given.models}"]
     data = f"name: {given.data}, train_samples: {given.train}, validation_samples: 200"
     data += f", cache: {given.cache}" if given.cache else ""
     data += f", classes: [{', '.join(given.classes)}]" if given.classes else ""
     settings += [f"data={{{data}}}"]
-    if given.epochs:
-        settings += [f"memorization.recipe.epochs={given.epochs}"]
-    config = load("config/config.yaml", settings=settings)
+    config = load("config/config.yaml", settings=[*settings, *given.config])
     clean = load_source(config.data, subsample=1.0)
     check_models(given.models, len(clean.train), config.memorization.subset_fraction)
     for seed in given.seeds:
