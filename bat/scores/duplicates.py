@@ -1,6 +1,7 @@
 """Training samples that others repeat, which hides that they are memorized (arXiv 2506.20481)."""
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,8 @@ _PAIRS = 1_000_000
 _MOST = 20_000_000
 """Pairs of near-duplicates that are kept: more are no near-duplicates, but a distance that is too large."""
 
+_Blocks = tuple[int, int]
+
 
 class Nearest(NamedTuple):
     """The nearest other sample of each sample.
@@ -41,7 +44,9 @@ class Nearest(NamedTuple):
     near: Bools
 
 
-def neighbours(part: Part, *, within: float, block: int = 1024) -> tuple[Nearest, Nearest, csr_array]:
+def neighbours(
+    part: Part, *, within: float, block: int = 1024, watch: Callable[[Sequence[_Blocks]], Iterable[_Blocks]] = iter
+) -> tuple[Nearest, Nearest, csr_array]:
     """Return for each sample the nearest other one of its own class, that of another class, and all near-duplicates.
 
     The distance is the root of the mean squared difference of pixel values in [0, 1]. Of equally near samples the first
@@ -49,6 +54,7 @@ def neighbours(part: Part, *, within: float, block: int = 1024) -> tuple[Nearest
 
     Squared distances come from products of blocks of images in float64. They are exact, since pixels are whole numbers,
     and so the same on each type of CPU and GPU. In memory are two blocks of images and some block x block numbers.
+    ``watch`` wraps the pairs of blocks, for a progress bar.
 
     Raises:
         BatError: far too many samples are so near.
@@ -63,28 +69,28 @@ def neighbours(part: Part, *, within: float, block: int = 1024) -> tuple[Nearest
     def images(rows: slice) -> Tensor:
         return part.take(numbers[rows]).pixels.to(device).flatten(1).double()
 
-    for first in range(0, n, block):
-        rows = slice(first, first + block)
-        one = images(rows)
-        for second in range(first, n, block):
-            columns = slice(second, second + block)
-            other = images(columns) if second > first else one
-            squares = one.square().sum(1)[:, None] + other.square().sum(1)
-            squared = (squares - 2 * one @ other.T).long()
-            if second == first:
-                squared.fill_diagonal_(far)
-            same = part.labels[rows, None] == part.labels[columns]
-            for smallest, wanted in zip(best, (same, ~same), strict=True):
-                found = torch.where(wanted, squared, far) * n
-                smallest[rows] = torch.minimum(smallest[rows], (found + numbers[columns]).amin(1))
-                smallest[columns] = torch.minimum(smallest[columns], (found + numbers[rows, None]).amin(0))
-            pairs.append(((squared <= limit) & same).nonzero().cpu() + torch.tensor([first, second]))
-            count += len(pairs[-1])
-            if count > _MOST:
-                raise BatError(
-                    f"over {_MOST:,} pairs of training samples are at most {within:g} apart, which says nothing: lower "
-                    "memorization.near_duplicate, or give null for no search"
-                )
+    blocks = [(first, second) for first in range(0, n, block) for second in range(first, n, block)]
+    for first, second in watch(blocks):
+        rows, columns = slice(first, first + block), slice(second, second + block)
+        other = images(columns)
+        if second == first:
+            one = other
+        squares = one.square().sum(1)[:, None] + other.square().sum(1)
+        squared = (squares - 2 * one @ other.T).long()
+        if second == first:
+            squared.fill_diagonal_(far)
+        same = part.labels[rows, None] == part.labels[columns]
+        for smallest, wanted in zip(best, (same, ~same), strict=True):
+            found = torch.where(wanted, squared, far) * n
+            smallest[rows] = torch.minimum(smallest[rows], (found + numbers[columns]).amin(1))
+            smallest[columns] = torch.minimum(smallest[columns], (found + numbers[rows, None]).amin(0))
+        pairs.append(((squared <= limit) & same).nonzero().cpu() + torch.tensor([first, second]))
+        count += len(pairs[-1])
+        if count > _MOST:
+            raise BatError(
+                f"over {_MOST:,} pairs of training samples are at most {within:g} apart, which says nothing: lower "
+                "memorization.near_duplicate, or give null for no search"
+            )
     answers = []
     for smallest in best.cpu().numpy():
         none, squared_distance = smallest >= far * n, smallest // n
@@ -151,7 +157,11 @@ def duplicates(
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
     table = scores[["train_index", "label", "memorization", "atypical"]]
     with journal.work():
-        own, other, near = neighbours(train.to(device_named(device), with_pixels=False), within=spec.near_duplicate)
+        own, other, near = neighbours(
+            train.to(device_named(device), with_pixels=False),
+            within=spec.near_duplicate,
+            watch=lambda blocks: journal.bar(blocks, len(blocks), "blocks"),
+        )
         names = ["max_influence", "max_influence_row", "duplicates_influence"]
         influence = pd.DataFrame(np.nan, table.index, names)
         if shards:

@@ -215,7 +215,9 @@ def test_planted_repeats_are_found_and_no_other(world: Repeats, capsys: pytest.C
     assert np.flatnonzero(table["near_duplicates"]).tolist() == sorted([*world.repeated, *world.near])
     assert np.flatnonzero(table["other_near_duplicate"]).tolist() == sorted(world.disputed)
     call("duplicates", world.folder, **flags(world.shards))
-    assert "4 of 14 training samples are repeated exactly; 4 have a near-duplicate of" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "duplicates: 1 of 1 blocks" in said
+    assert "4 of 14 training samples are repeated exactly; 4 have a near-duplicate of" in said
 
 
 def test_without_subset_models_pixels_alone_tell(world: World) -> None:
