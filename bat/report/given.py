@@ -1,5 +1,6 @@
 """What figures are drawn from: the files of an experiment, and what is said of them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,5 +115,8 @@ def nearest(part: Part, row: int, most: int) -> list[int]:
 
 
 def threat_text(threat: dict[str, Any]) -> str:
-    """Return a threat as figures name it: L-inf 0.1."""
-    return f"{ {'linf': 'L-inf', 'l2': 'L2'}[threat['norm']] } {threat['eps']:g}"
+    """Return a threat as pages and figures name it: L-inf 0.1, or L-inf 8/255 where no short number is as exact."""
+    eps, levels = threat["eps"], round(255 * threat["eps"])
+    short, exact = f"{eps:g}", math.isclose(eps, levels / 255, rel_tol=1e-9)
+    size = f"{levels}/255" if exact and float(short) != eps else short
+    return f"{ {'linf': 'L-inf', 'l2': 'L2'}[threat['norm']] } {size}"

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from bat.config.specs import ResultsSpec
 from bat.evaluation.comparison import EQUAL, HIGHER, LOWER
+from bat.report.given import threat_text
 from bat.report.tables import MARKDOWN, accuracy_table, agreement_table, difference_table, training_table
 from bat.report.verdicts import Verdict, better, verdict_a, verdict_b
 from bat.scores.precision import none_atypical
@@ -136,13 +137,13 @@ def once(comparisons: pd.DataFrame) -> pd.DataFrame:
 def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], benchmarks: Path) -> str:
     """Return the page as Markdown. benchmarks: the folder of Snakemake's records of jobs."""
     means, about, scored, groups = tables.summary, tables.about, tables.scored, tables.test_groups
-    threat, models, percent = about["evaluation"]["threat"], scored["models"], f"{about['spec']['confidence']:.0%}"
+    models, percent = scored["models"], f"{about['spec']['confidence']:.0%}"
     compared, equal = once(tables.comparisons), equal_runs(tables.comparisons)
     facts = [
         f"{len(tables.memorization)} training and {len(groups)} test samples of {spec.data}; {spec.model.name}"
         + (f", width {spec.model.width}" if hasattr(spec.model, "width") else "")
         + f"; {spec.recipe.epochs} epochs; {means['seeds'].max()} seeds per method, paired",
-        f"threat: {threat['norm']} {threat['eps']:g}; robust accuracy (tier): {about['tier']}",
+        f"threat: {threat_text(about['evaluation']['threat'])}; robust accuracy (tier): {about['tier']}",
         f"{tables.memorization['atypical'].sum()} training and {groups['atypical'].sum()} test samples are atypical ("
         + (f"{models} subset models" if models else "scores from a file")
         + ")",

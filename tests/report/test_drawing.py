@@ -22,7 +22,7 @@ from bat.io.schemas import SCHEMAS
 from bat.io.tensors import write_tensors
 from bat.report import given as reading
 from bat.report.catalogue import FIGURES, drawing, figures_of
-from bat.report.given import Given, image_of, nearest
+from bat.report.given import Given, image_of, nearest, threat_text
 
 THREAT = {"norm": "l2", "eps": 0.5}
 NAMES = tuple(f"m{number}" for number in range(10))
@@ -157,6 +157,24 @@ def test_gallery(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(table), pairs["train_index"].tolist()) == (3, [4])
     for row in range(3):
         np.testing.assert_array_equal(image(row), DATA.train.images()[row])
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "text"),
+    [
+        ("linf", 8 / 255, "L-inf 8/255"),
+        ("linf", 0.5 / 255, "L-inf 0.00196078"),
+        ("linf", 51 / 255, "L-inf 0.2"),
+        ("linf", 0.0314, "L-inf 0.0314"),
+        ("linf", 1.0, "L-inf 1"),
+        ("l2", 128 / 255, "L2 128/255"),
+        ("l2", 1 / 3, "L2 85/255"),
+        ("l2", 0.123456789, "L2 0.123457"),
+        ("l2", 1e-6, "L2 1e-06"),
+    ],
+)
+def test_a_threat_is_named_as_it_is_written(norm: str, eps: float, text: str) -> None:
+    assert threat_text({"norm": norm, "eps": eps}) == text
 
 
 def test_curves_are_of_the_first_eight_methods(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def test_facts_are_those_of_the_tables(text: str) -> None:
     assert (
         lines[0] == "- 100 training and 90 test samples of digits; mlp, width 16; 12 epochs; 3 seeds per method, paired"
     )
-    assert lines[1] == "- threat: l2 0.3; robust accuracy (tier): fast"
+    assert lines[1] == "- threat: L2 0.3; robust accuracy (tier): fast"
     assert lines[2] == "- 12 training and 30 test samples are atypical (200 subset models)"
     assert lines[3].endswith(
         ": 40 of 360; with the models' results shuffled 1.50 (mean of 2 shuffles), where the threshold alone would "
