@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from influences import find_pairs
 from methods import BAT, but
@@ -27,7 +27,6 @@ def rates(*counts):
 
 
 @given(st.integers(1, 2800), st.integers(1, 2800), st.data())
-@settings(deadline=None)
 def test_a_difference_is_the_float_nearest_to_the_fraction(n_in, n_out, data):
     right_in, right_out = data.draw(st.integers(0, n_in)), data.draw(st.integers(0, n_out))
     found = rates(right_in, n_in, right_out, n_out).difference[0]

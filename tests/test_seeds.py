@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
@@ -49,13 +49,11 @@ def test_mix_gives_the_published_stream_of_seed_1234567():
 
 
 @given(st.lists(INT64, min_size=1, max_size=20))
-@settings(deadline=None)
 def test_mix_equals_big_integer_arithmetic(values):
     assert unsigned(mix(torch.tensor(values))) == [reference_mix(value) for value in values]
 
 
 @given(st.integers(0, 2**63 - 1), st.lists(INT64, min_size=1, max_size=4), st.integers(1, 9))
-@settings(deadline=None)
 def test_uniform_equals_big_integer_arithmetic(seed, index, count):
     rows = uniform(seed, torch.tensor(index), (count,))
     assert rows.tolist() == [reference_uniform(seed, i, count) for i in index]
@@ -66,7 +64,6 @@ def test_uniform_equals_big_integer_arithmetic(seed, index, count):
     st.lists(st.integers(0, 10**6), min_size=1, max_size=12),
     st.randoms(use_true_random=False),
 )
-@settings(deadline=None)
 def test_a_row_of_uniform_depends_on_no_other_sample_of_its_batch(seed, index, chance):
     alone = {i: uniform(seed, torch.tensor([i]), (2, 3))[0] for i in index}
     batch = chance.sample(index, k=chance.randint(1, len(index)))
@@ -126,13 +123,11 @@ def test_seeds_stay_what_they_were(parts, seed):
 
 
 @given(st.lists(PART, max_size=4), st.lists(PART, max_size=4))
-@settings(deadline=None)
 def test_seeds_differ_exactly_where_their_parts_do(a, b):
     assert (derive_seed(*a) == derive_seed(*b)) == (a == b)
 
 
 @given(st.lists(PART, max_size=4))
-@settings(deadline=None)
 def test_seeds_fit_a_generator(parts):
     assert 0 <= derive_seed(*parts) < 2**63
     assert generator(*parts).initial_seed() == derive_seed(*parts)

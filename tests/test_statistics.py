@@ -47,7 +47,6 @@ def test_wilson_equals_scipy(n, confidence):
 
 
 @given(proportion(), LEVEL)
-@settings(deadline=None)
 def test_wilson_is_ordered_inside_0_1_and_mirrored_for_failures(part, confidence):
     s, n = part
     low, high = (float(end[0]) for end in wilson(*counts(s, n), confidence=confidence))
@@ -76,7 +75,6 @@ def test_newcombe_gives_the_published_intervals(table, interval):
 
 
 @given(proportion(), proportion(), LEVEL)
-@settings(deadline=None)
 def test_newcombe_is_composed_of_wilson_intervals(one, two, confidence):
     (s_1, n_1), (s_2, n_2) = one, two
     p_1, p_2 = s_1 / n_1, s_2 / n_2
@@ -97,7 +95,6 @@ def test_newcombe_covers_about_as_often_as_it_says(confidence):
 
 
 @given(proportion(), proportion())
-@settings(deadline=None)
 def test_standard_error_is_the_plug_in_formula(one, two):
     (s_1, n_1), (s_2, n_2) = one, two
     variance = s_1 * (n_1 - s_1) / n_1**3 + s_2 * (n_2 - s_2) / n_2**3
@@ -111,7 +108,6 @@ def hand_p_value(s_1, n_1, s_2, n_2):
 
 
 @given(proportion(), proportion())
-@settings(deadline=None)
 def test_p_value_equals_the_hand_formula_and_half_of_pearsons_test(one, two):
     (s_1, n_1), (s_2, n_2) = one, two
     p = greater_p_value(*counts(s_1, n_1, s_2, n_2))[0]
@@ -207,7 +203,7 @@ def test_bootstrap_depends_on_its_seed_alone():
 
 
 @given(st.integers(1, 3), st.integers(2, 9), st.integers(0, 2**20))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_paired_p_value_equals_all_permutations(seeds, samples, seed):
     first, second = np.random.default_rng(seed).integers(2, size=(2, seeds, samples))
     every = permutation_test(

@@ -60,7 +60,7 @@ def brute_force_projection(moved: np.ndarray, x: np.ndarray, norm: str, eps: flo
 
 
 @given(norm=norms, eps=radii, seed=seeds, spread=st.floats(0, 5))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_project_equals_a_brute_force_and_is_idempotent(norm: str, eps: float, seed: int, spread: float) -> None:
     x = numbers(seed, 3, 2, 3, 3)
     moved = x + spread * (2 * numbers(seed + 1, 3, 2, 3, 3) - 1)
@@ -70,7 +70,7 @@ def test_project_equals_a_brute_force_and_is_idempotent(norm: str, eps: float, s
 
 
 @given(norm=norms, eps=radii, seed=seeds)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_project_keeps_points_of_the_ball_and_of_the_unit_cube(norm: str, eps: float, seed: int) -> None:
     x = numbers(seed, 2, 1, 2, 2)
     direction = 2 * numbers(seed + 1, 2, 1, 2, 2) - 1
@@ -79,7 +79,7 @@ def test_project_keeps_points_of_the_ball_and_of_the_unit_cube(norm: str, eps: f
 
 
 @given(norm=norms, eps=radii, seed=seeds, far=st.booleans())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @example(norm="linf", eps=0.1, seed=0, far=True)
 @example(norm="l2", eps=0.1, seed=0, far=True)
 def test_points_lie_in_the_ball_and_in_the_unit_cube(norm: str, eps: float, seed: int, far: bool) -> None:
@@ -92,7 +92,7 @@ def test_points_lie_in_the_ball_and_in_the_unit_cube(norm: str, eps: float, seed
 
 
 @given(norm=norms, seed=seeds, distance=st.floats(1e-4, 3))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_step_has_its_length_and_the_direction_of_steepest_ascent(norm: str, seed: int, distance: float) -> None:
     x, gradient = numbers(seed, 3, 2, 2, 2), numbers(seed + 1, 3, 2, 2, 2) - 0.45
     delta = (step(x, gradient, distance, norm=norm) - x).numpy()
@@ -534,7 +534,7 @@ def test_attacks_leave_everything_as_found(digits: tuple[Network, Part], name: s
 
 
 @given(order=st.permutations(range(12)), norm=norms)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_a_sample_alone_and_in_any_order_takes_the_same_path(order: list[int], norm: str) -> None:
     model, x, eps = bumpy(0), numbers(4, 12, 3, 2, 2), {"linf": 0.0625, "l2": 0.125}[norm]
     with torch.no_grad():
@@ -594,7 +594,7 @@ def test_nothing_is_run_once_all_are_broken() -> None:
 
 
 @given(seed=seeds, norm=norms, eps=st.floats(0.01, 0.5), steps=st.integers(1, 12))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_apgd_breaks_a_sample_or_raises_its_loss(seed: int, norm: str, eps: float, steps: int) -> None:
     model, x = bumpy(seed), numbers(seed + 1, 16, 3, 2, 2)
     with torch.no_grad():
@@ -613,7 +613,7 @@ def test_apgd_breaks_a_sample_or_raises_its_loss(seed: int, norm: str, eps: floa
 
 
 @given(seed=seeds, n=st.integers(1, 6), classes=st.integers(2, 5))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_cross_entropy_of_each_sample_equals_the_formula(seed: int, n: int, classes: int) -> None:
     logits = 20 * (numbers(seed, n, classes) - 0.5)
     labels = torch.arange(n) % classes
@@ -630,7 +630,7 @@ def written_out_dlr(logits: list[float], label: int, target: int) -> float:
 
 
 @given(seed=seeds, n=st.integers(1, 6), classes=st.integers(4, 7))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_targeted_dlr_of_four_classes_and_more_equals_the_formula(seed: int, n: int, classes: int) -> None:
     logits = 20 * (numbers(seed, n, classes) - 0.5)
     labels = torch.arange(n) % classes

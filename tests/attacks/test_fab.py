@@ -70,7 +70,7 @@ def shortest_l2(point: np.ndarray, weight: np.ndarray, excess: float) -> np.ndar
 
 
 @given(norm=norms, seed=seeds, share=st.floats(-1.5, 1.5), d=st.integers(1, 9), flat=st.floats(0, 0.9))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @example(norm="linf", seed=0, share=0.0, d=4, flat=0.0)
 @example(norm="l2", seed=0, share=0.0, d=4, flat=0.0)
 def test_steps_to_planes_equal_a_brute_force(norm: str, seed: int, share: float, d: int, flat: float) -> None:
@@ -315,7 +315,7 @@ def test_paths_equal_those_of_its_authors_code(norm: str) -> None:
 
 
 @given(order=st.permutations(range(12)), norm=norms)
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_a_sample_alone_and_in_any_order_takes_the_same_path(order: list[int], norm: str) -> None:
     model, x, eps = bumpy(0), numbers(4, 12, 3, 2, 2), {"linf": 0.05, "l2": 0.15}[norm]
     labels, target = label_and_rival(model, x, 1)

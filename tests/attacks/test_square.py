@@ -304,7 +304,7 @@ def test_a_proposal_of_linf_repaints_one_window_of_the_best_point(shape: tuple[i
     classes=st.sampled_from([2, 3, 10]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_queries_stay_in_the_ball_and_the_lowest_margin_is_returned(
     seed: int,
     norm: str,
@@ -382,7 +382,7 @@ def test_places_and_signs_of_linf_are_uniform() -> None:
 
 
 @given(order=st.permutations(range(12)), norm=norms)
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 def test_a_sample_alone_and_in_any_order_takes_the_same_path(order: list[int], norm: str) -> None:
     model, x, eps = bumpy(0, 75), images(4, 12, 3, 5, 5), {"linf": 0.08, "l2": 0.5}[norm]
     with torch.no_grad():

@@ -940,7 +940,7 @@ def test_too_few_subset_models_are_refused_with_the_number_that_is_needed():
 
 
 @given(st.integers(2, 40), st.floats(0.05, 0.95))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_fewest_subset_models_allowed_are_the_fewest_that_score_each_sample(samples, fraction):
     size = subset_size(samples, fraction)
     if size in (0, samples):
@@ -1013,7 +1013,6 @@ def test_no_record_can_be_changed():
 
 
 @given(st.integers(1, 10**4), st.floats(0.01, 0.99))
-@settings(deadline=None)
 def test_subset_size_is_the_nearest_whole_number(samples, fraction):
     size = subset_size(samples, fraction)
     assert isinstance(size, int)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refusal, refusals
 
@@ -273,7 +273,6 @@ PLAIN = st.recursive(
 
 
 @given(st.dictionaries(st.text("abc_", min_size=1), PLAIN, max_size=4))
-@settings(deadline=None)
 def test_what_a_library_writes_is_read_back(value):
     assert read_value(yaml.safe_dump(value), "here") == value
     assert read_value(yaml.safe_dump(value, default_flow_style=True), "here") == value

@@ -77,7 +77,6 @@ def test_one_test_sample_is_enough():
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 2**40))
-@settings(deadline=None)
 def test_each_prefix_of_a_stratified_order_has_nearly_the_class_shares(labels, seed):
     labels = np.array(labels)
     order = stratified_order(torch.tensor(labels), seed).numpy()
@@ -142,7 +141,7 @@ def test_what_a_source_cannot_give_is_said():
 
 
 @given(st.integers(100, 255), st.integers(40, 90), st.integers(5, 10), st.floats(0.3, 1), st.integers(0, 99))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_trial_takes_a_stratified_part_of_each_split(n, train, validation, subsample, seed):
     for source in (
         Source(pool(n, seed), pool(n // 2, seed + 1), tuple("abcd"), 255),
@@ -311,7 +310,6 @@ def changed(samples, field, place, change=1):
     st.integers(0, 10**6),
     st.integers(1, 255),
 )
-@settings(deadline=None)
 def test_the_digest_changes_with_any_one_value(name, field, place, change):
     data = set_of()
     samples = data.parts()[name]
@@ -360,7 +358,7 @@ def crops(image, padding):
 
 
 @given(IMAGES, st.integers(0, 3), st.booleans(), st.integers(0, 2**40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_each_augmented_image_is_a_crop_of_the_padded_image_or_its_mirror_image(shape, padding, flip, seed):
     x = images(shape, seed)
     augmented = augment(x, crop_padding=padding, flip=flip, random=generator(seed)).numpy()

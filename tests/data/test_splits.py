@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from refusals import refusal
@@ -62,7 +62,6 @@ def test_numbers_of_samples(pool, test, changed, sizes):
 
 
 @given(st.integers(10, 10**5), st.floats(1e-6, 0.5), st.none() | st.floats(1e-6, 0.4))
-@settings(deadline=None)
 def test_fractions_take_their_share(pool, validation, test):
     train, held, tests = drawn_sizes(
         Npz(name="npz", path="a", validation_samples=validation, test_samples=test), pool, None

@@ -55,7 +55,7 @@ def compare(samples: pd.DataFrame, grounds: dict[str, Any] | None = None, **ques
 
 
 @given(st.integers(1, 4), st.integers(4, 12), st.integers(0, 2**20))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_differences_equal_a_loop(seeds: int, samples: int, seed: int) -> None:
     table = results({"a": 0.7, "b": 0.4, "c": 0.5}, seeds, samples, np.random.default_rng(seed))
     found = compare(table, one=[("a", "b"), ("c", "b")], two=[("c", "a")])

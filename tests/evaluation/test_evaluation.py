@@ -183,7 +183,7 @@ ATTACKS = st.sampled_from([WEAK, STRONG, APGD, replace(WEAK, restarts=3)])
     ensemble=st.lists(ATTACKS, min_size=1, max_size=3),
     norm=st.sampled_from(["linf", "l2"]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_columns_agree_with_each_other(values: list[int], seed: int, ensemble: list[Attack], norm: Any) -> None:
     labels = [(value + seed) % 2 for value in values]
     found = table(pixels(values, labels), ensemble=tuple(ensemble), seed=seed, threat=Threat(norm=norm, eps=EPS))
@@ -233,7 +233,7 @@ def standing(attack: Attack, seed: int = 0) -> np.ndarray:
 
 
 @given(seed=st.integers(0, 2**63 - 1))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_restarts_break_more_and_more(seed: int) -> None:
     by_restarts = [standing(replace(WEAK, restarts=restarts), seed) for restarts in (1, 2, 3, 8)]
     for fewer, more in itertools.pairwise(by_restarts):
@@ -504,7 +504,7 @@ def expected_cells(samples: pd.DataFrame, keys: list[str]) -> set[tuple[Any, ...
 
 
 @given(samples=results(), confidence=st.sampled_from([0.5, 0.9, 0.95]))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_accuracies_by_seed_equal_a_loop(samples: pd.DataFrame, confidence: float) -> None:
     keys = ["method", "seed", "checkpoint"]
     found = accuracies_by_seed(samples, confidence=confidence)
@@ -521,7 +521,7 @@ def test_accuracies_by_seed_equal_a_loop(samples: pd.DataFrame, confidence: floa
 
 
 @given(samples=results(), confidence=st.sampled_from([0.5, 0.95]), seed=st.integers(0, 9))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_summary_equals_a_loop(samples: pd.DataFrame, confidence: float, seed: int) -> None:
     keys = ["method", "checkpoint"]
     found = summary_table(samples, confidence=confidence, bootstrap=100, seed=seed)

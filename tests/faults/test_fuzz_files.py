@@ -36,9 +36,7 @@ SECONDS = 2
 
 
 def fuzz(examples: int) -> Any:
-    return settings(
-        deadline=None, max_examples=examples, derandomize=True, suppress_health_check=list(HealthCheck), database=None
-    )
+    return settings(max_examples=examples, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 
 
 @pytest.fixture(scope="module")

@@ -44,9 +44,7 @@ LABELS = ((IMAGES.flatten(1) - 0.5) @ WEIGHTS.T).argmax(1)
 
 
 def fuzz(examples: int) -> Any:
-    return settings(
-        deadline=None, max_examples=examples, derandomize=True, suppress_health_check=list(HealthCheck), database=None
-    )
+    return settings(max_examples=examples, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
 
 
 class Ran(NamedTuple):

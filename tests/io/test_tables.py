@@ -81,7 +81,7 @@ def as_lists(table):
 @pytest.mark.parametrize("rows", [0, 1, 3])
 @pytest.mark.parametrize("name", SCHEMAS)
 @given(draw=st.data())
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 def test_tables_come_back_with_their_values_columns_and_provenance(name, rows, draw):
     values = draw.draw(columns(name, rows))
     spec = {"seed": 1, "nested": {"x": [1, 2.5, None, "é"]}}
@@ -313,7 +313,6 @@ BITS = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=40
 
 
 @given(BITS)
-@settings(deadline=None)
 def test_packed_bits_come_back(bits):
     packed = pack(bits)
     assert [len(row) for row in packed] == [(bits.shape[1] + 7) // 8] * len(bits)

@@ -534,7 +534,7 @@ def test_a_font_with_the_glyph_is_taken_where_there_is_one_and_the_rest_is_escap
 
 
 @given(st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=20), st.floats(0.001, 0.2))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_labels_are_apart_inside_and_in_order(wanted: list[float], gap: float) -> None:
     places = spread(wanted, gap=gap)
     order = np.argsort(wanted, kind="stable")
@@ -609,7 +609,7 @@ def test_what_is_clipped_or_overlaps_is_found() -> None:
 
 
 @given(right=st.integers(0, 997), of=st.integers(1, 997), seeds=st.integers(1, 9))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_range_of_equal_seeds_is_a_bar_of_no_length(right: int, of: int, seeds: int) -> None:
     values = pd.Series(seeds * [right / of])
     axes = Figure().add_subplot()
@@ -622,7 +622,7 @@ def test_a_range_of_equal_seeds_is_a_bar_of_no_length(right: int, of: int, seeds
 
 
 @given(st.lists(st.tuples(*3 * [st.floats(-1, 1)]), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_bars_end_where_the_range_does_or_at_a_point_outside_of_it(rows: list[tuple[float, float, float]]) -> None:
     value, one, other = np.array(rows).T
     low, high = np.minimum(one, other), np.maximum(one, other)

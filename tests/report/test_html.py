@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from browser import Opened, chromium
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stubs import Lines, ascii_by_default, written
 
@@ -90,7 +90,6 @@ def test_a_paragraph_may_have_several_lines() -> None:
 WORDS = st.text("abc <>&\"'{}%", min_size=1, max_size=12).map(lambda text: f"x{text}x")
 
 
-@settings(deadline=None)
 @example(["x<b>x"], ["x<script>x"])
 @given(st.lists(WORDS, min_size=1, max_size=3), st.lists(WORDS, max_size=3))
 def test_no_text_becomes_code(facts: list[str], warnings: list[str]) -> None:

@@ -45,7 +45,7 @@ def world(seed, n=25):
 
 @pytest.mark.parametrize("name", MEASURES)
 @given(seed=st.integers(0, 10_000))
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 def test_a_measure_is_that_of_the_samples_one_by_one(name, seed):
     measure, by_hand = MEASURES[name]
     score, other, chosen = world(seed)
@@ -70,7 +70,7 @@ def test_an_interval_is_that_of_the_measure_on_each_resample(name):
 
 @pytest.mark.parametrize("name", MEASURES)
 @given(seed=st.integers(0, 10_000))
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 def test_a_measure_knows_the_order_of_scores_alone_and_not_of_samples(name, seed):
     measure, _ = MEASURES[name]
     score, other, chosen = world(seed)

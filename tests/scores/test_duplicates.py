@@ -389,7 +389,7 @@ def test_a_sample_alone_in_its_class_has_no_influence_on_it() -> None:
     assert found[["max_influence", "duplicates_influence"]].isna().all(axis=None)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 3), st.integers(0, 2**32))
 def test_copies_hide_memorization_and_their_joint_influence_shows_it(copies: int, seed: int) -> None:
     """Images 0 ... copies - 1 are equal, and right where the model has any of them, as if memorized; others always."""

@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from influences import find_pairs
@@ -69,7 +69,6 @@ def brute_rates(mask, correct, counted):
 
 
 @given(outcomes())
-@settings(deadline=None)
 def test_memorization_counts_equal_a_double_loop(case):
     mask, correct, _, _ = case
     rates = memorization_rates(mask, correct)
@@ -79,7 +78,6 @@ def test_memorization_counts_equal_a_double_loop(case):
 
 
 @given(outcomes(), st.booleans())
-@settings(deadline=None)
 def test_influence_counts_equal_a_triple_loop(case, count_all):
     mask, _, correct, counted = case
     rates = influence_rates(mask, correct) if count_all else influence_rates(mask, correct, counted)
@@ -98,7 +96,6 @@ def masked_dot(x, mask):
 
 
 @given(outcomes())
-@settings(deadline=None)
 def test_estimates_equal_those_of_feldman_and_zhangs_mnist_example(case):
     # their formulas, in float64; where a count is 0 they have a proportion of 0, and we nothing
     mask, train, test, _ = (part.astype(np.float64) for part in case)
@@ -113,7 +110,6 @@ def test_estimates_equal_those_of_feldman_and_zhangs_mnist_example(case):
 
 
 @given(outcomes(), st.integers(0, 12))
-@settings(deadline=None)
 def test_rates_of_all_models_are_the_sums_over_batches_of_models(case, cut):
     mask, train, test, counted = case
     for rates, arguments in ((memorization_rates, (mask, train)), (influence_rates, (mask, test, counted))):
@@ -130,7 +126,6 @@ def plans(draw):
 
 
 @given(plans(), st.sampled_from(DESIGNS), st.integers(0, 25), st.integers(0, 6))
-@settings(deadline=None)
 def test_subsets_have_their_size_and_depend_on_seed_and_model_alone(plan, design, first, count):
     samples, size, seed = plan
     window = subset_masks(samples, size, design=design, seed=seed, first=first, count=count)
@@ -142,7 +137,6 @@ def test_subsets_have_their_size_and_depend_on_seed_and_model_alone(plan, design
 
 
 @given(plans(), st.integers(1, 40))
-@settings(deadline=None)
 def test_balanced_subsets_leave_samples_out_equally_often_after_each_model(plan, models):
     samples, size, seed = plan
     masks = subset_masks(samples, size, design="balanced", seed=seed, first=0, count=models)
@@ -489,7 +483,6 @@ def side(values):
 
 
 @given(probabilities())
-@settings(deadline=None)
 def test_soft_sums_equal_loops(case):
     mask, p, counted = case
     own, pairs = memorization_means(mask, p), influence_means(mask, p, counted)
@@ -545,7 +538,6 @@ def test_soft_intervals_of_right_and_wrong_are_those_of_the_hard_score():
 
 
 @given(probabilities())
-@settings(deadline=None)
 def test_soft_intervals_hold_the_score_and_have_a_width_wherever_two_models_are_on_each_side(case):
     mask, p, _ = case
     means = memorization_means(mask, p)
@@ -707,7 +699,6 @@ def test_means_over_all_models():
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_what_samples_are_taken_for_equals_loops(data):
     models, n, classes = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 4)), data.draw(st.integers(2, 5))
     predicted = data.draw(arrays(np.uint8, (models, n), elements=st.integers(0, classes)))

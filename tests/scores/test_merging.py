@@ -77,7 +77,7 @@ def refused(capsys: pytest.CaptureFixture[str], here: Path, *shards: Path) -> st
     return capsys.readouterr().err.splitlines()[-1].partition("merge: ")[2]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.sets(st.integers(0, 3), min_size=1, max_size=2), min_size=MODELS, max_size=MODELS), st.randoms())
 def test_models_of_any_machines_in_any_order_are_the_shards_of_one(world: World, where: Any, random: Any) -> None:
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patched:

@@ -55,7 +55,7 @@ def by_hand(losses: list[float], right: list[bool], errors: list[float], epochs:
 
 
 @given(seed=st.integers(0, 10_000), every=st.integers(1, 4), measured=st.integers(1, 12), n=st.integers(1, 9))
-@settings(deadline=None, max_examples=50, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 def test_proxies_of_a_run_equal_a_loop_over_its_samples(seed: int, every: int, measured: int, n: int) -> None:
     random = np.random.default_rng(seed)
     epochs = every * np.arange(1, measured + 1)

@@ -1066,7 +1066,7 @@ def test_a_home_folder_is_found(folder, monkeypatch):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 15), st.floats(0, 0.9))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_pairs_are_those_of_a_loop_over_blocks_and_samples(seed, train, tests, threshold):
     random = np.random.default_rng(seed)
     data = DataSet(

@@ -645,7 +645,7 @@ def test_robust_scores_are_of_one_data_set_and_one_run(
 
 
 @given(seed=st.integers(0, 10_000), epochs=st.lists(st.integers(1, 6), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=15, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 def test_harmful_equals_loops_over_the_records(tmp_path_factory: Any, seed: int, epochs: list[int]) -> None:
     folder, random = tmp_path_factory.mktemp("harmful"), np.random.default_rng(seed)
     index, labels, scored = np.array([3, 8, 20, 21]), np.array([1, 0, 0, 1]), np.array([0.5, 0.3, 0.9, 0.3])

@@ -64,7 +64,7 @@ def test_the_gradient_is_that_at_the_weights_moved_by_hand() -> None:
 
 
 @given(gamma=st.floats(1e-3, 1), scale=st.floats(1e-6, 1e6), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_move_has_gamma_times_the_norm_along_the_gradient_and_is_undone(
     gamma: float, scale: float, seed: int
 ) -> None:

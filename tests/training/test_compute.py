@@ -60,7 +60,7 @@ def test_plain_computing_is_the_default(method: Method) -> None:
 
 
 @given(micro_batch=st.integers(1, 40))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @pytest.mark.parametrize("method", [NATURAL, PGD_AT], ids=["natural", "pgd_at"])
 def test_accumulated_gradients_are_those_of_the_whole_batch(method: Method, micro_batch: int) -> None:
     whole, epochs, _ = trained(method)

@@ -40,7 +40,7 @@ def first_batch(method: Method, attack: Pgd = ATTACK, name: str = "mlp") -> Any:
 
 
 @given(seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_trades_starts_at_a_normal_point_of_deviation_0_001(seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     x, uniform = torch.rand(2, 50, 1, 6, 6, generator=random, dtype=torch.float64).unbind()

@@ -102,7 +102,7 @@ def brute_force_discrimination(features: Tensor, labels: Tensor, harmful: Tensor
 
 
 @given(batch=batches(), alpha=st.floats(0, 5))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_weights_equal_the_formula(batch: tuple[Tensor, ...], alpha: float) -> None:
     logits, _, labels, atypical = batch
     found = bat_weights(logits, labels, atypical, alpha=alpha)
@@ -110,7 +110,7 @@ def test_weights_equal_the_formula(batch: tuple[Tensor, ...], alpha: float) -> N
 
 
 @given(batch=batches(), alpha=st.floats(0.5, 5))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_weight_below_1_needs_an_atypical_and_misclassified_sample(batch: tuple[Tensor, ...], alpha: float) -> None:
     logits, _, labels, atypical = batch
     weights = bat_weights(logits.requires_grad_(True), labels, atypical, alpha=alpha)
@@ -138,7 +138,7 @@ def numpy_mail_weights(logits: Any, labels: Any, method: Any) -> Any:
     factor=st.sampled_from(["mean_1", 3.0]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_weights_of_mail_equal_the_formula(
     base: Any, batch: tuple[Tensor, ...], slope: float, bias: float, factor: Any, dtype: torch.dtype
 ) -> None:
@@ -169,7 +169,7 @@ def test_mail_weighs_hard_samples_more_and_finds_a_mean_of_tiny_weights() -> Non
 
 
 @given(batch=batches(), smoothing=st.floats(0, 0.999), plain=st.sampled_from([0.0, 0.1]), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_smoothing_by_difficulty_is_cross_entropy_with_targets_of_their_own(
     batch: tuple[Tensor, ...], smoothing: float, plain: float, seed: int
 ) -> None:
@@ -187,7 +187,7 @@ def test_smoothing_by_difficulty_is_cross_entropy_with_targets_of_their_own(
 
 
 @given(batch=batches(), smoothing=st.floats(0, 0.9))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_samples_all_of_difficulty_1_have_the_label_smoothing_of_the_recipe(
     batch: tuple[Tensor, ...], smoothing: float
 ) -> None:
@@ -203,7 +203,7 @@ def test_samples_all_of_difficulty_1_have_the_label_smoothing_of_the_recipe(
 
 
 @given(batch=batches(), temperature=st.floats(0.1, 2))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_discrimination_loss_equals_the_double_loop(batch: tuple[Tensor, ...], temperature: float) -> None:
     _, features, labels, harmful = batch
     found = float(discrimination_loss(features, labels, harmful, temperature=temperature))
@@ -213,7 +213,7 @@ def test_discrimination_loss_equals_the_double_loop(batch: tuple[Tensor, ...], t
 
 
 @given(batch=batches(), scale=st.floats(0.01, 100))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_discrimination_loss_sees_directions_alone(batch: tuple[Tensor, ...], scale: float) -> None:
     _, features, labels, harmful = batch
     losses = [discrimination_loss(size * features, labels, harmful, temperature=0.3) for size in (1.0, scale)]
@@ -249,7 +249,7 @@ def test_a_batch_without_anything_to_discriminate_gives_0(labels: list[int], har
 
 
 @given(batch=batches(), temperature=st.floats(0.01, 2), zero=st.booleans(), dtype=st.sampled_from(["32", "64"]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_discrimination_loss_and_its_gradient_are_finite(
     batch: tuple[Tensor, ...], temperature: float, zero: bool, dtype: str
 ) -> None:
@@ -387,7 +387,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("method", VARIANTS, ids=lambda method: method.name)
 @given(batch=batches(), seed=st.integers(0, 99), smoothing=st.sampled_from([0.0, 0.1]), progress=st.floats(0, 0.99))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_terms_of_each_method_equal_their_formulas(
     method: Method, batch: tuple[Tensor, ...], seed: int, smoothing: float, progress: float
 ) -> None:
@@ -521,7 +521,7 @@ def test_a_batch_of_harmful_samples_alone_is_left_out_whole_by_an_infinite_alpha
     offset=st.floats(-40, 5, allow_subnormal=False),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_gairat_weights_have_mean_1_and_fall_with_the_steps_survived(
     right: list[int], offset: float, dtype: torch.dtype
 ) -> None:
@@ -533,7 +533,7 @@ def test_gairat_weights_have_mean_1_and_fall_with_the_steps_survived(
 
 
 @given(batch=batches())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_wrong_probability_is_0_where_right_and_the_highest_wrong_one_elsewhere(batch: tuple[Tensor, ...]) -> None:
     logits, _, labels, _ = batch
     expected = []
@@ -548,7 +548,7 @@ def test_the_wrong_probability_is_0_where_right_and_the_highest_wrong_one_elsewh
 
 
 @given(batch=batches(), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_divergence_equals_its_formula_and_is_least_at_the_target(batch: tuple[Tensor, ...], seed: int) -> None:
     logits = batch[0]
     clean = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -39,7 +39,7 @@ PLAN = replace(SPEC, recipe=replace(RECIPE, epochs=4), measure_every=3)
     epochs=st.lists(st.booleans(), min_size=1, max_size=4),
     seed=st.integers(0, 99),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_values_come_back_from_the_epochs_that_have_them(n: int, epochs: list[bool], seed: int) -> None:
     random = np.random.default_rng(seed)
     rows, kept = [], []

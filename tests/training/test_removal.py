@@ -188,7 +188,7 @@ def test_early_stop_looks_at_measured_epochs(accuracies: list[float], patience: 
     every=st.integers(1, 4),
     patience=st.integers(1, 4),
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_a_stopped_run_ends_with_a_measured_epoch(accuracies: list[float], every: int, patience: int) -> None:
     found = faked(accuracies, every=every, patience=patience)
     rows = found.records.set_index("epoch")["validation_clean_correct"]

@@ -36,7 +36,7 @@ def without(what, fraction=None, random=False):
 
 
 @given(st.integers(0, 500), st.floats(0.02, 0.4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_most_memorized_are_removed_and_the_twin_has_as_many_others_of_each_class(seed, fraction):
     table = scores(seed=seed)
     named = removed(table, without("top", fraction), None, seed=seed)
@@ -54,7 +54,7 @@ def test_the_most_memorized_are_removed_and_the_twin_has_as_many_others_of_each_
 
 
 @given(st.integers(0, 500), st.integers(1, 40), st.floats(0.01, 0.99))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_most_memorized_equal_those_of_a_sorted_list(seed, n, fraction):
     table = scores(n, seed)
     scored = sorted((-value, i) for i, value in enumerate(table["memorization"]) if not np.isnan(value))
@@ -64,7 +64,7 @@ def test_the_most_memorized_equal_those_of_a_sorted_list(seed, n, fraction):
 
 
 @given(labels=st.lists(st.integers(0, 2), min_size=1, max_size=30), bits=st.integers(0, 2**30), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_twin_has_the_class_counts_of_the_named_samples_as_far_as_there_are_others(labels, bits, seed):
     labels = np.array(labels)
     named = np.array([bits >> i & 1 for i in range(len(labels))], dtype=bool)
@@ -99,7 +99,7 @@ def test_a_twin_depends_on_its_seed_and_case_alone():
 
 
 @given(st.integers(0, 500), st.integers(2, 40), st.floats(0.01, 0.99))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_hardest_equal_those_of_a_sorted_list_whatever_the_order_of_rows(seed, n, fraction):
     table, random = scores(n, seed), np.random.default_rng(seed)
     runs = [random.choice([0.0, 0.5, 1.0, 9.0], (epochs, n)) for epochs in (1, 3)]
@@ -168,7 +168,7 @@ def test_scores_of_a_method():
 
 @pytest.mark.parametrize("score", PROXIES)
 @given(seed=st.integers(0, 200), levels=st.sampled_from([3, 1000]))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_by_a_proxy_as_many_are_atypical_as_by_memorization_those_with_the_highest_values(score, seed, levels):
     table, random = scores(seed=seed), np.random.default_rng(seed)
     cheap = pd.DataFrame({name: random.integers(levels, size=len(table)) / 7 for name in PROXIES})
@@ -186,7 +186,7 @@ def test_a_proxy_needs_both_tables():
 
 
 @given(st.integers(0, 200), st.sampled_from([BAT, BAT_TRADES, BAT_MART]), st.floats(0, 0.95))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_shuffled_scores_are_the_same_values_at_other_places(seed, method, threshold):
     table = scores(seed=seed)
     control = but(method, threshold=threshold, score="shuffled")
@@ -199,7 +199,7 @@ def test_shuffled_scores_are_the_same_values_at_other_places(seed, method, thres
 
 @pytest.mark.parametrize("score", ["memorization", "consistency"])
 @given(seed=st.integers(0, 200))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_a_samples_own_score_decides_whatever_the_order_of_samples(score, seed):
     table, method = scores(seed=seed), but(BAT, threshold=0.3, score=score)
     order = np.random.default_rng(seed).permutation(len(table))
@@ -211,7 +211,7 @@ def test_a_samples_own_score_decides_whatever_the_order_of_samples(score, seed):
 
 
 @given(seed=st.integers(0, 200))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_difficulty_is_the_score_clipped_and_0_without_one(seed):
     table, robust = scores(seed=seed), scores(seed=seed + 1)
     for score, values in (
@@ -290,7 +290,6 @@ def test_runs_of_removal_are_named_and_paired():
 
 
 @given(st.lists(st.floats(1e-6, 0.999999), min_size=2, max_size=5, unique=True))
-@settings(deadline=None)
 def test_each_fraction_has_a_name_of_its_own_that_paths_can_hold(fractions):
     removal = Removal(method="pgd_at", fractions=tuple(fractions), harmful_threshold=0.5)
     names = [run.name for run in removal_runs([PGD_AT], removal)]  # each checked by NAME

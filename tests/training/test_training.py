@@ -217,7 +217,7 @@ def test_each_step_has_the_rate_of_its_place_in_the_run(monkeypatch: pytest.Monk
 
 
 @given(n=st.integers(2, 60), batch_size=st.integers(2, 70))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_batches_cover_each_sample_once_and_differ_by_at_most_1(n: int, batch_size: int) -> None:
     part = samples(n)
     run(part, NATURAL, recipe=replace(RECIPE, batch_size=batch_size))
@@ -261,7 +261,7 @@ def test_learning_rate_factors_equal_hand_values(schedule: Steps | OneCycle, tot
 
 
 @given(warmup=st.floats(0.01, 0.99), total=st.integers(1, 500))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_one_cycle_rises_to_about_1_at_warmup_and_falls(warmup: float, total: int) -> None:
     factors = [learning_rate_factor(OneCycle(name="one_cycle", warmup=warmup), done, total) for done in range(total)]
     assert all(0 < factor <= 1 for factor in factors)
@@ -279,7 +279,7 @@ def test_one_cycle_rises_to_about_1_at_warmup_and_falls(warmup: float, total: in
     factor=st.floats(0.01, 0.99),
     total=st.integers(1, 300),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_steps_fall_by_the_factor_once_a_milestone(milestones: list[float], factor: float, total: int) -> None:
     schedule = Steps(name="steps", warmup=0.0, milestones=tuple(milestones), factor=factor)
     factors = [learning_rate_factor(schedule, done, total) for done in range(total)]

@@ -148,7 +148,7 @@ def test_training_stops_after_so_many_epochs_without_a_better_one(
 
 
 @given(accuracies=st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), min_size=4, max_size=7), patience=st.integers(1, 4))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_early_stop_equals_a_loop_by_hand(accuracies: list[float], patience: int) -> None:
     epochs = next(
         (n for n in range(1, len(accuracies)) if max(accuracies[:n]) in accuracies[: max(n - patience, 0)]),
