@@ -218,7 +218,8 @@ def test_a_file_of_wrong_entries_alone_is_refused_in_time(tmp_path, start, entry
     file.write_text(f"{start}[{f'{entry},' * 19_900}]}}\n")  # of 20,000 values at most
     began = time.process_time()
     assert refusals(load, "config/config.yaml", str(file))[-1].endswith(refused)
-    assert time.process_time() - began < PATIENCE
+    # where each is compared with all others it takes over 15
+    assert time.process_time() - began < PATIENCE / 4
 
 
 NO_UTF_8 = "cannot be read as YAML, since it is no UTF-8 text: save it as UTF-8"
