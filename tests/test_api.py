@@ -115,6 +115,15 @@ def test_an_experiment_is_read_from_its_folder(experiment):
     assert list(history[["method", "seed", "epoch"]].itertuples(index=False, name=None)) == rows
 
 
+def test_scores_of_an_experiment_are_those_that_its_config_chose(experiment):
+    scored = {"train_index": [4, 1], "memorization": [0.25, 0.75], "soft_memorization": [0.5, 0.125]}
+    about = DIGEST | {"spec": {"score": "soft"}}
+    written(experiment / "scores/memorization.parquet", "memorization", about, **scored)
+    found = bat.load(experiment)
+    np.testing.assert_array_equal(found.scores, [np.nan, 0.125, np.nan, np.nan, 0.5, np.nan])
+    assert found.memorization["memorization"].tolist() == [0.25, 0.75]
+
+
 def test_what_else_an_experiment_has_is_read_too(experiment):
     for number, kind in enumerate(MORE):
         written(experiment / f"scores/{kind}.parquet", kind, DIGEST, **{numbered(kind): [number]})

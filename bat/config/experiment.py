@@ -110,13 +110,13 @@ class Memorization:
     )
     score: Literal["hard", "soft"] = Field(
         default="hard",
-        description="Which memorization says what is atypical: hard, of right or wrong (Feldman and Zhang), or soft, "
-        "of the probability of the label, which needs fewer models for the same precision.",
+        description="Which memorization groups, methods, removals and figures go by: hard, of right or wrong (Feldman "
+        "and Zhang), or soft, of the probability of the label, which needs fewer models for the same precision.",
     )
     threshold: Threshold = Field(
         default=0.15,
         description="t: a training sample is atypical if its memorization is over t; a value for the hard score means "
-        "something else for the soft one.",
+        "something else for the soft one. Methods have a threshold of their own.",
     )
     false_discovery_rate: DiscoveryRate = Field(
         default=0.05, description="Level of the Benjamini-Hochberg procedure over influence pairs."

@@ -18,6 +18,8 @@ from bat.io.schemas import SCHEMAS
 _ROWS = {"subsets": 8, "influence": 50_000, "robust_influence": 50_000, "train_influence": 50_000}
 """Rows of a row group where a reader wants few of many: models one after the other, the pairs of one sample."""
 
+_OF_EACH_SCORE = ("memorization", "standard_error", "ci_low", "ci_high")
+
 
 def write_table(path: str | Path, name: str, frame: pd.DataFrame, about: str) -> None:
     """Write ``frame`` as the table ``name``, its columns in the schema's order, with ``about`` and a checksum."""
@@ -46,6 +48,18 @@ def read_table_with_facts(path: str | Path, name: str) -> tuple[pd.DataFrame, di
     facts = check_kind(path, about, name, checksum)
     _check_columns(path, name, table.schema)
     return table.to_pandas(), facts
+
+
+def read_scores(path: str | Path, name: str = "memorization") -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read a table of memorization, by the score that ``memorization.score`` chose for it, and its provenance.
+
+    Where that is the soft one, the columns memorization, standard_error, ci_low and ci_high are the soft score's.
+    Scores from a file are of one kind alone. Raises as ``read_table``.
+    """
+    table, facts = read_table_with_facts(path, name)
+    if facts.get("spec", {}).get("score") == "soft":
+        table = table.assign(**{column: table[f"soft_{column}"] for column in _OF_EACH_SCORE})
+    return table, facts
 
 
 def table_facts(path: str | Path, name: str) -> dict[str, Any]:

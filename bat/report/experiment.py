@@ -10,7 +10,7 @@ from bat.data.dataset import DataSet
 from bat.data.saved import read_data
 from bat.errors import BatError
 from bat.io.given import located
-from bat.io.tables import check_one_data_set, read_table
+from bat.io.tables import check_one_data_set, read_scores, read_table
 from bat.io.tensors import read_tensors
 from bat.statistics import Floats
 
@@ -47,7 +47,8 @@ class Experiment:
 
     data: the splits ``train``, ``validation`` and ``test``: ``data.train.images()`` (n, c, h, w) float32 in [0, 1],
     ``data.train.labels``, ``data.train.index`` (n,), the places in the source, and ``data.class_names``.
-    scores: memorization by place in the source's training part, (samples of it,) float64, NaN for those without one.
+    scores: memorization, hard or soft as the config chose, by place in the source's training part, (samples of it,)
+    float64, NaN for those without one.
     history: of all runs and seeds. Tables that the config did not ask for are None.
     """
 
@@ -110,7 +111,8 @@ def load_experiment(folder: str | Path) -> Experiment:
     runs = tables["runs"]["method"]
     histories = [path for run in runs for path in sorted(root.glob(f"models/{run}/seed-*/history.parquet"))]
     scores = np.full(read_tensors(data_file, "data")[1]["source"]["train"], np.nan)
-    scores[tables["memorization"]["train_index"]] = tables["memorization"]["memorization"]
+    chosen, _ = read_scores(places["memorization"])
+    scores[chosen["train_index"]] = chosen["memorization"]
     return Experiment(
         folder=root,
         data=data,

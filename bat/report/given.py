@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import read_data
 from bat.errors import BatError
-from bat.io.tables import check_one_data_set, check_one_run, read_table_with_facts
+from bat.io.tables import check_one_data_set, check_one_run, read_scores, read_table_with_facts
 from bat.io.tensors import read_tensors
 
 MOST = 8
@@ -82,7 +82,8 @@ class Given:
 
     def _read(self, kind: str) -> tuple[pd.DataFrame, dict[str, Any]]:
         if kind not in self._tables:
-            read = [read_table_with_facts(path, kind) for path in self._paths(kind)]
+            reading = read_scores if kind == "memorization" else read_table_with_facts
+            read = [reading(path, kind) for path in self._paths(kind)]
             self._tables[kind] = pd.concat([table for table, _ in read], ignore_index=True), read[0][1]
         return self._tables[kind]
 

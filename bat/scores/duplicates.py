@@ -19,7 +19,7 @@ from bat.errors import BatError
 from bat.io.files import provenance
 from bat.io.journal import Journal
 from bat.io.outputs import Parquet
-from bat.io.tables import check_labels, check_one_data_set, read_table_with_facts, write_table
+from bat.io.tables import check_labels, check_one_data_set, read_scores, write_table
 from bat.scores.estimators import Rates, influence_rates
 from bat.scores.shards import class_by_class, in_order, open_shards
 from bat.statistics import ROUNDING, Bools, Counts, Floats
@@ -152,7 +152,7 @@ def duplicates(
     duplicates: one row per training sample
     """
     samples, digest = load_data(data, "cpu")
-    train, (scores, scored) = samples.train, read_table_with_facts(memorization, "memorization")
+    train, (scores, scored) = samples.train, read_scores(memorization)
     check_one_data_set(memorization, data=(data, digest))
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
     table = scores[["train_index", "label", "memorization", "atypical"]]

@@ -500,9 +500,9 @@ def group_table(
     """Return one row per target: is it atypical, and which atypical training sample influences it most.
 
     A target is atypical when one of the pairs that were found has it, is significant and passes the threshold; soft: by
-    the test of the soft influence. ``max_influence``, and ``memorization``, that of the training sample behind it, are
-    missing where the target's class has no atypical training sample. index, labels: (t,); memorization: of
-    ``memorization_table``.
+    the test of the soft influence, and with soft memorization. ``max_influence``, and ``memorization``, that of the
+    training sample behind it, are missing where the target's class has no atypical training sample. index, labels:
+    (t,); memorization: of ``memorization_table``.
     """
     strongest = found.strongest.reindex(index)
     over = found.pairs[found.pairs["influence"] > threshold]
@@ -510,13 +510,14 @@ def group_table(
         np.isin(index, over.loc[over[f"{kind}significant"].to_numpy(bool), "target_index"]) for kind in ("", "soft_")
     )
     source = strongest["train_index"]
+    memorized = memorization.set_index("train_index")[score_column("soft" if soft else "hard")]
     return pd.DataFrame(
         {
             "target_index": index,
             "label": labels,
             "max_influence": strongest["influence"].to_numpy(),
             "max_influence_train_index": source.to_numpy(),
-            "memorization": source.map(memorization.set_index("train_index")["memorization"]).to_numpy(np.float64),
+            "memorization": source.map(memorized).to_numpy(np.float64),
             "atypical": soft_atypical if soft else hard_atypical,
             "hard_atypical": hard_atypical,
             "soft_atypical": soft_atypical,

@@ -16,6 +16,7 @@ from bat.io.tables import (
     check_labels,
     check_one_data_set,
     check_one_run,
+    read_scores,
     read_table,
     write_table,
 )
@@ -46,7 +47,7 @@ def robust_scores(
     models = open_shards(shards, data, samples, digest)
     check_one_data_set(memorization, test_groups, data=(data, digest))
     check_one_run(memorization, test_groups)
-    scores, groups = read_table(memorization, "memorization"), read_table(test_groups, "test_groups")
+    (scores, _), groups = read_scores(memorization), read_table(test_groups, "test_groups")
     train, test = samples.train, samples.test
     check_labels(memorization, scores, "train_index", train.index.numpy(), train.labels.numpy())
     check_labels(test_groups, groups, "test_index", test.index.numpy(), test.labels.numpy())

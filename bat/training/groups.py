@@ -6,7 +6,7 @@ from bat.errors import BatError
 from bat.io.files import provenance
 from bat.io.journal import Journal
 from bat.io.outputs import Parquet
-from bat.io.tables import check_one_data_set, check_one_run, read_table, read_table_with_facts, write_table
+from bat.io.tables import check_one_data_set, check_one_run, read_scores, read_table, read_table_with_facts, write_table
 from bat.training.records import history_table, samples_table
 
 
@@ -32,7 +32,7 @@ def groups(
         )
     check_one_data_set(memorization, validation_groups, test_groups, *records)
     check_one_run(memorization, validation_groups, test_groups)
-    scores = read_table(memorization, "memorization")
+    scores, _ = read_scores(memorization)
     atypical = {"train": scores["atypical"].to_numpy(bool)}
     for split, path in (("validation", validation_groups), ("test", test_groups)):
         atypical[split] = read_table(path, f"{split}_groups")["atypical"].to_numpy(bool)

@@ -19,6 +19,7 @@ from bat.io.outputs import Parquet, Safetensors
 from bat.io.tables import (
     check_labels,
     check_one_data_set,
+    read_scores,
     read_table,
     read_table_with_facts,
     write_table,
@@ -150,7 +151,7 @@ def hardest(journal: Journal, *, memorization: Path, records: list[Path], hardes
 
 def _of_one_method(memorization: Path, records: list[Path]) -> tuple[pd.DataFrame, dict[Path, pd.DataFrame], str]:
     """Read the scores and one method's records of all seeds; return the digest of their data, too."""
-    scores = read_table(memorization, "memorization")
+    scores, _ = read_scores(memorization)
     check_one_data_set(memorization, *records)
     read = {path: read_table_with_facts(path, "records") for path in records}
     specs = [facts["spec"] | {"seed": None} for _, facts in read.values()]
@@ -164,6 +165,6 @@ def _scores(path: Path | None, kind: str, train: Part) -> pd.DataFrame | None:
     """Read a table of scores of the training samples, None where there is none."""
     if path is None:
         return None
-    table = read_table(path, kind)
+    table = read_table(path, kind) if kind == "proxies" else read_scores(path, kind)[0]
     check_labels(path, table, "train_index", train.index.cpu().numpy(), train.labels.cpu().numpy())
     return table

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from refusals import flip, refusal
+from stubs import written
 
 import bat
 from bat.errors import BatError
@@ -22,6 +23,7 @@ from bat.io.tables import (
     check_one_data_set,
     check_one_run,
     pack,
+    read_scores,
     read_table,
     read_table_with_facts,
     table_facts,
@@ -270,6 +272,22 @@ def test_columns_in_another_order_are_refused(tmp_path):
     table = pa.Table.from_pandas(example("influence"), schema=SCHEMAS["influence"])
     with_schema(tmp_path / "a", table.select(table.column_names[::-1]), provenance("influence"))
     assert "not the columns of influence" in refusal(read_table, tmp_path / "a", "influence")
+
+
+@pytest.mark.parametrize("kind", ["memorization", "robust_memorization"])
+@pytest.mark.parametrize("spec", [{}, {"spec": {}}, {"spec": {"score": "hard"}}, {"spec": {"score": "soft"}}])
+def test_scores_are_those_that_the_config_chose(kind, spec, tmp_path):
+    each = ["memorization", "standard_error", "ci_low", "ci_high", "p_in", "p_out"]
+    numbers = {name: [n + 0.25] for n, name in enumerate([*each, *(f"soft_{name}" for name in each)])}
+    path = written(tmp_path / "scores", kind, spec | {"data": "d"}, **numbers)
+    table, facts = read_scores(path, kind)
+    soft = "soft_" * (spec.get("spec", {}).get("score") == "soft")
+    for name in each[:4]:
+        assert table[name].tolist() == numbers[soft + name]
+    # shares of models are counts of right and wrong
+    for name in set(numbers) - set(each[:4]):
+        assert table[name].tolist() == numbers[name]
+    assert facts == read_table_with_facts(path, kind)[1]
 
 
 def test_a_table_is_checked_without_its_rows(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import stubs
 import torch
@@ -141,6 +142,24 @@ def test_the_figures_of_an_experiment_are_those_of_what_it_does(
     )
     assert figures_of(config) == tuple(name for name in FIGURES if name in ALWAYS + more)
     assert all(callable(drawing(name)) for name in ALWAYS + more)
+
+
+@pytest.mark.parametrize("name", ["memorization", "gallery"])
+def test_figures_of_memorization_are_of_the_score_that_the_config_chose(
+    name: str, files: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values: Any = {"soft_memorization": [0.5, 0.25, 0.75], "soft_ci_low": [0.1, 0.2, 0.3], "memorization": [0.0] * 3}
+    about = {"spec": {"score": "soft", "threshold": 0.25}, "models": 40, "data": DATA.digest()}
+    for kind, columns in (
+        ("memorization", {"train_index": [7, 4, 9]} | values),
+        ("train_influence", {"train_index": [4]}),
+        ("test_groups", {"atypical": [True] * 6}),
+    ):
+        files |= {kind: stubs.written(tmp_path / kind, kind, about, **columns)}
+    given, _ = drawn(name, files, monkeypatch)
+    table = next(each for each in given if isinstance(each, pd.DataFrame))
+    assert table["memorization"].tolist() == [0.5, 0.25, 0.75]
+    assert table["ci_low"].tolist() == [0.1, 0.2, 0.3]
 
 
 def test_memorization(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

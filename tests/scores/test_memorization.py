@@ -384,10 +384,13 @@ def test_the_test_that_is_asked_for_makes_a_target_atypical_and_that_of_the_othe
     verdicts = {"significant": [True, False, False], "soft_significant": [False, True, False]}
     table = pd.DataFrame({"train_index": 1, "target_index": [7, 8, 9], "influence": 0.5} | verdicts)
     found = FoundPairs(table, found_pairs(table).strongest, 3, (1, 1))
-    groups = group_table(found, np.array([7, 8, 9]), np.zeros(3, int), SCORES, threshold=0.15, soft=soft)
+    scores = SCORES.assign(soft_memorization=SCORES["memorization"] / 2)
+    groups = group_table(found, np.array([7, 8, 9]), np.zeros(3, int), scores, threshold=0.15, soft=soft)
     assert groups["hard_atypical"].tolist() == [True, False, False]
     assert groups["soft_atypical"].tolist() == [False, True, False]
     assert groups["atypical"].tolist() == groups[f"{'soft' if soft else 'hard'}_atypical"].tolist()
+    memorized = scores.set_index("train_index").loc[1, "soft_memorization" if soft else "memorization"]
+    assert groups["memorization"].tolist() == [memorized] * 3
 
 
 def test_a_pair_without_an_estimate_does_not_hide_the_strongest():

@@ -76,6 +76,15 @@ def test_each_run_has_its_history_and_its_record_of_atypical_samples(given: dict
     assert journal.worked == 1
 
 
+def test_samples_have_the_memorization_that_the_config_chose(given: dict[str, Any]) -> None:
+    soft: dict[str, list[Any]] = {"soft_memorization": [0.5, 0.4, 0.3, 0.2, 0.1], "atypical": ATYPICAL["train"]}
+    for kind in ("memorization", "validation_groups", "test_groups"):
+        facts = SCORED | {"spec": {"score": "soft"}}
+        written(given[kind], kind, facts, **soft if kind == "memorization" else {"atypical": ATYPICAL[kind[:-7]]})
+    groups(Lines(), **given)  # type: ignore[arg-type]
+    assert read_table(given["samples"][0], "training_samples")["memorization"].tolist() == [0.5, 0.2, 0.1] * 2
+
+
 @pytest.mark.parametrize("name", ["records", "histories", "samples"])
 def test_one_file_of_each_is_wanted_for_a_run(name: str, given: dict[str, Any]) -> None:
     given[name] = given[name][:1]

@@ -172,6 +172,36 @@ def test_a_method_is_told_its_atypical_samples_by_its_own_score(
     )
 
 
+def test_methods_and_removals_go_by_the_score_that_the_config_chose(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, about = Training(), {"data": DATA.digest(), "spec": {"score": "soft"}}
+    soft = {
+        "memorization": [0.0] * 6,
+        "soft_memorization": MEMORIZED,
+        "atypical": [value > 0.15 for value in MEMORIZED],
+    }
+    for kind, values in (("memorization", MEMORIZED), ("robust_memorization", MEMORIZED[::-1])):
+        written(folder / kind, kind, about, **SAMPLES | soft | {"soft_memorization": values})
+    for method, chosen in (
+        (BAT, [True, False, False, True, False, False]),
+        (but(BAT, score="robust_memorization"), [False, False, True, False, False, True]),
+        (but(BAT, score="csl"), [False, True, True, False, False, False]),
+    ):
+        spec = replace(PLAIN, method=method)
+        run(folder, spec, training, monkeypatch, "memorization", "robust_memorization", "proxies")
+        assert training.given["chosen"].tolist() == chosen
+    run(folder, replace(PLAIN, method=DPLS), training, monkeypatch, "memorization")
+    assert torch.equal(training.given["difficulty"], torch.tensor(MEMORIZED))
+    run(folder, without("top", fraction=0.17), training, monkeypatch, "memorization")
+    assert training.given["removed"].tolist() == [True] + [False] * 5
+    paths, divided = [records(folder / "r", 1)], folder / "out"
+    harmful(
+        Lines(), spec=HarmfulSpec(threshold=0.5), memorization=folder / "memorization", records=paths, harmful=divided
+    )  # type: ignore[arg-type]
+    assert read_table(folder / "out", "harmful")["memorization"].tolist() == [0.9, 0.2]
+
+
 def test_a_method_is_told_the_difficulty_of_samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training, path = Training(), folder / "last.checkpoint"
     monkeypatch.setattr(Checkpoint, "remove", lambda self: None)
