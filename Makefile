@@ -21,8 +21,8 @@ run: install
 report: run
 	snakemake --report results/digits/workflow.html
 
-# RESULTS.md, and docs/results/ with all tables: both findings and BAT on digits (14 minutes on two cores) and on MNIST (41
-# minutes). CIFAR-100 needs downloads: its page is there already, and `make page` writes it anew from another run.
+# RESULTS.md, and docs/results/ with all tables: both findings and BAT on digits (44 minutes of CPU time) and on MNIST
+# (95 minutes). CIFAR-100 needs downloads: its page is there already, and `make page` writes it anew from another run.
 results: install
 	snakemake --cores all --configfile config/digits_full.yaml
 	snakemake --cores all --configfile config/mnist5k.yaml

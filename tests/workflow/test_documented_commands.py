@@ -28,6 +28,7 @@ COSTLY = {
     "pip install '.[slurm]'": "installs",
     "pip install 'mlxtend>=0.23,<1'": "installs",
     "pip install mlxtend": "installs",
+    "pip install pre-commit && pre-commit install": "installs",
     "pip install snakemake-executor-plugin-kubernetes snakemake-storage-plugin-s3": CLUSTER,
     "pip install snakemake-executor-plugin-googlebatch snakemake-storage-plugin-gcs": CLUSTER,
     "pip install snakemake-executor-plugin-aws-batch snakemake-storage-plugin-s3": CLUSTER,
@@ -74,6 +75,9 @@ COSTLY = {
     "python benchmarks/precision.py --folder /tmp/precision5k --data mnist5k --models 400 --reference 400 "
     "--independent 100": "an hour",
     "python benchmarks/label_errors.py": "minutes",
+    "python benchmarks/label_errors.py --data mnist --cache cache --train 1000 --models 40 --seeds 0": "needs MNIST",
+    "python benchmarks/label_errors.py --data cifar100 --cache cache --train 1000 --models 40 --seeds 0 --config "
+    "model=small_cnn:16 --classes bear leopard lion tiger wolf camel cattle chimpanzee elephant kangaroo": "needs CIFAR",
     "python benchmarks/duplicates.py --cache cache": "minutes, and needs downloads",
     "python benchmarks/scores_at_scale.py --folder /tmp/scale": "minutes, and writes gigabytes",
 }
