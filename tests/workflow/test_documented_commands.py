@@ -77,7 +77,7 @@ COSTLY = {
     "python benchmarks/label_errors.py": "minutes",
     "python benchmarks/label_errors.py --data mnist --cache cache --train 1000 --models 40 --seeds 0": "needs MNIST",
     "python benchmarks/label_errors.py --data cifar100 --cache cache --train 1000 --models 40 --seeds 0 --config "
-    "model=small_cnn:16 --classes bear leopard lion tiger wolf camel cattle chimpanzee elephant kangaroo": "needs CIFAR",
+    "model=small_cnn:16 --classes bear leopard lion tiger wolf camel cattle chimpanzee elephant kangaroo": "CIFAR",
     "python benchmarks/duplicates.py --cache cache": "minutes, and needs downloads",
     "python benchmarks/scores_at_scale.py --folder /tmp/scale": "minutes, and writes gigabytes",
 }
