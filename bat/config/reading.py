@@ -133,9 +133,9 @@ def _built(record: type[_T], value: Mapping[str, Any] | str, source: Callable[[L
         problems += _problems(error, plain, record)
         built = None
     if problems:
-        lines = [_line(source, location, message) for location, message in problems]
-        more = len(lines) - _MOST_LINES
-        raise BatError(*lines[:_MOST_LINES], *([f"{source(())}: {more} more things are wrong"] if more > 0 else []))
+        lines = [_line(source, location, message) for location, message in problems[:_MOST_LINES]]
+        more = len(problems) - _MOST_LINES
+        raise BatError(*lines, *([f"{source(())}: {more} more things are wrong"] if more > 0 else []))
     return cast(_T, built)
 
 
@@ -171,7 +171,8 @@ def _problems(error: ValidationError, value: Any, record: Any) -> list[Problem]:
         if place in around:
             continue
         # of what kind a record is comes first
-        if problems[0]["type"] == "missing" and place[:-1] != () and (*place[:-1], "name") in found.keys() - {place}:
+        kind = (*place[:-1], "name")
+        if problems[0]["type"] == "missing" and place[:-1] != () and place != kind and kind in found:
             continue
         message = told(problems)
         if problems[0]["type"] == "unexpected_keyword_argument":

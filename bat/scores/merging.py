@@ -13,7 +13,7 @@ from bat.data.saved import load_data
 from bat.errors import BatError
 from bat.io.files import provenance
 from bat.io.journal import Journal
-from bat.io.tables import read_table, table_facts, table_rows, write_table
+from bat.io.tables import rows_with, table_facts, table_rows, write_table
 from bat.scores.shards import differing, flat_facts, shard_facts
 
 
@@ -103,8 +103,9 @@ def _rows(numbers: Sequence[int], models: dict[int, list[Path]]) -> pd.DataFrame
         BatError: two files say different things of a model.
     """
     paths = dict.fromkeys(path for number in numbers for path in models[number])
-    rows = pd.concat([read_table(path, "subsets") for path in paths])
-    rows = rows[rows["model"].isin(numbers)].drop_duplicates().sort_values("model")
+    # not whole files: one with the models of many shards is read for each of them
+    rows = pd.concat([rows_with(path, "model", numbers) for path in paths])
+    rows = rows.drop_duplicates().sort_values("model")
     for number in rows.loc[rows["model"].duplicated(), "model"]:
         one, other = (row for _, row in rows[rows["model"] == number].head(2).iterrows())
         (column, *_) = [name for name in rows if one[name] != other[name]]

@@ -209,6 +209,7 @@ def test_files_up_to_a_size_are_read_in_time(tmp_path, spare):
         ("training: {methods: ", "bat", "training.methods: has 19,900 entries: give at most 200"),
         ("evaluation: {ensemble: ", "0", "19850 more things are wrong"),
         ("evaluation: {pairs: ", "0", "19850 more things are wrong"),
+        ("evaluation: {pairs: ", "[]", "39750 more things are wrong"),
         ("removal: {fractions: ", "a", "19850 more things are wrong"),
         ("data: {classes: ", "a", "data.classes: has 19,900 entries: give at most 10,000"),
     ],

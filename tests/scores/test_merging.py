@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from experiments import ROOT
@@ -21,7 +22,7 @@ from bat.cli import main
 from bat.config import load
 from bat.config.specs import SubsetsSpec, as_json
 from bat.io.files import provenance
-from bat.io.tables import read_table, read_table_with_facts, write_table
+from bat.io.tables import read_table, read_table_with_facts, rows_with, write_table
 from bat.scores.merging import merge
 
 CONFIG = ["--base", str(ROOT / "config/config.yaml"), "--configfile", str(ROOT / "config/smoke.yaml")]
@@ -144,6 +145,34 @@ def test_a_shard_may_be_of_one_model(world: World, here: Path) -> None:
         merge(journal, shards=[Path("a.parquet")], **given)
     assert journal.lines == [f"{OWN}: 3 models in 3 shards; the experiment has 40"] * 2
     assert read_table(OWN / "shard-002.parquet", "subsets")["model"].tolist() == [2]
+
+
+def test_a_file_with_the_models_of_many_shards_is_not_read_whole_for_each(
+    world: World, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    concat, read = pd.concat, list[int]()
+
+    def counted(tables: list[pd.DataFrame]) -> pd.DataFrame:
+        read.append(sum(map(len, tables)))
+        return concat(tables)
+
+    path = machine(world, here / "all.parquet", range(MODELS))
+    monkeypatch.setattr(pd, "concat", counted)
+    journal: Any = Lines()
+    given: Any = {"base": CONFIG[1], "configfile": [CONFIG[3]], "config": ["memorization.models_per_shard=2"]}
+    merge(journal, shards=[path], **given)
+    assert read == [2] * (MODELS // 2)
+
+
+def test_row_groups_of_other_models_are_not_read(world: World, tmp_path: Path) -> None:
+    path = machine(world, tmp_path / "all.parquet", range(MODELS))
+    place = pq.read_metadata(path).row_group(3).column(2).data_page_offset
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(20))
+    assert rows_with(path, "model", [3, 5])["model"].tolist() == [3, 5]
+    with pytest.raises(OSError, match=r"deserialize|page|Thrift|corrupt"):
+        rows_with(path, "model", [3, 25])
 
 
 def test_the_configuration_alone_will_do(world: World, here: Path) -> None:
