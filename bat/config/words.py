@@ -16,6 +16,8 @@ Context = Mapping[str, Any]
 
 UNKNOWN = "unknown key: remove it or correct its spelling"
 
+_LONGEST_WORD = 60
+
 _PATTERNS = {
     NAME: "is no name: give a-z, 0-9 and single underscores between them, as in pgd_at_2",
     LIBRARY: "is no network of a library: give torchvision:NAME or timm:NAME, NAME of letters, digits, _ . or -",
@@ -72,8 +74,11 @@ def told(problems: Sequence[ErrorDetails]) -> str:
 
 
 def meant(value: object, known: Iterable[str]) -> str:
-    """Return a guess at which of some known words a misspelt one means, to stand at a message's end; or nothing."""
-    close = get_close_matches(value, known) if isinstance(value, str) else []
+    """Return a guess at which of some known words a misspelt one means, to stand at a message's end; or nothing.
+
+    Of long texts none is made: it takes time in proportion to the square of their length.
+    """
+    close = get_close_matches(value, known) if isinstance(value, str) and len(value) <= _LONGEST_WORD else []
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -389,3 +389,5 @@ def test_lists_in_words():
 def test_only_text_that_is_close_is_guessed():
     assert meant("sevn", ["seven", "eleven"]) == "; did you mean seven?"
     assert [meant(value, ["seven"]) for value in (7, None, ["seven"], "x", "")] == [""] * 5
+    assert meant("a" * 60, ["a" * 61]) == f"; did you mean {'a' * 61}?"
+    assert meant("a" * 61, ["a" * 60]) == ""
