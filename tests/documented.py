@@ -12,6 +12,7 @@ RESULTS = [
     "docs/results/cifar100_animals_published.md",
     "docs/results/digits_full.md",
     "docs/results/mnist5k.md",
+    "docs/results/tiny_imagenet_10.md",
 ]
 GENERATED = {"docs/config.md", "docs/results.md"}  # by bat keys; the head of RESULTS.md, which make results writes
 HISTORY = {"CHANGELOG.md"}  # names commands of earlier versions

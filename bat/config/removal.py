@@ -21,7 +21,7 @@ class Removal:
     method: Name | None = Field(
         default=None,
         description="Name of the method in training.methods that is retrained without some training samples; null for "
-        "none. Each case has a twin without as many random samples of the same classes.",
+        "none. Each case has a twin without as many random ones of the others, of the same classes.",
     )
     fractions: Annotated[tuple[Fraction, ...], AfterValidator(distinct)] = Field(
         default=(0.05, 0.1),
