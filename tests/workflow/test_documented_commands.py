@@ -28,6 +28,7 @@ COSTLY = {
     "pip install '.[slurm]'": "installs",
     "pip install 'mlxtend>=0.23,<1'": "installs",
     "pip install mlxtend": "installs",
+    "snakemake --cores all --configfile config/tiny_imagenet_10.yaml": "needs its images",
     "pip install pre-commit && pre-commit install": "installs",
     "pip install snakemake-executor-plugin-kubernetes snakemake-storage-plugin-s3": CLUSTER,
     "pip install snakemake-executor-plugin-googlebatch snakemake-storage-plugin-gcs": CLUSTER,
