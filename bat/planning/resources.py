@@ -115,8 +115,13 @@ def _estimates(config: Config) -> dict[str, tuple[float, float]]:
         "enough": (with_data + min(12 * answers / 1e6, 620), _START + answers / 1e8),
         "null_pairs": (with_data + _scores_mb(answers, sizes), _START + (1 + stage.shuffles) * answers / 1e8),
         "duplicates": (
-            # two blocks of 1,024 images in float64, a dozen numbers per pair of them, and what the estimators read
-            with_data + 2 * 8 * 1024 * math.prod(sizes.shape) / 1e6 + 150 + _scores_mb(answers, sizes),
+            # two blocks of 1,024 images in float64, a dozen numbers per pair of them, holes that these leave in memory
+            # (measured: at most 1.4 GB with 50,000 images), and what the estimators read
+            with_data
+            + 2 * 8 * 1024 * math.prod(sizes.shape) / 1e6
+            + 150
+            + min(0.028 * sizes.train, 1_400)
+            + _scores_mb(answers, sizes),
             # in float64, twice as slow; influence within classes
             _START + sizes.train**2 * (math.prod(sizes.shape) + 2 * most / sizes.classes) / _SPEED / 60,
         ),
