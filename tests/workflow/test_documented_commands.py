@@ -50,6 +50,10 @@ COSTLY = {
     "snakemake --cores all --config experiment=cifar100_animals_fitted "
     "'scores={source: file, path: cache/cifar100-published.npz, format: feldman_zhang}' "
     "--configfile config/cifar100_animals.yaml": "two hours, and needs downloads",
+    "snakemake --cores all --config experiment=cifar100_animals_rivals "
+    "'scores={source: file, path: cache/cifar100-published.npz, format: feldman_zhang}' "
+    "'training={methods: [pgd_at, mail, dpls, bat_trades]}' 'removal={method: null}' 'evaluation={pairs: []}' "
+    "--configfile config/cifar100_animals.yaml": "half an hour, and needs downloads",
     "snakemake --cores all --config experiment=cifar100_animals_own "
     "'scores={source: file, path: docs/results/cifar100_animals.parquet, format: table}' "
     "'training={methods: [natural, pgd_at, bat]}' 'removal={method: null}' 'evaluation={pairs: []}' "
