@@ -39,7 +39,7 @@ page:
 	sed "s#(figures/#(../$(EXPERIMENT)-#" $$page > docs/results/$(EXPERIMENT).md
 	cp docs/results.md RESULTS.md
 	for page in $(SUMMED:%=docs/results/%.md); do (echo; \
-	sed '/^<!-- all tables -->/,$$d; /^- intervals: \|near-duplicate/d; /^!\[/{N; N; s/\n\n!/ !/}; s#(../#(docs/#g' $$page; \
+	sed '/^<!-- all tables -->/,$$d; /^- intervals: /d; /^- .*near-duplicate/d; /^!\[/{N;N;s/\n\n!/ !/;}; s#(../#(docs/#g' $$page; \
 	echo "All tables: [$$page]($$page)") >> RESULTS.md; done
 
 test: install

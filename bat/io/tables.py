@@ -51,15 +51,20 @@ def read_table_with_facts(path: str | Path, name: str) -> tuple[pd.DataFrame, di
 
 
 def read_scores(path: str | Path, name: str = "memorization") -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read a table of memorization, by the score that ``memorization.score`` chose for it, and its provenance.
+    """Read a table of memorization, ``by_chosen_score``, and its provenance. Raises as ``read_table``."""
+    table, facts = read_table_with_facts(path, name)
+    return by_chosen_score(table, facts), facts
+
+
+def by_chosen_score(table: pd.DataFrame, facts: dict[str, Any]) -> pd.DataFrame:
+    """Return a table of memorization by the score that ``memorization.score`` chose for it, as its provenance says.
 
     Where that is the soft one, the columns memorization, standard_error, ci_low and ci_high are the soft score's.
-    Scores from a file are of one kind alone. Raises as ``read_table``.
+    Scores from a file are of one kind alone.
     """
-    table, facts = read_table_with_facts(path, name)
     if facts.get("spec", {}).get("score") == "soft":
-        table = table.assign(**{column: table[f"soft_{column}"] for column in _OF_EACH_SCORE})
-    return table, facts
+        return table.assign(**{column: table[f"soft_{column}"] for column in _OF_EACH_SCORE})
+    return table
 
 
 def table_facts(path: str | Path, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bat.data.dataset import DataSet
 from bat.data.saved import read_data
 from bat.errors import BatError
 from bat.io.given import located
-from bat.io.tables import check_one_data_set, read_scores, read_table
+from bat.io.tables import by_chosen_score, check_one_data_set, read_table, read_table_with_facts
 from bat.io.tensors import read_tensors
 from bat.statistics import Floats
 
@@ -107,12 +107,12 @@ def load_experiment(folder: str | Path) -> Experiment:
     places |= {name: path for name in _MORE if (path := root / f"scores/{name}.parquet").exists()}
     data = read_data(data_file)
     check_one_data_set(*places.values(), data=(data_file, data.digest()))
-    tables = {name: read_table(path, name) for name, path in places.items()}
+    scored, facts = read_table_with_facts(places.pop("memorization"), "memorization")
+    tables = {"memorization": scored} | {name: read_table(path, name) for name, path in places.items()}
     runs = tables["runs"]["method"]
     histories = [path for run in runs for path in sorted(root.glob(f"models/{run}/seed-*/history.parquet"))]
     scores = np.full(read_tensors(data_file, "data")[1]["source"]["train"], np.nan)
-    chosen, _ = read_scores(places["memorization"])
-    scores[chosen["train_index"]] = chosen["memorization"]
+    scores[scored["train_index"]] = by_chosen_score(scored, facts)["memorization"]
     return Experiment(
         folder=root,
         data=data,

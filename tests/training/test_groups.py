@@ -81,7 +81,8 @@ def test_samples_have_the_memorization_that_the_config_chose(given: dict[str, An
     for kind in ("memorization", "validation_groups", "test_groups"):
         facts = SCORED | {"spec": {"score": "soft"}}
         written(given[kind], kind, facts, **soft if kind == "memorization" else {"atypical": ATYPICAL[kind[:-7]]})
-    groups(Lines(), **given)  # type: ignore[arg-type]
+    journal: Any = Lines()
+    groups(journal, **given)
     assert read_table(given["samples"][0], "training_samples")["memorization"].tolist() == [0.5, 0.2, 0.1] * 2
 
 

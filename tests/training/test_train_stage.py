@@ -195,11 +195,11 @@ def test_methods_and_removals_go_by_the_score_that_the_config_chose(
     assert torch.equal(training.given["difficulty"], torch.tensor(MEMORIZED))
     run(folder, without("top", fraction=0.17), training, monkeypatch, "memorization")
     assert training.given["removed"].tolist() == [True] + [False] * 5
-    paths, divided = [records(folder / "r", 1)], folder / "out"
-    harmful(
-        Lines(), spec=HarmfulSpec(threshold=0.5), memorization=folder / "memorization", records=paths, harmful=divided
-    )  # type: ignore[arg-type]
-    assert read_table(folder / "out", "harmful")["memorization"].tolist() == [0.9, 0.2]
+    journal: Any = Lines()
+    out = folder / "out"
+    given: Any = {"memorization": folder / "memorization", "records": [records(folder / "r", 1)], "harmful": out}
+    harmful(journal, spec=HarmfulSpec(threshold=0.5), **given)
+    assert read_table(out, "harmful")["memorization"].tolist() == [0.9, 0.2]
 
 
 def test_a_method_is_told_the_difficulty_of_samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
