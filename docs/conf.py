@@ -7,11 +7,13 @@ from sphinx.application import Sphinx
 
 project = "bat"
 copyright = "the authors of bat"
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 # the source folder is that of the repository
 root_doc = "README"
 include_patterns = ["*.md", "docs/**.md", "config/README.md", "results/README.md", "tests/*/README.md"]
 exclude_patterns = ["docs/results.md"]  # the head of RESULTS.md
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
 html_theme = "furo"
 html_title = "bat"
 myst_heading_anchors = 4  # links to headings as on GitHub
@@ -19,7 +21,7 @@ suppress_warnings = ["myst.header"]  # docs/results/*.md begin as parts of RESUL
 
 CONTENTS = {
     "Guide": ["docs/running", "docs/data", "docs/scores", "docs/training", "docs/evaluation", "docs/report"],
-    "Reference": ["docs/tables", "config/README", "docs/config", "docs/own_parts", "docs/clusters", "docs/benchmarks"],
+    "Reference": ["docs/api", "docs/tables", "config/README", "docs/config", "docs/own_parts", "docs/clusters", "docs/benchmarks"],
     "Results": ["RESULTS", "docs/results/*"],
     "Project": ["docs/README", "results/README", "CONTRIBUTING", "CHANGELOG", "tests/*/README"],
 }
