@@ -198,7 +198,7 @@ def test_an_attack_finds_what_the_command_finds_and_leaves_the_model(images, tmp
     [
         ({"eps": 2}, "eps 2: give a number from 1e-06 to 1, for pixels in [0, 1] and linf"),
         ({"norm": "l2", "eps": 5}, "eps 5: give a number from 1e-06 to 4, for pixels in [0, 1] and l2"),
-        ({"norm": "l1"}, "bat.attack: threat.norm: "),
+        ({"norm": "l1", "eps": 200}, "norm l1: give linf or l2"),
         ({"ensemble": "slow"}, "bat.attack: ensemble: "),
         ({"batch_size": 0}, "bat.attack: batch_size: 0 is under 1"),
         ({"x": torch.full((30, 1, 4, 4), 2.0)}, "bat.attack: x is float32 from 2.0 to 2.0: need uint8, or floats"),

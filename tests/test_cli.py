@@ -560,7 +560,7 @@ def test_weights_of_networks_without_a_width_are_read(name, tmp_path):
         ({"entry": "own_model"}, "give module:function"),
         ({"entry": "own_model:number"}, "returned int"),
         ({"entry": "own_model:narrow"}, "a class for each label"),
-        ({"norm": "l1"}, "threat.norm"),
+        ({"norm": "l1"}, "--norm l1: give linf or l2"),
         ({"eps": "-1"}, "--eps -1: give a number from 1e-06 to 1"),
         ({"ensemble": "slow"}, "ensemble"),
         ({"device": "abacus"}, "no such device"),

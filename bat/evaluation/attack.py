@@ -17,7 +17,7 @@ from bat.config.specs import AttackSpec
 from bat.data.dataset import Part
 from bat.data.saved import device_named
 from bat.errors import BatError
-from bat.evaluation.direct import as_part, attack_plan, check_range
+from bat.evaluation.direct import as_part, attack_plan, check_threat
 from bat.evaluation.flags import is_random, probe
 from bat.evaluation.own_model import check_outputs, read_own_model, weights_digest
 from bat.evaluation.stage import attack_all
@@ -71,10 +71,10 @@ def attack(
     # the user's code may change the folder
     out, flags, images = out.absolute(), flags.absolute(), images and images.absolute()
     model = str(model)
-    check_range("--eps", eps, norm)
+    check_threat("--", norm, eps)
     plan = attack_plan(norm, eps, ensemble, seed=seed, batch_size=batch_size, where="command line")
     part = _read_images(data).to(where)
-    check_range("--eps", eps, norm, part)
+    check_threat("--", norm, eps, part)
     folder = Path(f"{out}.parts")
     _check_folder(folder)
     network = read_own_model(model, architecture, part, where)

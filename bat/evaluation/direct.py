@@ -72,12 +72,12 @@ def attack_model(
     Raises:
         BatError: an argument is out of its range, or the model fails or returns no such logits.
     """
-    check_range("eps", eps, norm)
+    check_threat("", norm, eps)
     plan = attack_plan(norm, eps, ensemble, seed=seed, batch_size=batch_size, where="bat.attack")
     device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
     arrays = [each.detach().cpu().numpy() if isinstance(each, Tensor) else np.asarray(each) for each in (x, y)]
     part = as_part(arrays[0], arrays[1], "bat.attack").to(device)
-    check_range("eps", eps, norm, part)
+    check_threat("", norm, eps, part)
     judged = model if type(model) is Network else Judged(model, type(model).__name__)
     check_outputs(judged, part, batch_size, type(model).__name__)
     before = probe(judged, part, batch_size)
@@ -105,12 +105,14 @@ def attack_plan(norm: str, eps: float, ensemble: Any, *, seed: int, batch_size: 
     return parse(AttackSpec, spec | {"ensemble": ensemble}, where)
 
 
-def check_range(what: str, eps: float, norm: str, part: Part | None = None) -> None:
-    """Raise BatError unless eps, called ``what``, is one that images in [0, 1], of ``part``, can be perturbed by."""
+def check_threat(dashes: str, norm: str, eps: float, part: Part | None = None) -> None:
+    """Raise BatError unless images in [0, 1], of ``part``, can be perturbed by eps; ``dashes`` of a flag or none."""
+    if norm not in ("linf", "l2"):
+        raise BatError(f"{dashes}norm {norm}: give linf or l2")
     largest = 1.0 if norm == "linf" else math.sqrt(part.pixels[0].numel()) if part else math.inf
     if not SMALLEST_EPS <= eps <= largest or math.isinf(eps):
         raise BatError(
-            f"{what} {eps:g}: give a number from {SMALLEST_EPS:g} to {largest:g}, for pixels in [0, 1] and {norm}"
+            f"{dashes}eps {eps:g}: give a number from {SMALLEST_EPS:g} to {largest:g}, for pixels in [0, 1] and {norm}"
         )
 
 

@@ -30,7 +30,7 @@ from bat.attacks.gradient import ascent, cross_entropy, label_margin, prediction
 from bat.cli import main
 from bat.config import EvaluationPgd, SizedModel, Threat
 from bat.data.dataset import Part
-from bat.evaluation.direct import as_part, attack_model, attack_plan, check_range
+from bat.evaluation.direct import as_part, attack_model, attack_plan, check_threat
 from bat.evaluation.flags import Probe
 from bat.evaluation.own_model import Judged, check_outputs, read_weights, weights_digest
 from bat.io.files import provenance
@@ -476,7 +476,7 @@ SIXTEEN = Part(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), torch
     [("linf", 1e-6, None), ("linf", 1.0, None), ("linf", 1.0, SIXTEEN), ("l2", 4.0, SIXTEEN), ("l2", 1e9, None)],
 )
 def test_every_eps_that_images_can_be_perturbed_by_is_taken(norm, eps, part):
-    check_range("--eps", eps, norm, part)
+    check_threat("--", norm, eps, part)
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_every_eps_that_images_can_be_perturbed_by_is_taken(norm, eps, part):
     ],
 )
 def test_an_eps_that_no_image_can_be_perturbed_by_is_one_line(norm, eps, part, message):
-    assert refusal(lambda: check_range("--eps", eps, norm, part)) == f"--eps {message}"
+    assert refusal(lambda: check_threat("--", norm, eps, part)) == f"--eps {message}"
 
 
 def test_bytes_are_images_as_they_are_and_floats_are_float32():
