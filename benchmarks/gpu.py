@@ -44,6 +44,7 @@ from bat.config import (
     Threat,
 )
 from bat.data.dataset import Part
+from bat.data.saved import device_named
 from bat.evaluation.under_attack import attack_samples
 from bat.models import Network, build
 from bat.planning.timing import shortened
@@ -95,7 +96,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="few samples and a narrow network: to see the code work")
     options = parser.parse_args()
-    device, size = torch.device(options.device), QUICK if options.quick else FULL
+    # as a job of the workflow takes it: without TF32, and with deterministic convolutions
+    device, size = device_named(options.device), QUICK if options.quick else FULL
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}; torch {torch.__version__}; PreActResNet-18 of width {size.width}", flush=True)
     start = time.perf_counter()
