@@ -13,14 +13,14 @@ from bat.models import Network
 _PRECISION = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def sgd(parameters: Iterable[Tensor], recipe: Recipe) -> torch.optim.SGD:
-    """Return the optimizer of a recipe."""
+def sgd(parameters: Iterable[Tensor], recipe: Recipe, *, fused: bool = True) -> torch.optim.SGD:
+    """Return the optimizer of a recipe; ``fused``: in one operation, which must not be told to skip its first step."""
     return torch.optim.SGD(
         parameters,
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        fused=True,
+        fused=fused,
     )
 
 
@@ -51,8 +51,11 @@ class Learner:
             self.network.to(memory_format=torch.channels_last)
         if compute and compute.compile:
             self.network.body.compile()
-        self._optimizer = sgd(self.network.parameters(), recipe)
-        self.scaler = torch.amp.GradScaler(model.mean.device.type, enabled=self.precision is torch.float16)
+        scaling = self.precision is torch.float16
+        # loss scaling skips steps whose gradients overflow, often the first, after which the momentum of a fused
+        # optimizer is memory that nothing was written to
+        self._optimizer = sgd(self.network.parameters(), recipe, fused=not scaling)
+        self.scaler = torch.amp.GradScaler(model.mean.device.type, enabled=scaling)
 
     def zero_gradients(self) -> None:
         """Forget the gradients of the last step."""

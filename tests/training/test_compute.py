@@ -199,12 +199,30 @@ def test_a_state_is_a_copy() -> None:
     assert not same(states[0], states[1])
 
 
-def test_the_optimizer_is_fused_and_has_the_numbers_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("precision", "fused"), [("float32", True), ("bfloat16", True), ("float16", False)])
+def test_the_optimizer_has_the_numbers_of_the_recipe_and_is_fused_where_no_step_is_skipped(
+    precision: Any, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[dict[str, Any]] = []
     sgd = torch.optim.SGD
     monkeypatch.setattr(torch.optim, "SGD", lambda parameters, **given: made.append(given) or sgd(parameters, **given))
-    Learner(network(PART), RECIPE, None)
-    assert made == [{"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "fused": True}]
+    Learner(network(PART), RECIPE, replace(FLOAT32, precision=precision))
+    assert made == [{"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "fused": fused}]
+
+
+def test_a_first_step_whose_gradients_overflow_leaves_no_trace(request: pytest.FixtureRequest) -> None:
+    # what is not written to is NaN
+    torch.use_deterministic_algorithms(True)
+    request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))
+    compute = replace(FLOAT32, precision="float16")
+    learner = Learner(network(PART), replace(RECIPE, weight_decay=0.0), compute)
+    bias = learner.network.head.bias
+    first = bias.detach().clone()
+    for factor, moved in ((torch.inf, 0.0), (1.0, 0.5), (1.0, 0.5 + 0.5 * 1.9)):
+        learner.zero_gradients()
+        learner.scaler.scale(factor * bias.sum()).backward()
+        learner.step(0.5)
+        torch.testing.assert_close(bias.detach(), first - moved)
 
 
 @pytest.mark.parametrize(("precision", "scaled"), [("float16", True), ("bfloat16", False), ("float32", False)])
