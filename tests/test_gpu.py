@@ -1,4 +1,4 @@
-"""Every stage, method and attack gives the results of a CPU on a stand-in that refuses what a GPU would."""
+"""Every stage, method and attack gives the results of a CPU on a simulated GPU, which refuses what a true one would."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from chain import VERIFY, make
 from methods import METHODS, PGD_AT, but
 from runs import ATTACK, RECIPE, THREAT, samples
 from stages import call
-from stand_in import OnGpu, stand_in
+from simulated_gpu import OnGpu, simulated_gpu
 
 import bat
 from bat.attacks.ensemble import STANDARD
@@ -22,9 +22,9 @@ from bat.training.loop import fit
 from bat.training.losses import objective
 
 
-def test_the_stand_in_refuses_what_a_gpu_would():
+def test_the_simulated_gpu_refuses_what_a_gpu_would():
     x = torch.arange(6.0).reshape(2, 3)
-    with stand_in():
+    with simulated_gpu():
         here = x.to("cuda")
         assert isinstance(here, OnGpu)
         for refused in (
@@ -43,9 +43,9 @@ def test_the_stand_in_refuses_what_a_gpu_would():
                 refused()
 
 
-def test_the_stand_in_takes_what_a_gpu_takes():
+def test_the_simulated_gpu_takes_what_a_gpu_takes():
     x = torch.arange(6.0).reshape(2, 3)
-    with stand_in():
+    with simulated_gpu():
         here = x.to("cuda", torch.float64)
         for made in (here, 2 * here, torch.tensor(1.0) + here, torch.zeros(2, device="cuda"), torch.ones_like(here)):
             assert made.device.type == "cuda"
@@ -62,7 +62,7 @@ def test_the_stand_in_takes_what_a_gpu_takes():
 
 
 def test_each_stage_gives_what_it_gives_on_a_cpu(made, tmp_path):
-    with stand_in():
+    with simulated_gpu():
         make(tmp_path)
         call("verify", tmp_path, **VERIFY)
     names = sorted(path.name for path in made.glob("*.parquet"))
@@ -80,7 +80,7 @@ def test_each_stage_gives_what_it_gives_on_a_cpu(made, tmp_path):
 def test_each_method_trains_as_on_a_cpu(method, compute):
     with_awp = but(PGD_AT, awp=0.01) if method is PGD_AT else method
     weights = []
-    with stand_in():
+    with simulated_gpu():
         for part in (samples(24), on_gpu(samples(24)), on_gpu(samples(24), with_pixels=False)):
             network = build(SizedModel(name="small_cnn", width=4), part, classes=3, seed=0)
             device = part.labels.device
@@ -110,7 +110,7 @@ def test_each_attack_finds_what_it_finds_on_a_cpu(norm, eps):
     model = build(SizedModel(name="small_cnn", width=4), part, classes=3, seed=0).eval()
     given = {"x": part.images(), "y": part.labels, "norm": norm, "eps": eps, "ensemble": ensemble, "batch_size": 10}
     on_cpu = bat.attack(model, **given)
-    with stand_in():
+    with simulated_gpu():
         found = bat.attack(model.to("cuda"), **given)
     assert 0 < on_cpu.robust_correct.sum() < on_cpu.clean_correct.sum()
     same(found.table, on_cpu.table)
@@ -119,7 +119,7 @@ def test_each_attack_finds_what_it_finds_on_a_cpu(norm, eps):
 
 def test_near_duplicates_are_those_of_a_cpu():
     part = samples(60)
-    with stand_in():
+    with simulated_gpu():
         found = neighbours(on_gpu(part, with_pixels=False), within=0.2)
     expected = neighbours(part, within=0.2)
     for ours, theirs in zip(found[:2], expected[:2], strict=True):

@@ -1,4 +1,4 @@
-"""A stand-in for a GPU: tensors in host memory that say they lie on cuda, and refuse what CUDA would.
+"""A simulated GPU: tensors in host memory that say they lie on cuda, and refuse what CUDA would.
 
 Refused are operations of tensors on two devices, numpy's reading of a tensor of the GPU, and a generator of another
 device than the numbers it draws. Numbers are a CPU's to the bit, so that a stage gives what it gives there. Nothing is
@@ -123,13 +123,13 @@ def _on_gpu(leaf: Any) -> Any:
 
 
 @contextmanager
-def stand_in() -> Iterator[None]:
-    """Let torch find one GPU, whose tensors are stand-ins."""
+def simulated_gpu() -> Iterator[None]:
+    """Let torch find one GPU, whose tensors are simulated."""
     autocast, scaler = torch.autocast, torch.amp.GradScaler
     cuda: dict[str, Callable[..., Any]] = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
-        "get_device_name": lambda device=None: "a stand-in",
+        "get_device_name": lambda device=None: "a simulated GPU",
         "mem_get_info": lambda device=None: (1 << 36, 1 << 37),
         "device": lambda device: nullcontext(),
         "manual_seed": lambda seed: None,
