@@ -8,8 +8,8 @@ import torch
 from chain import VERIFY, make
 from methods import METHODS, PGD_AT, but
 from runs import ATTACK, RECIPE, THREAT, samples
-from stages import call
 from simulated_gpu import OnGpu, simulated_gpu
+from stages import call
 
 import bat
 from bat.attacks.ensemble import STANDARD
