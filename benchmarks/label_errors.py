@@ -4,13 +4,14 @@
     python benchmarks/label_errors.py --data mnist --cache CACHE
     python benchmarks/label_errors.py --data cifar100 --cache CACHE --classes bear leopard lion tiger wolf
         --config model=resnet9:12 memorization.recipe.epochs=20
+    python benchmarks/label_errors.py --config memorization.recipe.epochs=4
 
 Gives a share of the training samples a wrong label, each other class with equal chance, trains --models subset models
 on them as the default config with the changes of --config says, and ranks all training samples by the score of
 scores/label_errors.parquet. Printed for each seed, of the planted labels and of the models: the AUC for planted
 samples, and the precision at n, the share of planted ones among the n first, where n is their number, both with 95 %
-bootstrap intervals over samples; the same by memorization alone; and, of the rows that the table would have (over the
-threshold, most models agree), how many are planted.
+bootstrap intervals over samples; the same by memorization; of the rows that the table would have, how many are planted;
+and how often models are right of samples that they were trained on, all and planted, and of those they left out.
 
 CACHE holds MNIST or CIFAR-100 as data.cache does. All samples are taken for right that were not planted, so that errors
 that are there already count as false. One process, one thread.
@@ -66,18 +67,18 @@ def main() -> None:
         samples, planted = with_errors(clean, share=given.share, seed=seed)
         table = scored(config, samples, seed=seed)
         resampling = {"confidence": 0.95, "resamples": 2000, "seed": seed}
-        score, memorized = label_error_score(table, score="hard"), table["memorization"].to_numpy()
-        names = samples.class_names
-        listed = label_errors_table(table, names, score="hard", threshold=config.memorization.threshold)
+        score, memorized = label_error_score(table), table["memorization"].to_numpy()
+        listed = label_errors_table(table, samples.class_names)
         hits = int(planted[listed["train_index"]].sum())
         print(
             f"{given.data}, {len(planted)} samples, K = {given.models}, seed {seed}: n = {planted.sum()} planted; "
             f"AUC {_text(auc(score, planted, **resampling))}, "
             f"precision at n {_text(precision(score, planted, **resampling))}; "
-            f"by memorization alone {_text(auc(memorized, planted, **resampling))}, "
+            f"by memorization {_text(auc(memorized, planted, **resampling))}, "
             f"{_text(precision(memorized, planted, **resampling))}; "
-            f"{hits} of the {len(listed)} rows of the table are planted; p_in {table['p_in'].mean():.3f}, "
-            f"{time.process_time() - start:.0f} s of CPU",
+            f"{hits} of the {len(listed)} rows of the table are planted; "
+            f"p_in {table['p_in'].mean():.2f}, planted {table['p_in'][planted].mean():.2f}, "
+            f"p_out {table['p_out'].mean():.2f}; {time.process_time() - start:.0f} s of CPU",
             flush=True,
         )
 

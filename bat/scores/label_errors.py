@@ -2,36 +2,32 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-from bat.scores.estimators import over_threshold, score_column
 from bat.statistics import Floats
 
 
-def label_error_score(table: pd.DataFrame, *, score: str) -> Floats:
-    """Return how much speaks for a wrong label of each training sample: (n,), at most 1.
+def label_error_score(table: pd.DataFrame) -> Floats:
+    """Return how much speaks for a wrong label of each training sample: (n,) in [0, 1].
 
-    The memorization times the share of the models without the sample that predict the class they predict most; 0 where
-    this is its label, or where no model left it out. Memorization near 1 says that no other sample supports the label,
-    a share near 1 that the models know the sample for another class. An atypical sample that is right is rarely taken
-    for one other class by all.
+    1 minus the mean probability that models without the sample give to its label, the self-confidence of Northcutt et
+    al. 2021 (confident learning, arXiv 1911.00068); 0 where no model left it out. Models with the sample do not count:
+    how far they fit a wrong label says how long they were trained.
 
-    table: of ``memorization_table``, with label and the columns of ``taken_for``; score: hard or soft memorization.
+    table: of ``memorization_table``.
     """
-    other = (table["taken_for"] != table["label"]).fillna(False).to_numpy(bool)
-    return np.where(other, table["taken_for_share"] * table[score_column(score)], 0.0)
+    return (1 - table["soft_p_out"]).fillna(0.0).to_numpy()
 
 
-def label_errors_table(
-    table: pd.DataFrame, class_names: Sequence[str], *, score: str, threshold: float
-) -> pd.DataFrame:
+def label_errors_table(table: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
     """Return likely label errors, most likely first: one row per sample.
 
-    They are memorized, with a score over the threshold, and more than half of the models without them predict the same
-    other class. table, score: as of ``label_error_score``, with train_index; class_names: of all classes.
+    More than half of the models without them predict the same other class.
+
+    table: of ``memorization_table``, with train_index, label and the columns of ``taken_for``; class_names: of all
+    classes.
     """
-    found = table.assign(score=label_error_score(table, score=score))
-    agree = (found["score"] > 0) & (found["taken_for_share"] > 0.5) & over_threshold(table, score, threshold)
-    found = found[agree].sort_values(["score", "train_index"], ascending=[False, True])
+    agree = (table["taken_for"] != table["label"]).fillna(False).to_numpy(bool) & (table["taken_for_share"] > 0.5)
+    found = table.assign(score=label_error_score(table))[agree]
+    found = found.sort_values(["score", "train_index"], ascending=[False, True])
     return found.assign(taken_for_name=found["taken_for"].map(dict(enumerate(class_names))))

@@ -182,10 +182,8 @@ def scores(
     if problem:
         journal.line(problem)
     write_table(memorization, "memorization", scores, provenance("memorization", **about))
-    errors = label_errors_table(scores, samples.class_names, score=spec.score, threshold=spec.threshold)
-    journal.line(
-        f"{len(errors)} training samples are memorized, and taken for another class by most models without them"
-    )
+    errors = label_errors_table(scores, samples.class_names)
+    journal.line(f"{len(errors)} training samples are taken for one other class by most models without them")
     write_table(label_errors, "label_errors", errors, provenance("label_errors", **about))
     write_top(top, scores, samples.class_names, score=spec.score)
     for name, path in (("test", test_groups), ("validation", validation_groups)):
