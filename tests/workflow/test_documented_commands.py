@@ -80,9 +80,14 @@ COSTLY = {
     "python benchmarks/precision.py --folder /tmp/precision5k --data mnist5k --models 400 --reference 400 "
     "--independent 100": "an hour",
     "python benchmarks/label_errors.py": "minutes",
-    "python benchmarks/label_errors.py --data mnist --cache cache --train 1000 --models 40 --seeds 0": "needs MNIST",
-    "python benchmarks/label_errors.py --data cifar100 --cache cache --train 1000 --models 40 --seeds 0 --config "
-    "model=small_cnn:16 --classes bear leopard lion tiger wolf camel cattle chimpanzee elephant kangaroo": "CIFAR",
+    "python benchmarks/label_errors.py --config memorization.recipe.epochs=4": "a minute",
+    "python benchmarks/label_errors.py --data mnist --cache cache --train 1000 --models 40": "needs MNIST",
+    "python benchmarks/label_errors.py --data mnist --cache cache --train 1000 --models 40 "
+    "--config memorization.recipe.epochs=5": "needs MNIST",
+    "python benchmarks/label_errors.py --data cifar100 --cache cache --train 3000 --models 16 --config model=resnet9:8 "
+    "compute.channels_last=true memorization.recipe='{epochs: 15, batch_size: 48, schedule: {name: one_cycle, "
+    "warmup: 0.3}, crop_padding: 4, flip: true}' "
+    "--classes apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle": "needs CIFAR-100",
     "python benchmarks/duplicates.py --cache cache": "minutes, and needs downloads",
     "python benchmarks/scores_at_scale.py --folder /tmp/scale": "minutes, and writes gigabytes",
 }
