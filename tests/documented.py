@@ -9,7 +9,9 @@ PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.
 RESULTS = [
     "RESULTS.md",
     "docs/results/cifar100_animals_fitted.md",
+    "docs/results/cifar100_animals_long.md",
     "docs/results/cifar100_animals_published.md",
+    "docs/results/cifar100_animals_seeds.md",
     "docs/results/digits_full.md",
     "docs/results/mnist5k.md",
     "docs/results/tiny_imagenet_10.md",

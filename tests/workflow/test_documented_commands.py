@@ -58,6 +58,14 @@ COSTLY = {
     "'scores={source: file, path: docs/results/cifar100_animals.parquet, format: table}' "
     "'training={methods: [natural, pgd_at, bat]}' 'removal={method: null}' 'evaluation={pairs: []}' "
     "--configfile config/cifar100_animals.yaml": "half an hour, and needs downloads",
+    "snakemake --cores all --config experiment=cifar100_animals_seeds "
+    "'scores={source: file, path: cache/cifar100-published.npz, format: feldman_zhang}' "
+    "'training={methods: [pgd_at, bat, trades, bat_trades], seeds: [3, 4, 5, 6]}' 'removal={method: null}' "
+    "--configfile config/cifar100_animals.yaml": "an hour, and needs downloads",
+    "snakemake --cores all --config experiment=cifar100_animals_long "
+    "'scores={source: file, path: cache/cifar100-published.npz, format: feldman_zhang}' "
+    "'training={methods: [pgd_at, bat], recipe: {epochs: 64}}' 'removal={method: null}' "
+    "'evaluation={ensemble: fast, pairs: []}' --configfile config/cifar100_animals.yaml": "an hour, needs downloads",
     "python benchmarks/explorer.py": "two minutes, and needs Chromium",
     "python benchmarks/gpu.py": "needs a GPU",
     "python benchmarks/gpu.py --device cpu --quick": "two minutes",
@@ -84,9 +92,10 @@ COSTLY = {
     "python benchmarks/label_errors.py --data mnist --cache cache --train 1000 --models 40": "needs MNIST",
     "python benchmarks/label_errors.py --data mnist --cache cache --train 1000 --models 40 "
     "--config memorization.recipe.epochs=5": "needs MNIST",
-    "python benchmarks/label_errors.py --data cifar100 --cache cache --train 3000 --models 16 --config model=resnet9:8 "
-    "compute.channels_last=true memorization.recipe='{epochs: 15, batch_size: 48, schedule: {name: one_cycle, "
-    "warmup: 0.3}, crop_padding: 4, flip: true}' "
+    "python benchmarks/label_errors.py --data cifar100 --cache cache --train 3000 --models 16 --seeds 0 1 "
+    "--config model=resnet9:8 compute.channels_last=true "
+    "memorization.recipe='{epochs: 15, batch_size: 48, schedule: {name: one_cycle, warmup: 0.3}, "
+    "crop_padding: 4, flip: true}' "
     "--classes apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle": "needs CIFAR-100",
     "python benchmarks/duplicates.py --cache cache": "minutes, and needs downloads",
     "python benchmarks/scores_at_scale.py --folder /tmp/scale": "minutes, and writes gigabytes",
