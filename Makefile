@@ -33,6 +33,7 @@ results: install
 
 # an experiment that has run as a page of docs/results/ with its figures, and RESULTS.md from the beginnings of these pages
 page:
+	@test -f results/$(EXPERIMENT)/results.md || (echo "results/$(EXPERIMENT)/results.md is not there: run that experiment first"; exit 2)
 	mkdir -p docs/results
 	page=results/$(EXPERIMENT)/results.md; for figure in $$(sed -n 's#.*(figures/\(.*\)\.svg).*#\1#p' $$page); do \
 	cp results/$(EXPERIMENT)/figures/$$figure.svg docs/$(EXPERIMENT)-$$figure.svg; done; \
