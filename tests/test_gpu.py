@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from chain import VERIFY, make
-from methods import METHODS, PGD_AT, but
+from methods import BAT_TRADES, METHODS, PGD_AT, but
 from runs import ATTACK, RECIPE, THREAT, samples
 from simulated_gpu import OnGpu, simulated_gpu
 from stages import call
@@ -71,14 +71,15 @@ def test_each_stage_gives_what_it_gives_on_a_cpu(made, tmp_path):
         same(pd.read_parquet(tmp_path / name), pd.read_parquet(made / name))
 
 
+BFLOAT16 = Compute(precision="bfloat16", channels_last=True, micro_batch=4)
+TRAININGS = [(method, Compute()) for method in METHODS] + [(but(PGD_AT, awp=0.01), Compute())]
+TRAININGS += [(BAT_TRADES, BFLOAT16), (BAT_TRADES, Compute(precision="float16"))]
+
+
 @pytest.mark.parametrize(
-    "compute",
-    [Compute(), Compute(precision="bfloat16", channels_last=True, micro_batch=4), Compute(precision="float16")],
-    ids=["float32", "bfloat16", "float16"],
+    ("method", "compute"), TRAININGS, ids=[f"{method.name}-{compute.precision}" for method, compute in TRAININGS]
 )
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_each_method_trains_as_on_a_cpu(method, compute):
-    with_awp = but(PGD_AT, awp=0.01) if method is PGD_AT else method
     weights = []
     with simulated_gpu():
         for part in (samples(24), on_gpu(samples(24)), on_gpu(samples(24), with_pixels=False)):
@@ -87,7 +88,7 @@ def test_each_method_trains_as_on_a_cpu(method, compute):
             for _ in fit(
                 network,
                 part,
-                objective=objective(with_awp),
+                objective=objective(method),
                 recipe=replace(RECIPE, crop_padding=1, flip=True, label_smoothing=0.1, ema_decay=0.9),
                 seed=0,
                 what="a run",
