@@ -10,6 +10,7 @@ RESULTS = [
     "RESULTS.md",
     "docs/results/cifar100_animals_fitted.md",
     "docs/results/cifar100_animals_long.md",
+    "docs/results/cifar100_animals_long_seeds.md",
     "docs/results/cifar100_animals_published.md",
     "docs/results/cifar100_animals_seeds.md",
     "docs/results/digits_full.md",
