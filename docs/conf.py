@@ -21,7 +21,15 @@ suppress_warnings = ["myst.header"]  # docs/results/*.md begin as parts of RESUL
 
 CONTENTS = {
     "Guide": ["docs/running", "docs/data", "docs/scores", "docs/training", "docs/evaluation", "docs/report"],
-    "Reference": ["docs/api", "docs/tables", "config/README", "docs/config", "docs/own_parts", "docs/clusters", "docs/benchmarks"],
+    "Reference": [
+        "docs/api",
+        "docs/tables",
+        "config/README",
+        "docs/config",
+        "docs/own_parts",
+        "docs/clusters",
+        "docs/benchmarks",
+    ],
     "Results": ["RESULTS", "docs/results/*"],
     "Project": ["docs/README", "results/README", "CONTRIBUTING", "CHANGELOG", "tests/*/README"],
 }
