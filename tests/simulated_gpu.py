@@ -27,14 +27,14 @@ class OnGpu(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor) -> "OnGpu":
         layout = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
-        made: OnGpu = Tensor._make_wrapper_subclass(cls, held.shape, device="cpu", **layout)  # type: ignore[attr-defined]
+        made: OnGpu = Tensor._make_wrapper_subclass(cls, held.shape, device="cpu", **layout)
         made.held = held.detach()
         return made
 
     def __init__(self, held: Tensor) -> None:
         pass
 
-    def __repr__(self) -> str:  # type: ignore[override]
+    def __repr__(self) -> str:
         return f"OnGpu({self.held})"
 
     @classmethod
@@ -66,9 +66,9 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(self, called: Any, types: Any, args: Any = (), named: Any = None) -> Any:
         named, name = dict(named or {}), getattr(called, "__name__", "")
         first = args[0] if args else None
-        if called == Tensor.device.__get__ and isinstance(first, OnGpu):  # type: ignore[attr-defined]
+        if called == Tensor.device.__get__ and isinstance(first, OnGpu):
             return CUDA
-        if called == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
+        if called == Tensor.is_cuda.__get__:
             return isinstance(first, OnGpu)
         if name in ("numpy", "__array__", "pin_memory") and isinstance(first, OnGpu):
             raise TypeError(f"{name}: not of a tensor on cuda:0")
@@ -94,7 +94,7 @@ class _Copied(torch.autograd.Function):
         return x.held.clone() if isinstance(x, OnGpu) else OnGpu(x.clone())
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         return gradient.held.clone() if isinstance(gradient, OnGpu) else OnGpu(gradient.clone())
 
 

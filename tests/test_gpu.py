@@ -1,4 +1,4 @@
-"""Every stage, method and attack gives the results of a CPU on a simulated GPU, which refuses what a true one would."""
+"""Stages, methods and attacks give the results of a CPU on a simulated GPU, which refuses what a true one would."""
 
 from dataclasses import replace
 

@@ -5,7 +5,7 @@ import pandas as pd
 
 from bat.scores.label_errors import label_error_score, label_errors_table
 
-#        taken for itself, another, another by fewer, another and not memorized, no models, another by half of them
+#        taken for itself, another, another by fewer, another by all, no models, another by half of them
 TABLE = pd.DataFrame(
     {
         "train_index": [10, 11, 12, 13, 14, 15],
