@@ -8,9 +8,11 @@ C-scores (Jiang et al. 2021; 1 - score stands for memorization), any npz of layo
 of Feldman and Zhang (2020) as a table with columns train_index and memorization, for some of the images. Each is read
 in the order of CIFAR-100's training file.
 
-Printed, for hard and soft memorization: Spearman's correlation, and the precision at n for the n samples over the
-threshold by the published score (0.15; for C-scores, whose scale is another, as many as are over it here), with 95 %
-bootstrap intervals over samples. Split halves say what is possible: one half of the subset models against the other.
+Printed, for hard and soft memorization, and for the share of models without a sample that are wrong (1 - p_out), which
+is what memorization is where every model fits what it was trained on: Spearman's correlation, and the precision at n
+for the n samples over the threshold by the published score (0.15; for C-scores, whose scale is another, as many as are
+over it here), with 95 % bootstrap intervals over samples. Split halves say what is possible: one half of the subset
+models against the other, and from it the highest correlation to be expected of all models with any other score.
 The figure shows the images on which ranks by ours and by the first published score differ most.
 """
 
@@ -25,7 +27,7 @@ from bat.data.dataset import DataSet
 from bat.data.saved import read_data
 from bat.io.tables import read_table_with_facts
 from bat.scores.agreement import Interval, precision, spearman
-from bat.scores.estimators import score_column
+from bat.scores.estimators import fit_text, score_column
 from bat.scores.proxies import half_scores
 from bat.scores.released import read_released
 from bat.scores.shards import open_shards
@@ -50,20 +52,21 @@ def main() -> None:
     threshold = facts["spec"]["threshold"]
     ours = {kind: scores[score_column(kind)].to_numpy(np.float64) for kind in KINDS}
     hard = ours["hard"]
-    print(
-        f"{len(scores)} training samples, {facts['models']} subset models; right of those left out "
-        f"{scores['p_out'].mean():.3f}, of those trained on {scores['p_in'].mean():.3f}; "
-        f"{scores['atypical'].sum()} atypical ({scores['atypical'].mean():.1%})"
-    )
+    print(f"{len(scores)} training samples, {scores['atypical'].sum()} atypical ({scores['atypical'].mean():.1%})")
+    print(f"{facts['models']} models: {fit_text(scores)}")
     print(f"{'':34}{'n':>6}  {'Spearman':24}{'precision':24}at n")
     print(row("hard against soft", hard, ours["soft"], hard > threshold))
     shards = open_shards(sorted(options.experiment.glob("subsets/shard-*.parquet")), file, data, data.digest())
     for kind, (one, other) in half_scores(shards, data).items():
         print(row(f"{kind}: half the models, the other", one, other, other > threshold))
+        agreement = spearman(one, other, **RESAMPLING).value
+        # Spearman and Brown: twice the models
+        reliability = 2 * agreement / (1 + agreement)
+        print(f"{kind}: of all models {reliability:.2f} is reliable, so at most {reliability**0.5:.2f} can be expected")
     published = read_published(options, scores["train_index"].to_numpy())
     for name, theirs in published.items():
         known = ~np.isnan(theirs)
-        for kind, mine in ours.items():
+        for kind, mine in (ours | {"1 - p_out": 1 - scores["p_out"].to_numpy()}).items():
             chosen = theirs > threshold
             if name == "C-scores":
                 chosen = np.argsort(np.argsort(-theirs)) < (hard > threshold).sum()

@@ -146,7 +146,9 @@ def memorization() -> pd.DataFrame:
     rare = np.isin(index, RARE)
     value = np.where(rare, 0.2 + index / 200, index / 1000)
     table = pd.DataFrame({"train_index": index, "label": index % 3, "memorization": value, "atypical": rare})
-    return table.assign(ci_low=value - 0.11, ci_high=value + 0.07)
+    # 6 samples are wrong in most models trained on them
+    p_in = np.where(index < 6, 0.4, 0.9)
+    return table.assign(ci_low=value - 0.11, ci_high=value + 0.07, p_in=p_in, p_out=0.6)
 
 
 def groups(atypical: int = ATYPICAL) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from bat.evaluation.comparison import EQUAL, HIGHER, LOWER
 from bat.report.given import threat_text
 from bat.report.tables import MARKDOWN, accuracy_table, agreement_table, difference_table, training_table
 from bat.report.verdicts import Verdict, better, verdict_a, verdict_b
+from bat.scores.estimators import fit_text
 from bat.scores.precision import none_atypical
 from bat.scores.proxies import HALF
 
@@ -147,6 +148,7 @@ def results_page(tables: Tables, spec: ResultsSpec, warnings: Sequence[str], ben
         f"{tables.memorization['atypical'].sum()} training and {groups['atypical'].sum()} test samples are atypical ("
         + (f"{models} subset models" if models else "scores from a file")
         + ")",
+        *filter(None, [fit_text(tables.memorization)]),
         *_chance(tables.null_pairs),
         *_harm(tables.harmful, tables.robust_effects),
         *_repeated(tables.duplicates),

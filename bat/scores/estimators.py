@@ -229,6 +229,22 @@ def memorization_table(mask: Bools, correct: Bools, probability: NDArray[Any], *
     )
 
 
+def fit_text(table: pd.DataFrame) -> str | None:
+    """Say how far subset models fit what they were trained on, which is the most that memorization can be.
+
+    table: as of ``memorization_scores``; None where no sample is known both ways, as with scores from a file.
+    """
+    known = table[["p_in", "p_out"]].dropna()
+    if known.empty:
+        return None
+    missed = int((known["p_in"] < 0.5).sum())
+    return (
+        f"subset models are right on {known['p_in'].mean():.1%} of what they were trained on and on "
+        f"{known['p_out'].mean():.1%} of what they were not; {missed} training samples are wrong in most models "
+        "trained on them" + (", which hides their memorization: raise memorization.recipe.epochs" if missed else "")
+    )
+
+
 def over_threshold(table: pd.DataFrame, score: str, threshold: float) -> Bools:
     """Return which rows of ``memorization_table`` have a memorization over the threshold, by the hard or soft score."""
     over: Bools = (table[score_column(score)] > threshold).to_numpy()

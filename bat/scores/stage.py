@@ -23,6 +23,7 @@ from bat.io.tensors import kept
 from bat.models import Network
 from bat.scores.estimators import (
     InfluenceFinder,
+    fit_text,
     group_table,
     mean_table,
     memorization_table,
@@ -178,9 +179,9 @@ def scores(
         f"{models.models} models; {scores['atypical'].sum()} of {len(scores)} training samples are atypical "
         f"({spec.score} memorization over {spec.threshold}); {int(scores['memorization'].isna().sum())} have no score"
     )
-    problem = failed_subsets(right / size, train.labels.numpy(), recipe="memorization.recipe")
-    if problem:
-        journal.line(problem)
+    for line in (fit_text(scores), failed_subsets(right / size, train.labels.numpy(), recipe="memorization.recipe")):
+        if line:
+            journal.line(line)
     write_table(memorization, "memorization", scores, provenance("memorization", **about))
     errors = label_errors_table(scores, samples.class_names)
     journal.line(f"{len(errors)} training samples are taken for one other class by most models without them")

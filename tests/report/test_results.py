@@ -147,20 +147,25 @@ def test_facts_are_those_of_the_tables(text: str) -> None:
     )
     assert lines[1] == "- threat: L2 0.3; robust accuracy (tier): fast"
     assert lines[2] == "- 12 training and 30 test samples are atypical (200 subset models)"
-    assert lines[3].endswith(
+    assert lines[3] == (
+        "- subset models are right on 87.0% of what they were trained on and on 60.0% of what they were not; 6 "
+        "training samples are wrong in most models trained on them, which hides their memorization: raise "
+        "memorization.recipe.epochs"
+    )
+    assert lines[4].endswith(
         ": 40 of 360; with the models' results shuffled 1.50 (mean of 2 shuffles), where the threshold alone would "
         "take 40"
     )
-    assert lines[4] == "- 5 of 12 atypical training samples are harmful"
-    assert lines[5] == (
+    assert lines[5] == "- 5 of 12 atypical training samples are harmful"
+    assert lines[6] == (
         "- robust subset models (80): of 12 atypical training samples 3 lower and 1 raise the robust accuracy of "
         "typical test samples significantly"
     )
-    assert lines[6] == "- signs of overestimated robustness: masked on 2 models (bat)"
-    assert lines[7].startswith(
+    assert lines[7] == "- signs of overestimated robustness: masked on 2 models (bat)"
+    assert lines[8].startswith(
         "- 1 jobs of one thread, 2 minutes one after the other with waiting and pauses, at least 0 of them"
     )
-    assert lines[8].startswith("- intervals: 95%, ")
+    assert lines[9].startswith("- intervals: 95%, ")
     assert "\n> " not in text  # nothing to be warned of
     figures = [re.findall(r"!\[.*\]\(figures/(\w+)\.svg\)", part) for part in text.split("<!-- all tables -->")]
     assert figures == [["differences", "finding_a"], ["typical_atypical", "overfitting", "tradeoff", "finding_b"]]
@@ -426,7 +431,12 @@ def test_with_the_least_there_can_be_a_page_is_written(tmp_path: Path) -> None:
     names = make(tmp_path, runs=runs)
     by_hand.summarize(tmp_path, names, questions={"methods": [("bat", "pgd_at")], "pairs": [], "removal": []})
     scored = {"spec": {"threshold": SCORES["threshold"], "format": "table"}, "models": 0}
-    write(tmp_path, "memorization", by_hand.memorization().assign(memorization=float("nan"), atypical=False), **scored)
+    write(
+        tmp_path,
+        "memorization",
+        by_hand.memorization().assign(memorization=float("nan"), atypical=False, p_in=float("nan")),
+        **scored,
+    )
     write(tmp_path, "test_groups", by_hand.groups(0), **scored)
     write(tmp_path, "null_pairs", pd.DataFrame({"shuffle": [0], "found": [3]}))
     nothing = ("harmful", "robust_effects", "proxy_agreement")
@@ -435,6 +445,7 @@ def test_with_the_least_there_can_be_a_page_is_written(tmp_path: Path) -> None:
     assert "0 jobs of one thread" in text
     assert "Proxies" not in text
     assert "(scores from a file)" in text
+    assert "subset models" not in text
     assert "> No test sample is atypical" in text
     assert len(answers(text)) == 2
     write(tmp_path, "harmful", by_hand.harmful()[:0])

@@ -14,6 +14,7 @@ from bat.scores.estimators import (
     FoundPairs,
     Rates,
     error_column,
+    fit_text,
     found_pairs,
     group_table,
     influence_means,
@@ -241,6 +242,17 @@ def test_scores_by_default_have_95_percent_intervals():
 def test_scores_of_other_arrays_are_refused(mask, correct, found):
     with pytest.raises(ValueError, match=re.escape(f"{found}: give bool arrays of one shape (models, n)")):
         memorization_scores(mask, correct)
+
+
+def test_samples_that_most_models_trained_on_them_get_wrong_are_counted():
+    table = pd.DataFrame({"p_in": [1.0, 0.5, 0.49, 0.0, np.nan], "p_out": [1.0, 0.0, 0.0, 0.0, 1.0]})
+    assert fit_text(table) == (
+        "subset models are right on 49.8% of what they were trained on and on 25.0% of what they were not; 2 training "
+        "samples are wrong in most models trained on them, which hides their memorization: raise "
+        "memorization.recipe.epochs"
+    )
+    assert fit_text(table[:2]).endswith("; 0 training samples are wrong in most models trained on them")
+    assert fit_text(table[4:]) is None
 
 
 def test_negative_memorization_is_not_clipped():

@@ -34,6 +34,7 @@ from bat.io.tables import read_table, read_table_with_facts, unpack, write_table
 from bat.io.tensors import read_tensors
 from bat.models import build
 from bat.scores import stage
+from bat.scores.estimators import fit_text
 from bat.scores.precision import none_atypical
 from bat.scores.robust import robust_scores
 from bat.scores.shards import said_columns
@@ -190,6 +191,7 @@ def test_memorization_equals_loops_over_the_shards(world: World, told: list[str]
     assert told[0] == (
         f"60 models; {len(rare)} of 14 training samples are atypical (hard memorization over 0.2); 0 have no score"
     )
+    assert told[1] == fit_text(world.read("memorization"))
 
 
 @pytest.mark.usefixtures("told")
