@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from bat.models.library import library_body
 from bat.models.own import own_network
 from bat.models.residual import preact_resnet18, resnet, resnet9, wide_resnet
 from bat.models.small import mlp, small_cnn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Network(nn.Module):
@@ -90,17 +93,28 @@ def for_attacks(model: nn.Module) -> nn.Module:
 
     Where batch normalisation in evaluation mode follows a convolution in a sequence, the two become one convolution,
     which spares a quarter of the time of a gradient on a CPU. Weights are those of this moment. Any model but a
-    ``Network`` in evaluation mode (a subclass may have another forward), or one in mixed precision, is returned itself.
+    ``Network`` in evaluation mode, or one in mixed precision, is returned itself, and layers that do anything but what
+    torch's class does (a subclass, a parametrized weight, a hook) stay as they are.
     """
-    if type(model) is not Network or type(model.body) is not nn.Sequential or model.training or model.precision:
+    if not (_plain(model, Network) and _plain(model.body, nn.Sequential)) or model.training or model.precision:
         return model
     layers: list[nn.Module] = []
     for layer in model.body:
-        if isinstance(layer, nn.BatchNorm2d) and layers and isinstance(layers[-1], nn.Conv2d):
+        if layers and _plain(layers[-1], nn.Conv2d) and _plain(layer, nn.BatchNorm2d) and _has_statistics(layer):
             layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
         else:
             layers.append(layer)
     return nn.Sequential(_Normalise(model.mean, model.std), *layers, model.head)
+
+
+def _plain(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
+    """Return whether a module computes what its class does: it is of no subclass, and has no hook or own forward."""
+    hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return type(module) is kind and "forward" not in vars(module) and not any(vars(module).get(name) for name in hooks)
+
+
+def _has_statistics(layer: nn.BatchNorm2d) -> bool:
+    return layer.running_mean is not None and not layer.training
 
 
 @contextmanager

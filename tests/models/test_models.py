@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from bat.config import LibraryModel, OwnModel, SizedModel
 from bat.data.dataset import Part
@@ -184,6 +185,66 @@ def test_a_normalisation_that_follows_no_convolution_stays_in_the_form_for_attac
     fast = for_attacks(model.eval())
     assert [type(layer).__name__ for layer in fast][1:] == ["BatchNorm2d", "ReLU", "Conv2d", "Flatten", "Linear"]
     torch.testing.assert_close(fast(x), model(x))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution with a forward of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+class Shifted(nn.BatchNorm2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 1
+
+
+def hooked(layer: nn.Module, *, before: bool = False) -> nn.Module:
+    if before:
+        layer.register_forward_pre_hook(lambda layer, inputs: (inputs[0] + 1,))
+    else:
+        layer.register_forward_hook(lambda layer, inputs, output: 2 * output)
+    return layer
+
+
+def with_own_forward(layer: nn.Module) -> nn.Module:
+    whole = layer.forward
+    layer.forward = lambda x: 2 * whole(x)
+    return layer
+
+
+ODD = {
+    "own convolution": lambda conv, bn: (Standardised(1, 4, 3), bn),
+    "own normalisation": lambda conv, bn: (conv, Shifted(4)),
+    "spectral norm": lambda conv, bn: (nn.utils.parametrizations.spectral_norm(conv), bn),
+    "spectral norm of old": lambda conv, bn: (nn.utils.spectral_norm(conv), bn),
+    "weight norm": lambda conv, bn: (nn.utils.parametrizations.weight_norm(conv), bn),
+    "pruned": lambda conv, bn: (prune.l1_unstructured(conv, "weight", amount=0.5), bn),
+    "no statistics": lambda conv, bn: (conv, nn.BatchNorm2d(4, track_running_stats=False)),
+    "no scale": lambda conv, bn: (conv, nn.BatchNorm2d(4, affine=False)),
+    "hook on the convolution": lambda conv, bn: (hooked(conv), bn),
+    "hook before the convolution": lambda conv, bn: (hooked(conv, before=True), bn),
+    "hook on the normalisation": lambda conv, bn: (conv, hooked(bn)),
+    "hook before the normalisation": lambda conv, bn: (conv, hooked(bn, before=True)),
+    "forward of the instance": lambda conv, bn: (with_own_forward(conv), bn),
+}
+
+
+@pytest.mark.parametrize("where", ["layers", "body", "network"])
+@pytest.mark.parametrize("layers", ODD.values(), ids=ODD)
+def test_layers_that_do_more_than_torchs_have_the_same_outputs_in_the_form_for_attacks(layers, where: str) -> None:
+    samples = part((1, 8, 8))
+    model = network(samples=samples)
+    torch.manual_seed(0)
+    model.body = nn.Sequential(*layers(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)), nn.ReLU(), nn.Flatten())
+    model.head = nn.Linear(144, 3)
+    if where != "layers":
+        hooked(model if where == "network" else model.body)
+    x = samples.images()
+    with mode(model, training=True):
+        model(x)  # running statistics that are not 0 and 1
+    expected = model.eval()(x)
+    torch.testing.assert_close(for_attacks(model)(x), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
