@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from pydantic.dataclasses import dataclass
 
 from bat.config.own import Own
@@ -162,9 +162,18 @@ Attack = Annotated[
     | Annotated[OwnAttack, Tag("own")],
     Discriminator(names_own("name")),
 ]
+
+
+def _once(attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
+    names = [attack.name for attack in attacks]
+    if len(set(names)) < len(names):
+        raise ValueError(f"has an attack twice: {', '.join(names)}; give it more restarts")
+    return attacks
+
+
 Ensemble = Annotated[
     Annotated[Literal["fast", "standard"], Tag("tier")]
-    | Annotated[tuple[Attack, ...], Field(min_length=1, max_length=10), Tag("attacks")],
+    | Annotated[tuple[Attack, ...], Field(min_length=1, max_length=10), AfterValidator(_once), Tag("attacks")],
     # so that an error speaks of the form that was meant
     Discriminator(lambda value: "tier" if isinstance(value, str) else "attacks"),
 ]

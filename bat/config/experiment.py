@@ -252,7 +252,6 @@ class Config:
             self._has_robust_scores,
             self._has_proxies,
             self._names_runs,
-            self._attacks_once,
             self._compares_methods,
         ):
             try:
@@ -330,12 +329,6 @@ class Config:
         runs = [method.name for method in methods] + [run.name for run in removal_runs(methods, self.removal)]
         _check_names(runs)
         self._has_a_number_of_jobs_to_live_with(len(runs))
-
-    def _attacks_once(self) -> None:
-        ensemble = self.evaluation.ensemble
-        attacks = [] if isinstance(ensemble, str) else [attack.name for attack in ensemble]
-        if len(set(attacks)) < len(attacks):
-            raise ValueError(f"evaluation.ensemble has an attack twice: {', '.join(attacks)}; give it more restarts")
 
     def _compares_methods(self) -> None:
         names = [method.name for method in self.training.methods]

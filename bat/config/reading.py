@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
+from numbers import Real
 from typing import Any, TypeVar, cast
 
 import yaml
@@ -115,9 +116,16 @@ def _has(value: Any, part: int | str) -> bool:
     return isinstance(value, dict) and part in value
 
 
+def _number(value: Any) -> Any:
+    """Return a number of numpy as one of Python's."""
+    if isinstance(value, Real):
+        return value.item() if hasattr(value, "item") else float(value)
+    raise TypeError(f"{short(repr(value))} is no number or text")
+
+
 def _built(record: type[_T], value: Mapping[str, Any] | str, source: Callable[[Location], str]) -> _T:
     try:
-        text = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value, default=_number)
         plain = json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise BatError(f"{source(())}: nested too deeply") from error

@@ -1,9 +1,11 @@
 """A model and images that are in memory already, under attack."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,13 @@ from bat.config import parse
 from bat.config.ranges import SMALLEST_EPS
 from bat.config.specs import AttackSpec
 from bat.data.dataset import Part
-from bat.errors import BatError
+from bat.errors import BatError, one_line
 from bat.evaluation.flags import Probe, find_flags, probe
 from bat.evaluation.own_model import Judged, check_outputs
 from bat.evaluation.under_attack import attack_samples, sample_table
 from bat.io.npz import as_labels
 from bat.models import Network
+from bat.models.own import check_gradients
 from bat.statistics import Bools
 
 
@@ -72,30 +75,48 @@ def attack_model(
     Raises:
         BatError: an argument is out of its range, or the model fails or returns no such logits.
     """
+    if not isinstance(model, nn.Module):
+        raise BatError(f"bat.attack: model is a {type(model).__name__}: give a torch.nn.Module")
     check_threat("", norm, eps)
-    plan = attack_plan(norm, eps, ensemble, seed=seed, batch_size=batch_size, where="bat.attack")
-    device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
-    arrays = [each.detach().cpu().numpy() if isinstance(each, Tensor) else np.asarray(each) for each in (x, y)]
-    part = as_part(arrays[0], arrays[1], "bat.attack").to(device)
-    check_threat("", norm, eps, part)
-    judged = model if type(model) is Network else Judged(model, type(model).__name__)
-    check_outputs(judged, part, batch_size, type(model).__name__)
-    before = probe(judged, part, batch_size)
-    found = [
-        attack_samples(
-            judged,
-            part,
-            rows,
-            threat=plan.threat,
-            pgd_attack=plan.pgd,
-            ensemble=members(plan.ensemble),
-            seed=plan.seed,
-        )
-        for rows in torch.split(torch.arange(len(part), device=device), plan.batch_size)
-    ]
-    table, flags, x_adv = told_of(judged, part, plan, found, before)
+    # the caller may have turned gradients off with inference mode, which cannot be turned on by torch.enable_grad
+    with torch.inference_mode(False):
+        plan = attack_plan(norm, eps, ensemble, seed=seed, batch_size=batch_size, where="bat.attack")
+        device = next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+        part = as_part(_array(x, "x"), _array(y, "y"), "bat.attack").to(device)
+        check_threat("", norm, eps, part)
+        judged = model if type(model) is Network else Judged(model, type(model).__name__)
+        check_gradients(judged, type(model).__name__)
+        no_gradient = check_outputs(judged, part, plan.batch_size, type(model).__name__)
+        if no_gradient:
+            said = f"attacked without gradients, so that only Square's result counts: {no_gradient}"
+            warnings.warn(said, stacklevel=2)
+        before = probe(judged, part, plan.batch_size)
+        found = [
+            attack_samples(
+                judged,
+                part,
+                rows,
+                threat=plan.threat,
+                pgd_attack=plan.pgd,
+                ensemble=members(plan.ensemble),
+                seed=plan.seed,
+            )
+            for rows in torch.split(torch.arange(len(part), device=device), plan.batch_size)
+        ]
+        table, flags, x_adv = told_of(judged, part, plan, found, before)
     clean, robust = (table[f"{name}_correct"].to_numpy() for name in ("clean", "robust"))
     return Attacked(clean, robust, x_adv, table, flags)
+
+
+def _array(values: Tensor | NDArray[Any], name: str) -> NDArray[Any]:
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    if values.layout is not torch.strided:
+        raise BatError(f"bat.attack: {name} is a tensor of layout {str(values.layout)[6:]}: give a dense one")
+    values = values.detach().cpu()
+    # numpy has no bfloat16
+    array: NDArray[Any] = (values.float() if values.dtype is torch.bfloat16 else values).numpy()
+    return array
 
 
 def attack_plan(norm: str, eps: float, ensemble: Any, *, seed: int, batch_size: int, where: str) -> AttackSpec:
@@ -107,6 +128,8 @@ def attack_plan(norm: str, eps: float, ensemble: Any, *, seed: int, batch_size: 
 
 def check_threat(dashes: str, norm: str, eps: float, part: Part | None = None) -> None:
     """Raise BatError unless images in [0, 1], of ``part``, can be perturbed by eps; ``dashes`` of a flag or none."""
+    if not isinstance(eps, Real):
+        raise BatError(f"{dashes}eps {one_line(repr(eps), 60)}: give a number, for pixels in [0, 1]")
     if norm not in ("linf", "l2"):
         raise BatError(f"{dashes}norm {norm}: give linf or l2")
     largest = 1.0 if norm == "linf" else math.sqrt(part.pixels[0].numel()) if part else math.inf

@@ -20,6 +20,7 @@ from bat.config.model import model_record
 from bat.data.dataset import Part
 from bat.errors import BatError, is_out_of_memory, one_line
 from bat.models import build, mode
+from bat.models.own import check_gradients
 
 _NEEDED = "give a model from float32 images (n, c, h, w) in [0, 1], for any n, to logits (n, classes)"
 _FORM = (
@@ -98,6 +99,7 @@ def read_own_model(entry: str, architecture: str | None, part: Part, device: tor
     else:
         network = _load(entry)
     with users_code(f"{entry}: cannot be used as a torch.nn.Module"):
+        check_gradients(network, entry)
         judged = Judged(network.to(device), entry)
         with mode(judged, training=False):
             list(judged.parameters())

@@ -1,5 +1,6 @@
 """Networks of the user's own: a body and the linear layer at its end."""
 
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -33,6 +34,7 @@ def own_network(model: OwnModel, shape: torch.Size, classes: int) -> tuple[nn.Mo
     network = function(shape=(channels, height, width), classes=classes)
     if not isinstance(network, nn.Module):
         raise BatError(f"{where}: returned {type(network).__name__}, not a torch.nn.Module: {_FORM}")
+    check_gradients(network, where)
     layers = [(place, module) for place, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not layers or not layers[-1][0]:
         raise BatError(f"{where}: has no layers that end in one nn.Linear: {_FORM}")
@@ -54,6 +56,13 @@ def own_network(model: OwnModel, shape: torch.Size, classes: int) -> tuple[nn.Mo
     if not all(isinstance(value, Tensor) for value in network.state_dict().values()):
         raise BatError(f"{where}: its state_dict holds more than tensors: keep what it needs in parameters and buffers")
     return network.train(), head
+
+
+def check_gradients(network: nn.Module, where: str) -> None:
+    """Raise BatError for a network that was built in inference mode, or whose code left that on."""
+    tensors = chain(network.parameters(), network.buffers())
+    if torch.is_inference_mode_enabled() or any(tensor.is_inference() for tensor in tensors):
+        raise BatError(f"{where}: made under torch.inference_mode, so that it has no gradients: make it outside")
 
 
 def _passed(network: nn.Module, x: Tensor, where: str) -> Tensor:

@@ -1,5 +1,6 @@
 """A finished experiment, read back: its tables, its data set and its scores."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,6 +97,8 @@ def load_experiment(folder: str | Path) -> Experiment:
         BatError: there is no such folder; or the experiment is not finished, or a file is damaged, of another version,
             or of other data.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise BatError(f"{folder!r}: give the folder of an experiment, as in results/digits")
     root = located(folder)
     if not root.is_dir():
         raise BatError(f"{folder}: no such folder: give that of an experiment, as in results/digits")

@@ -184,8 +184,12 @@ def memorization_scores(mask: Bools, correct: Bools, *, confidence: float = 0.95
     1           0.0             0.0     2      2
 
     Raises:
-        ValueError: the arrays are not bool, or not of one shape (models, n).
+        ValueError: the arrays are not bool, not of one shape (models, n) or masked, or confidence is out of (0, 1).
     """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}: give a number between 0 and 1, as in 0.95")
+    if any(isinstance(array, np.ma.MaskedArray) for array in (mask, correct)):
+        raise ValueError("a masked array, whose gaps would count: give plain arrays of what is known of all models")
     mask, correct = np.asarray(mask), np.asarray(correct)
     if mask.ndim != 2 or mask.shape != correct.shape or mask.dtype != np.bool_ or correct.dtype != np.bool_:
         found = f"mask is {mask.dtype} of shape {mask.shape}, correct {correct.dtype} of shape {correct.shape}"

@@ -50,6 +50,12 @@ def own_answers(trainer: OwnTrainer, subset: Part, samples: DataSet, *, seed: in
         if said.shape == (len(part), samples.classes) and said.dtype.kind == "f":
             if not np.isfinite(said).all():
                 raise BatError(f"{where}: its predictor returned NaN or infinity for {name} samples: {_FORM}")
+            # as loose as sums of probabilities in bfloat16
+            if said.min() < 0 or not np.allclose(said.sum(1, dtype=np.float64), 1, rtol=0, atol=1e-2):
+                raise BatError(
+                    f"{where}: its predictor returned {said.min():g} to {said.max():g} for {name} samples, rows that "
+                    "do not add up to 1: give probabilities (a softmax of logits), or labels"
+                )
             probability, said = said[np.arange(len(part)), labels], said.argmax(1)
         else:
             probability = said == labels if said.shape == labels.shape else said

@@ -16,16 +16,16 @@ def backward(
 ) -> Terms:
     """Add the gradient of the batch's loss, through ``scale``, to those of the parameters; return the loss's terms.
 
-    With ``objective.awp`` both are those at perturbed weights (Wu et al. 2020): each tensor with more than one
-    dimension (no biases, no normalisation) is moved by gamma times its norm along its gradient of the same loss on the
-    same batch, and put back. The running statistics of batch normalisation are moved once, by the pass at the
-    perturbed weights, as in the authors' code; the pass before it leaves them alone.
+    With ``objective.awp`` both are those at perturbed weights (Wu et al. 2020): each trained tensor with
+    more than one dimension (no biases, no normalisation) is moved by gamma times its norm along its gradient of the
+    same loss on the same batch, and put back. The running statistics of batch normalisation are moved once, by the
+    pass at the perturbed weights, as in the authors' code; the pass before it leaves them alone.
     """
     if not objective.awp:
         terms = objective.outer(model, batch)
         scale(terms.loss).backward()  # type: ignore[no-untyped-call]
         return terms
-    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1 and parameter.requires_grad]
     with running_statistics_kept(model):
         loss = objective.outer(model, batch).loss
     gradients = torch.autograd.grad(loss, weights, materialize_grads=True)

@@ -258,14 +258,24 @@ def bat_weights(logits: Tensor, labels: Tensor, atypical: Tensor, *, alpha: floa
     w_i = exp(-alpha q_i), q_i the highest probability of a wrong class, where sample i is harmful; 1 elsewhere. This is
     the project's reading of Xu et al. 2021. An infinite alpha leaves harmful samples out.
 
-    logits: (n, classes) of adversarial examples; labels: (n,); atypical: (n,) bool.
+    logits: (n, classes) of adversarial examples; labels: (n,) integers; atypical: (n,) bool; alpha: at least 0.
 
     >>> import bat, torch
     >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 2.0]])
     >>> atypical = torch.tensor([True, True, False])
     >>> bat.bat_weights(logits, torch.tensor([0, 0, 0]), atypical, alpha=1.0)
     tensor([1.0000, 0.4145, 1.0000])
+
+    Raises:
+        ValueError: an argument is of another shape or type, or alpha is negative.
     """
+    if logits.ndim != 2 or {labels.shape, atypical.shape} != {logits.shape[:1]}:
+        found = ", ".join(str(tuple(tensor.shape)) for tensor in (logits, labels, atypical))
+        raise ValueError(f"logits, labels and atypical have shapes {found}: give (n, classes), (n,) and (n,)")
+    if labels.dtype is torch.bool or labels.is_floating_point() or atypical.dtype is not torch.bool:
+        raise ValueError(f"labels are {labels.dtype} and atypical {atypical.dtype}: give integers and bool")
+    if not alpha >= 0:
+        raise ValueError(f"alpha is {alpha}: give a number of at least 0, at which weights are at most 1")
     logits = logits.detach()
     harmful = harmful_samples(logits, labels, atypical)
     return torch.where(harmful, torch.exp(-alpha * wrong_probability(logits, labels)), 1)

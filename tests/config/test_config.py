@@ -1224,7 +1224,7 @@ SAID = [
      "in the correction for their number: remove it"),
     ({"evaluation__baseline": "pgdat"}, "evaluation compares with pgdat, which is no method: take of natural, pgd_at, "
      "bat; did you mean pgd_at?"),
-    ({"evaluation__ensemble": [OTHERS[0], OTHERS[0]]}, "evaluation.ensemble has an attack twice: square, square; give "
+    ({"evaluation__ensemble": [OTHERS[0], OTHERS[0]]}, "evaluation.ensemble: has an attack twice: square, square; give "
      "it more restarts"),
     ({"data": NPZ | {"path": "{a}"}}, "data.path: no path that the workflow can use: take one without braces, line "
      "breaks, other control characters, and spaces at its ends"),

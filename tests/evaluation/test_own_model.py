@@ -100,6 +100,7 @@ def raises():
     raise SystemExit("no\\nmore")
 
 number = 3
+inferred = torch.inference_mode()(lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 4)))
 """
 
 
@@ -220,6 +221,7 @@ NAN = (
         ("complex", f"returns a tensor of complex64, layout strided, on cpu{NEEDED}"),
         ("wants", f"the function wants arguments (missing a required argument: 'path'){FORM}"),
         ("raises", rf"the function fails (SystemExit: no\nmore, users_model.py line 56){FORM}"),
+        ("inferred", "made under torch.inference_mode, so that it has no gradients: make it outside"),
         ("number", f"is a int, not a function{FORM}"),
         ("none", "no none in module users_model (AttributeError: module 'users_model' has no attribute 'none', "),
         ("nowhere:model", "the module nowhere cannot be imported, from "),
@@ -642,6 +644,18 @@ def test_by_default_the_fast_attacks_run_in_batches_of_256_by_seed_0(monkeypatch
     [
         ({"eps": 2}, "eps 2: give a number from 1e-06 to 1, for pixels in [0, 1] and linf"),
         ({"norm": "l2", "eps": 1.5}, "eps 1.5: give a number from 1e-06 to 1, for pixels in [0, 1] and l2"),
+        ({"eps": "8/255"}, "eps '8/255': give a number, for pixels in [0, 1]"),
+        ({"eps": None}, "eps None: give a number, for pixels in [0, 1]"),
+        ({"model": len}, "bat.attack: model is a builtin_function_or_method: give a torch.nn.Module"),
+        (
+            {"x": torch.zeros(2, 1, 1, 1).to_sparse()},
+            "bat.attack: x is a tensor of layout sparse_coo: give a dense one",
+        ),
+        ({"seed": {1}}, "bat.attack: not JSON ({1} is no number or text)"),
+        (
+            {"ensemble": [{"name": "square", "queries": 1}, {"name": "square", "queries": 9}]},
+            "bat.attack: ensemble: has an attack twice: square, square; give it more restarts",
+        ),
         ({"x": ONE[0]}, f"bat.attack: x has shape (1, 1, 1) and y (2,) of int64: {NEED}"),
         (
             {"y": np.array([0, 2])},
@@ -652,6 +666,63 @@ def test_by_default_the_fast_attacks_run_in_batches_of_256_by_seed_0(monkeypatch
 def test_a_wrong_argument_is_one_line(changed, message):
     given = {"model": Halves(), "x": ONE, "y": np.array([0, 1]), "norm": "linf", "eps": 0.25}
     assert refusal(lambda: attack_model(**given | changed)) == message
+
+
+def test_numbers_of_numpy_and_images_in_bfloat16_are_taken():
+    images = torch.tensor([0.25, 0.75]).view(2, 1, 1, 1)
+    plain = attack_model(Halves(), images, np.array([0, 0]), norm="linf", eps=0.25, seed=3, batch_size=2)
+    entry = {"name": "square", "queries": np.int64(2), "p_init": np.float32(0.5)}
+    for x, ensemble in ((images.bfloat16(), "fast"), (images, [entry])):
+        found = attack_model(
+            Halves(), x, np.array([0, 0]), norm="linf", eps=np.float32(0.25), seed=np.int64(3),
+            batch_size=np.int16(2), ensemble=ensemble,
+        )  # fmt: skip
+        assert found.clean_correct.tolist() == plain.clean_correct.tolist() == [False, True]
+
+
+def test_inference_mode_around_an_attack_changes_nothing():
+    random = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    model[1].weight.data = torch.randn(3, 16, generator=random)
+    with torch.inference_mode():
+        inferred = torch.rand(30, 1, 4, 4, generator=random)
+    images, labels = torch.from_numpy(inferred.numpy().copy()), model(inferred.clone()).argmax(1)
+    plain = attack_model(model, images, labels, norm="linf", eps=0.1)
+    with torch.inference_mode():
+        found = attack_model(model, inferred, labels, norm="linf", eps=0.1)
+        assert torch.is_inference_mode_enabled()
+    assert 0 < plain.robust_correct.mean() < 1
+    pd.testing.assert_frame_equal(found.table, plain.table)
+    pd.testing.assert_frame_equal(found.flags, plain.flags)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_model_made_in_inference_mode_is_refused():
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    given = {"norm": "linf", "eps": 0.25}
+    said = "Sequential: made under torch.inference_mode, so that it has no gradients: make it outside"
+    assert refusal(lambda: attack_model(model, ONE, np.array([0, 1]), **given)) == said
+
+
+def test_that_there_are_no_gradients_is_a_warning():
+    class Once(Halves):
+        def forward(self, x):
+            return Undone.apply(super().forward(x))
+
+    class Undone(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            raise NotImplementedError("no way back")
+
+    with pytest.warns(
+        UserWarning, match="attacked without gradients, so that only Square's result counts: .*no way back"
+    ):
+        attack_model(Once(), ONE, np.array([0, 1]), norm="linf", eps=0.25)
 
 
 # -- the command around a model, and attacks, that are made up

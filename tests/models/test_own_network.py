@@ -5,10 +5,12 @@ import sys
 import pytest
 import torch
 from refusals import refusal
+from torch import nn
 
 from bat.config import OwnModel, SizedModel
 from bat.data.dataset import Part
 from bat.models import build
+from bat.models.own import check_gradients
 
 PART = Part(torch.arange(2 * 16, dtype=torch.uint8).reshape(2, 1, 4, 4), torch.arange(2), torch.arange(2), 255)
 TEXT = """
@@ -56,6 +58,7 @@ def pair(*, shape, classes): return Block(classes, lambda z: (z, z))
 def narrow(*, shape, classes): return Block(classes + 1)
 def raises(*, shape, classes): return Block(classes, lambda z: 1 / 0)
 def bare(*, shape, classes): return nn.Linear(4, classes)
+inferred = torch.inference_mode()(block)
 def text(*, shape, classes): return "a network"
 def positional(shape): return None
 """
@@ -108,6 +111,7 @@ def test_a_network_is_tried_on_the_same_images_whatever_the_seed(module):
         ("narrow", "its output for 2 images is (2, 4), not (2, 3)"),
         ("raises", "fails on images (2, 1, 4, 4) (ZeroDivisionError: division by zero"),
         ("bare", "has no layers that end in one nn.Linear"),
+        ("inferred", "made under torch.inference_mode, so that it has no gradients: make it outside"),
         ("text", "returned str, not a torch.nn.Module"),
         ("positional", "the function does not take what it is given"),
     ],
@@ -117,4 +121,11 @@ def test_a_network_that_is_none_is_one_line(module, function, message):
     said = refusal(lambda: build(model, PART, classes=3, seed=0))
     assert said.startswith((f"model {model.name}: ", model.name))
     assert message in said
-    assert "give def network(*, shape, classes)" in said or function in ("nan", "more")
+    assert "give def network(*, shape, classes)" in said or function in ("nan", "more", "inferred")
+
+
+def test_code_that_leaves_inference_mode_on_is_refused():
+    with torch.inference_mode():
+        said = refusal(check_gradients, nn.Linear(1, 1).eval(), "users:net")
+    assert said == "users:net: made under torch.inference_mode, so that it has no gradients: make it outside"
+    check_gradients(nn.BatchNorm2d(1), "users:net")

@@ -244,6 +244,20 @@ def test_scores_of_other_arrays_are_refused(mask, correct, found):
         memorization_scores(mask, correct)
 
 
+@pytest.mark.parametrize("confidence", [95, 1.0, 0, -1, float("nan")])
+def test_a_confidence_that_is_none_is_refused(confidence):
+    with pytest.raises(ValueError, match=re.escape(f"confidence is {confidence}: give a number between 0 and 1")):
+        memorization_scores(np.ones((2, 3), bool), np.ones((2, 3), bool), confidence=confidence)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_gaps_of_a_masked_array_are_not_counted_as_answers(place):
+    arrays = [np.ones((2, 3), bool), np.ones((2, 3), bool)]
+    arrays[place] = np.ma.masked_array(arrays[place], mask=np.eye(2, 3))
+    with pytest.raises(ValueError, match="a masked array, whose gaps would count"):
+        memorization_scores(*arrays)
+
+
 def test_samples_that_most_models_trained_on_them_get_wrong_are_counted():
     table = pd.DataFrame({"p_in": [1.0, 0.5, 0.49, 0.0, np.nan], "p_out": [1.0, 0.0, 0.0, 0.0, 1.0]})
     assert fit_text(table) == (

@@ -120,6 +120,8 @@ class Said:
     def unsigned(rows): return rows.argmax(1).astype(np.uint8)
     def listed(rows): return rows.argmax(1).tolist()
     def infinite(rows): return np.where(len(rows) == 2, np.inf, rows)
+    def logits(rows): return np.log(rows + 0.1)
+    def heavy(rows): return 2 * rows
     def narrow(rows): return rows[:, 1:]
     def numbers(rows): return rows.argmax(1) * 1.0
     def few(rows): return rows.argmax(1)[1:]
@@ -204,6 +206,14 @@ def test_answers_are_those_of_the_predictor_for_each_split(told, kind):
 def test_what_is_no_answer_is_said_in_whole(told, kind, message):
     line = 1 + SMALL.splitlines().index("    def fails(rows): return rows[len(rows)]")
     assert refusal(told, kind) == f"trainer users_small:fit: {message.format(line)}: {FORM}"
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("logits", "-2.30259", "0.0953102"), ("heavy", "0", "2")])
+def test_floats_that_are_no_probabilities_are_refused(told, kind, low, high):
+    assert refusal(told, kind) == (
+        f"trainer users_small:fit: its predictor returned {low} to {high} for train samples, rows that do not add up "
+        "to 1: give probabilities (a softmax of logits), or labels"
+    )
 
 
 def test_a_function_that_returns_no_predictor_is_refused(told):

@@ -1,6 +1,7 @@
 """Losses against their formulas in method.md, section 2, written as loops in float64."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,27 @@ def test_weights_equal_the_formula(batch: tuple[Tensor, ...], alpha: float) -> N
     logits, _, labels, atypical = batch
     found = bat_weights(logits, labels, atypical, alpha=alpha)
     np.testing.assert_allclose(found, brute_force_weights(logits, labels, atypical, alpha), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": torch.zeros(3, 1, dtype=torch.int64)}, "shapes (3, 2), (3, 1), (3,): give (n, classes), (n,)"),
+        ({"labels": torch.zeros(1, dtype=torch.int64)}, "shapes (3, 2), (1,), (3,): give"),
+        ({"atypical": torch.ones(1, dtype=torch.bool)}, "shapes (3, 2), (3,), (1,): give"),
+        ({"logits": torch.zeros(3, 2, 2)}, "shapes (3, 2, 2), (3,), (3,): give"),
+        ({"labels": torch.zeros(3)}, "labels are torch.float32 and atypical torch.bool: give integers and bool"),
+        ({"labels": torch.zeros(3, dtype=torch.bool)}, "labels are torch.bool and atypical torch.bool: give"),
+        ({"atypical": torch.ones(3)}, "labels are torch.int64 and atypical torch.float32: give"),
+        ({"alpha": -1}, "alpha is -1: give a number of at least 0"),
+        ({"alpha": float("nan")}, "alpha is nan: give a number of at least 0"),
+    ],
+)
+def test_weights_of_other_arguments_are_refused(changed: dict[str, Any], message: str) -> None:
+    labels, atypical = torch.zeros(3, dtype=torch.int64), torch.ones(3, dtype=torch.bool)
+    given = {"logits": torch.zeros(3, 2), "labels": labels, "atypical": atypical, "alpha": 1.0}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        bat_weights(**given | changed)  # type: ignore[arg-type]
 
 
 @given(batch=batches(), alpha=st.floats(0.5, 5))
