@@ -197,7 +197,10 @@ def test_runs_are_compared(copy):
     rewrite(copy / "attacked.parquet", "attacked", other, copy / "other.parquet")
     history = pd.read_parquet(copy / "history.parquet").assign(method="other")
     rewrite(copy / "history.parquet", "history", history, copy / "history-2.parquet")
+    flags = pd.read_parquet(copy / "flags.parquet").assign(method="other")
+    rewrite(copy / "flags.parquet", "flags", flags, copy / "flags-2.parquet")
     pairs = summary("attacked.parquet", "other.parquet") | {"histories": ["history.parquet", "history-2.parquet"]}
+    pairs["flags"] = ["flags.parquet", "flags-2.parquet"]
     pairs["spec"] = SUMMARY | {"questions": {"methods": [["bat", "other"]], "removal": []}}
     call("summary", copy, **pairs)
     found = pd.read_parquet(copy / "comparisons.parquet")

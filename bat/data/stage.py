@@ -44,7 +44,8 @@ def data(journal: Journal, *, spec: DataSpec, data: Safetensors, files: Parquet)
     journal.line(f"{counts} samples of {found.classes} classes")
     digest = found.digest()
     # a pool has no test part of its own
-    sizes = {"train": len(source.train.labels), "test": len((source.test or source.train).labels)}
+    own_test = source.test is not None
+    sizes = {"train": len(source.train.labels), "test": len((source.test or source.train).labels), "own_test": own_test}
     labels = list(chosen_classes(spec.data.classes, source.class_names))
     about = provenance("data", spec=asdict(spec), digest=digest, source=sizes, source_labels=labels)
     write_data(data, found, about)

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -171,18 +173,18 @@ def summary(
     check_one_data_set(test_groups, files, *attacked, *flags, *histories)
     columns = ["test_index", "atypical", "max_influence", "memorization"]
     samples = pd.concat(tables).merge(groups[columns], on="test_index")
-    found = pd.concat([table for table, _ in flagged])
     name = tier(parse(EvaluateSpec, json.dumps(specs[0]), str(attacked[0])).ensemble)
     trained, natural = _histories(histories)
+    said = [table for table, _ in flagged]
+    given = {"--attacked": (attacked, tables), "--flags": (flags, said), "--histories": (histories, trained)}
+    _check_runs(spec, given)
     labels = read_table(files, "files").query("split == 'train'")["label"]
     chance = majority_share(labels.to_numpy())
-    models, known = (set(table[["method", "seed"]].itertuples(index=False)) for table in (samples, trained))
-    for run, number in sorted(models - known):
-        raise BatError(f"--histories: none of {run}, seed {number}, whose training is unknown then: give that too")
-    failed = failures(trained, chance=chance, natural=natural)
+    history = pd.concat(trained)
+    failed = failures(history, chance=chance, natural=natural)
     for run, reason in failed.items():
         journal.line(f"{run}: {reason}; no comparison with it counts")
-    counts = trained.groupby("method")["trained_samples"].min()
+    counts = history.groupby("method")["trained_samples"].min()
     left_out = {str(run): int(len(labels) - count) for run, count in counts.items()}
     with journal.work():
         seeds = accuracies_by_seed(samples, confidence=spec.confidence)
@@ -197,12 +199,34 @@ def summary(
     write_table(summary, "summary", means.assign(tier=name), provenance("summary", **about))
     write_table(comparisons, "comparisons", compared.assign(tier=name), provenance("comparisons", **about))
     write_table(runs, "runs", run_table(spec.runs, spec.questions), provenance("runs", **about))
+    found = pd.concat(said)
     write_table(all_flags, "flags", found, provenance("flags", **about))
     with replacing(raised) as temporary:
         found[found["raised"]].drop(columns="raised").to_csv(temporary, index=False)
 
 
-def _histories(paths: list[Path]) -> tuple[pd.DataFrame, set[str]]:
+def _check_runs(spec: SummarySpec, given: Mapping[str, tuple[Sequence[Path], Sequence[pd.DataFrame]]]) -> None:
+    """Raise BatError unless each flag was given one file of each run and seed, and those of all runs of the spec.
+
+    given: by flag, the first --attacked, its files and their tables.
+    """
+    models: dict[str, dict[tuple[str, int], Path]] = {flag: {} for flag in given}
+    for flag, (paths, tables) in given.items():
+        for path, table in zip(paths, tables, strict=True):
+            for model in set(table[["method", "seed"]].itertuples(index=False, name=None)):
+                if (other := models[flag].setdefault(model, path)) != path:
+                    raise BatError(f"{other} and {path} are both of {model[0]}, seed {model[1]}: give each run once")
+    first, *others = models
+    for flag in others:
+        for run, number in sorted(models[first].keys() ^ models[flag].keys()):
+            lacks, has = (flag, first) if (run, number) in models[first] else (first, flag)
+            raise BatError(f"{lacks}: none of {run}, seed {number}, which is in {has}: give that too")
+    wanted = {run.name for run in spec.runs}.union(*chain.from_iterable(spec.questions.values()))
+    for missing in sorted(wanted - {run for run, _ in models[first]}):
+        raise BatError(f"{first}: none of {missing}, a run of the spec: give that too")
+
+
+def _histories(paths: list[Path]) -> tuple[list[pd.DataFrame], set[str]]:
     """Read the histories of all runs and seeds; return them with the names of those trained on clean images alone."""
     tables, natural = [], set()
     for path in paths:
@@ -211,4 +235,4 @@ def _histories(paths: list[Path]) -> tuple[pd.DataFrame, set[str]]:
         method = facts["spec"]["method"]
         if method["objective"] == "natural" or method.get("inner", "") is None:
             natural |= set(table["method"])
-    return pd.concat(tables), natural
+    return tables, natural

@@ -34,12 +34,14 @@ class SourceFiles(NamedTuple):
 
 
 def source_files(names: pd.DataFrame, sizes: Mapping[str, int]) -> SourceFiles:
-    """Return the files of a source. names: of ``read_names``; sizes: samples of its parts train and test."""
+    """Return the files of a source.
+
+    names: of ``read_names``; sizes: samples of its parts train and test, and own_test, whether test samples are of a
+    part of their own and not of train.
+    """
     split, index = (names.index.get_level_values(level).to_numpy() for level in ("split", "index"))
     test = split == "test"
-    # where test samples are drawn from the training part, an index is of one sample
-    apart = np.isin(index[test], index[~test]).any()
-    total = sizes["train"] + (sizes["test"] if apart else 0)
+    total = sizes["train"] + (sizes["test"] if sizes["own_test"] else 0)
     place = pd.Series(np.where(test, -1, index), index=names["file"].to_numpy())
     return SourceFiles(place[place.index.notna()], max(total - len(names), 0))
 

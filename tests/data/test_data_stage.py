@@ -116,7 +116,7 @@ def test_the_stage_writes_the_data_set_and_the_table(
     _, facts = read_tensors(paths["data"], "data")
     assert facts["spec"] == json.loads(json.dumps(asdict(spec)))
     assert facts["digest"] == expected.digest()
-    assert facts["source"] == dict(zip(("train", "test"), sizes, strict=True))
+    assert facts["source"] == {"train": sizes[0], "test": sizes[1], "own_test": test}
     assert facts["source_labels"] == [0, 1]
     table, about = read_table_with_facts(paths["files"], "files")
     pd.testing.assert_frame_equal(table, file_table(expected, there), check_dtype=False)

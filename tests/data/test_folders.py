@@ -570,4 +570,4 @@ def test_the_log_of_stage_data_says_what_was_noted(tmp_path):
         ]
     )
     assert "left out, as hidden or the system's: 'train/@eaDir'" in (tmp_path / "log").read_text()
-    assert read_tensors(out, "data")[1]["source"] == {"train": 18, "test": 6}
+    assert read_tensors(out, "data")[1]["source"] == {"train": 18, "test": 6, "own_test": True}

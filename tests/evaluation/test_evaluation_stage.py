@@ -453,10 +453,30 @@ def test_groups_of_other_samples_are_refused(column: str, checkpoint: int, few: 
     )
 
 
-def test_a_run_without_its_history_is_refused(few: dict[str, Any], tmp_path: Path) -> None:
-    assert refusal(lambda: summed(few, tmp_path, histories=few["histories"][:1])) == (
-        "--histories: none of bat, seed 1, whose training is unknown then: give that too"
+@pytest.mark.parametrize("kind", ["attacked", "flags", "histories"])
+def test_each_run_is_given_once(kind: str, few: dict[str, Any], tmp_path: Path) -> None:
+    again = few[kind][1].with_name("again")
+    again.write_bytes(few[kind][1].read_bytes())
+    assert refusal(lambda: summed(few, tmp_path, **{kind: [*few[kind], again]})) == (
+        f"{few[kind][1]} and {again} are both of bat, seed 1: give each run once"
     )
+
+
+@pytest.mark.parametrize("kind", ["flags", "histories"])
+def test_a_run_without_its_flags_or_history_is_refused(kind: str, few: dict[str, Any], tmp_path: Path) -> None:
+    assert refusal(lambda: summed(few, tmp_path, **{kind: few[kind][:1]})) == (
+        f"--{kind}: none of bat, seed 1, which is in --attacked: give that too"
+    )
+    fewer = few | {other: few[other][:1] for other in ("attacked", "flags", "histories") if other != kind}
+    assert refusal(lambda: summed(few, tmp_path, **fewer)) == (
+        f"--attacked: none of bat, seed 1, which is in --{kind}: give that too"
+    )
+
+
+def test_a_run_of_the_spec_that_was_not_attacked_is_refused(few: dict[str, Any], tmp_path: Path) -> None:
+    missing = "--attacked: none of natural, a run of the spec: give that too"
+    assert refusal(summed, few, tmp_path) == missing
+    assert refusal(lambda: summed(few, tmp_path, spec=replace(SUMMARY, runs=()))) == missing
 
 
 @pytest.mark.parametrize(
@@ -478,7 +498,8 @@ def test_a_run_without_an_inner_problem_is_one_on_clean_images_alone(
     history(few["histories"][0], "bat", 0, spec={"method": {"objective": "natural"}})
     history(few["histories"][2], "pgd_at", 0, spec={"method": method})
     expected = ["bat", "pgd_at"][: 1 + clean_alone]
-    assert refusal(summed, few, tmp_path) == f"6 epochs, chance 0.5, {expected}"
+    spec = replace(SUMMARY, runs=SUMMARY.runs[:2], questions={})
+    assert refusal(lambda: summed(few, tmp_path, spec=spec)) == f"6 epochs, chance 0.5, {expected}"
 
 
 def test_one_run_alone_is_summed_up(few: dict[str, Any], tmp_path: Path) -> None:

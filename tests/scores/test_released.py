@@ -221,7 +221,7 @@ def by_file(**changed):
 @pytest.fixture
 def drawn(folder):
     """The same data set as a draw of a source of 60 and 24 samples."""
-    source = {"train": TRAINING, "test": TESTS}
+    source = {"train": TRAINING, "test": TESTS, "own_test": True}
     write_data(folder / "data.safetensors", data_set(), provenance("data", source=source))
     return folder
 
@@ -279,12 +279,13 @@ def test_where_test_samples_are_of_the_training_part_no_file_is_unknown_to_the_s
     split = [("train", 0), ("train", 3), ("validation", 1), ("test", 2)]
     names = pd.DataFrame({"file": ["a", "b", "c", "d"]}, index=pd.MultiIndex.from_tuples(split))
     names.index.names = ["split", "index"]
-    place, others = source_files(names, {"train": 4, "test": 4})
+    place, others = source_files(names, {"train": 4, "test": 4, "own_test": False})
     assert (place.to_dict(), others) == ({"a": 0, "b": 3, "c": 1, "d": -1}, 0)
-    assert source_files(names, {"train": 9, "test": 9}).others == 5
-    # a test part of its own, whose index begins at 0 again
-    apart = names.set_axis(pd.MultiIndex.from_tuples([*split[:3], ("test", 0)], names=names.index.names))
-    assert source_files(apart, {"train": 4, "test": 2}).others == 2
+    assert source_files(names, {"train": 9, "test": 9, "own_test": False}).others == 5
+    # a test part of its own, whose index begins at 0 again, whether or not one of its samples has that of another
+    for index in (0, 2):
+        apart = names.set_axis(pd.MultiIndex.from_tuples([*split[:3], ("test", index)], names=names.index.names))
+        assert source_files(apart, {"train": 4, "test": 2, "own_test": True}).others == 2
 
 
 def test_names_are_those_of_the_data_set_by_split_and_index(folder):
@@ -305,7 +306,8 @@ def test_a_table_of_files_needs_a_data_set_that_has_some(drawn):
     names = written(drawn / "files.parquet", "files", {"data": data_set().digest()}, split=["train"], file=[None])
     assert names.exists()
     by_file()[["file", "memorization"]].to_parquet(drawn / "own.parquet")
-    files = source_files(read_names(names, data=("data", data_set().digest())), {"train": 1, "test": 0})
+    sizes = {"train": 1, "test": 0, "own_test": True}
+    files = source_files(read_names(names, data=("data", data_set().digest())), sizes)
     line = refusal(read_released, str(drawn / "own.parquet"), "table", files)
     assert "has no column train_index, and the samples of the data set have no files: add it" in line
 
@@ -748,7 +750,7 @@ def test_scores_that_are_all_the_same_are_said(folder):
 
 def sized(folder, **sizes):
     """Write the data set as stage data does, with the number of samples in the parts of its source."""
-    write_data(folder / "data.safetensors", data_set(), provenance("data", source=sizes))
+    write_data(folder / "data.safetensors", data_set(), provenance("data", source=sizes | {"own_test": True}))
 
 
 @pytest.mark.parametrize(("extra", "source", "fits"), [(0, 60, True), (1, 60, False), (-1, 61, False), (0, 61, False)])
