@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from experiments import ROOT
 from refusals import refusal
 from stubs import written
 from torch import nn
 
 import bat
 from bat.cli import main
+from bat.config import as_yaml, load
 from bat.data.dataset import DataSet, Part
 from bat.data.saved import write_data
 from bat.io.files import provenance
@@ -80,8 +83,13 @@ def made(tmp_path_factory):
         (tmp_path / folder).mkdir(parents=True)
     write_data(tmp_path / "data/data.safetensors", DATA, provenance("data", source={"train": 6}))
     for number, (kind, folder) in enumerate(PLACES.items()):
-        if kind not in (*MORE, "memorization", "runs"):
-            written(tmp_path / folder / f"{kind}.parquet", kind, DIGEST, **{numbered(kind): [number]})
+        if kind not in (*MORE, "memorization", "runs", "by_seed", "per_sample"):
+            rare = {"atypical": [True]} if kind == "test_groups" else {}
+            written(tmp_path / folder / f"{kind}.parquet", kind, DIGEST, **{numbered(kind): [number]}, **rare)
+    target = [[*PLACES].index("test_groups")]
+    written(tmp_path / "evaluation/per_sample.parquet", "per_sample", DIGEST, test_index=target, atypical=[True])
+    models = {"method": ["a", "a", "a", "b", "b"], "seed": [10, 10, 2, 10, 2]}
+    written(tmp_path / "evaluation/by_seed.parquet", "by_seed", DIGEST, **models)
     scored = {"train_index": [4, 1], "memorization": [0.25, 0.75]}
     written(tmp_path / "scores/memorization.parquet", "memorization", DIGEST, **scored)
     written(tmp_path / "evaluation/runs.parquet", "runs", DIGEST, method=["b", "a"])
@@ -106,7 +114,7 @@ def test_an_experiment_is_read_from_its_folder(experiment):
     for number, kind in enumerate(PLACES):
         if kind in MORE:
             assert getattr(found, kind) is None
-        elif kind not in ("memorization", "runs"):
+        elif kind not in ("memorization", "runs", "by_seed", "per_sample"):
             assert getattr(found, kind)[numbered(kind)].tolist() == [number]
     # the runs in the order of their table
     history = found.history
@@ -118,7 +126,9 @@ def test_an_experiment_is_read_from_its_folder(experiment):
 def test_scores_of_an_experiment_are_those_that_its_config_chose(experiment):
     scored = {"train_index": [4, 1], "memorization": [0.25, 0.75], "soft_memorization": [0.5, 0.125]}
     about = DIGEST | {"spec": {"score": "soft"}}
-    written(experiment / "scores/memorization.parquet", "memorization", about, **scored)
+    for kind in SCORES:
+        columns = pd.read_parquet(experiment / f"scores/{kind}.parquet").to_dict("list")
+        written(experiment / f"scores/{kind}.parquet", kind, about, **scored if kind == "memorization" else columns)
     found = bat.load(experiment)
     np.testing.assert_array_equal(found.scores, [np.nan, 0.125, np.nan, np.nan, 0.5, np.nan])
     assert found.memorization["memorization"].tolist() == [0.25, 0.75]
@@ -130,6 +140,65 @@ def test_what_else_an_experiment_has_is_read_too(experiment):
     found = bat.load(experiment)
     for number, kind in enumerate(MORE):
         assert getattr(found, kind)[numbered(kind)].tolist() == [number]
+
+
+def test_what_is_left_of_a_config_before_is_not_read(experiment):
+    for kind in MORE:
+        written(experiment / f"scores/{kind}.parquet", kind, DIGEST, **{numbered(kind): [0]})
+    rows = {"method": ["a"], "seed": [3], "epoch": [1]}
+    (experiment / "models/a/seed-3").mkdir()
+    written(experiment / "models/a/seed-3/history.parquet", "history", DIGEST, **rows)
+    asked = {
+        "scores": {"source": "file", "path": "s.npz", "format": "npz"},
+        "memorization": {"near_duplicate": None},
+        "training": {"methods": ["pgd_at", "bat"]},
+        "removal": {"method": None},
+    }
+    files = {"scores": {"label_errors", "null_pairs"}, "training": {"proxies", "proxy_agreement"}}
+    files |= {"memorization": {"duplicates"}, "removal": {"harmful"}}
+    robust = {f"robust_{name}" for name in ("memorization", "influence", "effects")}
+    for keys in (asked, {}, *({key: value} for key, value in asked.items())):
+        chosen = {"removal": {"method": "pgd_at"}} | keys
+        config = load(
+            str(ROOT / "config/config.yaml"), settings=[f"{key}={json.dumps(value)}" for key, value in chosen.items()]
+        )
+        (experiment / "config.yaml").write_text(as_yaml(config))
+        found = bat.load(experiment)
+        missing = {kind for kind in MORE if getattr(found, kind) is None}
+        assert missing == robust.union(*(files[key] for key in keys))
+        assert set(found.history["seed"]) == {2, 10}
+
+
+@pytest.mark.parametrize(
+    "place", ["scores/influence", "scores/validation_groups", "evaluation/by_seed", "evaluation/runs"]
+)
+def test_tables_of_two_runs_of_a_stage_are_refused(experiment, place):
+    folder, _, kind = place.partition("/")
+    columns = pd.read_parquet(experiment / f"{place}.parquet").to_dict("list")
+    path = written(experiment / f"{place}.parquet", kind, DIGEST | {"spec": {"seed": 3}}, **columns)
+    first = experiment / {"scores": "scores/memorization.parquet", "evaluation": "evaluation/summary.parquet"}[folder]
+    assert refusal(bat.load, experiment) == f"{first} and {path} are not of one run of their stage: run it again"
+
+
+@pytest.mark.parametrize("changed", [{"atypical": [False]}, {"test_index": [77]}])
+def test_an_evaluation_of_other_scores_is_refused(experiment, changed):
+    target = [[*PLACES].index("test_groups")]
+    table = {"test_index": target, "atypical": [True]} | changed
+    written(experiment / "evaluation/per_sample.parquet", "per_sample", DIGEST, **table)
+    assert refusal(bat.load, experiment) == (
+        f"{experiment}: not finished: evaluation/ is of other scores than scores/: run snakemake to its end"
+    )
+
+
+def test_a_model_without_its_history_is_refused(experiment):
+    path = experiment / "models/a/seed-2/history.parquet"
+    path.unlink()
+    assert refusal(bat.load, experiment) == f"{path}: no such file: run the stage that writes it"
+
+
+@pytest.mark.parametrize("folder", [None, 5])
+def test_what_is_no_path_is_no_experiment(folder):
+    assert refusal(bat.load, folder) == f"{folder}: give the folder of an experiment, as in results/digits"
 
 
 @pytest.mark.parametrize("place", ["data/files", "scores/validation_groups", "evaluation/flags"])

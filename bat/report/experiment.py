@@ -1,17 +1,19 @@
 """A finished experiment, read back: its tables, its data set and its scores."""
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from bat.config import Config, FileScores, load, natural_of
 from bat.data.dataset import DataSet
 from bat.data.saved import read_data
 from bat.errors import BatError
 from bat.io.given import located
-from bat.io.tables import by_chosen_score, check_one_data_set, read_table, read_table_with_facts
+from bat.io.tables import by_chosen_score, check_one_data_set, check_one_run, read_table, read_table_with_facts
 from bat.io.tensors import read_tensors
 from bat.statistics import Floats
 
@@ -29,17 +31,18 @@ _TABLES = {
     "runs": "evaluation/runs.parquet",
     "flags": "evaluation/flags.parquet",
 }
-_MORE = (
-    "label_errors",
-    "duplicates",
-    "null_pairs",
-    "proxies",
-    "proxy_agreement",
-    "harmful",
-    "robust_memorization",
-    "robust_influence",
-    "robust_effects",
-)
+_MORE: dict[str, Callable[[Config], bool]] = {
+    "label_errors": lambda config: not isinstance(config.scores, FileScores),
+    "duplicates": lambda config: config.memorization.near_duplicate is not None,
+    "null_pairs": lambda config: config.memorization.shuffles > 0 and not isinstance(config.scores, FileScores),
+    "proxies": lambda config: natural_of(config) is not None,
+    "proxy_agreement": lambda config: natural_of(config) is not None,
+    "harmful": lambda config: config.removal.method is not None,
+    "robust_memorization": lambda config: config.memorization.robust.subset_models > 0,
+    "robust_influence": lambda config: config.memorization.robust.subset_models > 0,
+    "robust_effects": lambda config: config.memorization.robust.subset_models > 0,
+}
+"""Tables of scores/ that an experiment has only where its config asks for them, and whether it does."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def load_experiment(folder: str | Path) -> Experiment:
 
     Raises:
         BatError: there is no such folder; or the experiment is not finished, or a file is damaged, of another version,
-            or of other data.
+            of other data, or of another run of its stage than those beside it.
     """
     if not isinstance(folder, str | os.PathLike):
         raise BatError(f"{folder!r}: give the folder of an experiment, as in results/digits")
@@ -107,13 +110,21 @@ def load_experiment(folder: str | Path) -> Experiment:
     missing = next((path for path in (data_file, *places.values()) if not path.exists()), None)
     if missing:
         raise BatError(f"{folder}: not finished: it has no {missing.relative_to(root)}: run snakemake to its end")
-    places |= {name: path for name in _MORE if (path := root / f"scores/{name}.parquet").exists()}
+    # others may be there from a config before
+    wanted = _asked(root / "config.yaml")
+    places |= {name: path for name in wanted if (path := root / f"scores/{name}.parquet").exists()}
     data = read_data(data_file)
     check_one_data_set(*places.values(), data=(data_file, data.digest()))
+    check_one_run(*(path for name, path in places.items() if _TABLES.get(name, "").startswith("scores/")))
+    check_one_run(*(places[name] for name in ("summary", "by_seed", "comparisons", "runs")))
     scored, facts = read_table_with_facts(places.pop("memorization"), "memorization")
     tables = {"memorization": scored} | {name: read_table(path, name) for name, path in places.items()}
-    runs = tables["runs"]["method"]
-    histories = [path for run in runs for path in sorted(root.glob(f"models/{run}/seed-*/history.parquet"))]
+    groups = tables["test_groups"].set_index("test_index")["atypical"]
+    if not tables["per_sample"]["atypical"].eq(groups.reindex(tables["per_sample"]["test_index"]).array).all():
+        raise BatError(f"{folder}: not finished: evaluation/ is of other scores than scores/: run snakemake to its end")
+    models = tables["by_seed"][["method", "seed"]].drop_duplicates()
+    ran = {run: models.loc[models["method"] == run, "seed"] for run in tables["runs"]["method"]}
+    histories = [root / f"models/{run}/seed-{seed}/history.parquet" for run, seeds in ran.items() for seed in seeds]
     scores = np.full(read_tensors(data_file, "data")[1]["source"]["train"], np.nan)
     scores[scored["train_index"]] = by_chosen_score(scored, facts)["memorization"]
     return Experiment(
@@ -123,3 +134,11 @@ def load_experiment(folder: str | Path) -> Experiment:
         history=pd.concat([read_table(path, "history") for path in histories], ignore_index=True),
         **dict.fromkeys(_MORE) | tables,  # type: ignore[arg-type]  # tables by name
     )
+
+
+def _asked(file: Path) -> Sequence[str]:
+    """Return which of the tables that not each experiment has a config asks for; all of them without a config."""
+    if not file.exists():
+        return [*_MORE]
+    config = load(str(file))
+    return [name for name, asks in _MORE.items() if asks(config)]
