@@ -165,7 +165,9 @@ def told_of(
 ) -> tuple[pd.DataFrame, pd.DataFrame, Tensor]:
     """Return the table of samples, the flags and the strongest images, from what each batch of attacks found."""
     joined = {name: torch.cat([tensors[name].cpu() for tensors in found]) for name in found[0]}
-    table = sample_table(part, joined, members(spec.ensemble))
+    ensemble = members(spec.ensemble)
+    table = sample_table(part, joined, ensemble)
     nonfinite = int(joined["nonfinite"].sum())
-    flagged = find_flags(model, part, table, batch_size=spec.batch_size, before=before, nonfinite=nonfinite)
+    looked: dict[str, Any] = {"batch_size": spec.batch_size, "before": before, "nonfinite": nonfinite}
+    flagged = find_flags(model, part, table, ensemble=ensemble, **looked)
     return table.assign(tier=tier(spec.ensemble)), flagged, joined["x_adv"]

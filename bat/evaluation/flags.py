@@ -1,5 +1,6 @@
 """Signs that a robust accuracy may be too high, as data: a number, its limit, and whether it is over."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bat.attacks.gradient import ascent, cross_entropy
+from bat.config import Attack
 from bat.data.dataset import Part
 from bat.models import attackable
 from bat.training.measure import clean_logits
@@ -75,12 +77,20 @@ def is_random(difference: float) -> bool:
 
 
 def find_flags(
-    model: nn.Module, part: Part, samples: pd.DataFrame, *, batch_size: int = _LOOKED_AT, before: Probe, nonfinite: int
+    model: nn.Module,
+    part: Part,
+    samples: pd.DataFrame,
+    *,
+    ensemble: Sequence[Attack],
+    batch_size: int = _LOOKED_AT,
+    before: Probe,
+    nonfinite: int,
 ) -> pd.DataFrame:
     """Return one row per flag: flag, value, limit, raised, meaning. A flag that could not be measured has no value.
 
-    samples: the table of ``sample_table`` for all of ``part``; before: what ``probe`` found of it before the attacks;
-    nonfinite: samples that were broken by outputs that are not finite. The limit of square_gain is AutoAttack's own.
+    samples: the table of ``sample_table`` for all of ``part`` and ``ensemble``; before: what ``probe`` found of it
+    before the attacks; nonfinite: samples that were broken by outputs that are not finite. The limit of square_gain is
+    AutoAttack's own.
     """
     training = any(module.training for module in model.modules())
     first = _first(part)
@@ -96,8 +106,9 @@ def find_flags(
         "batch_dependent": before.mixed,
         "nonfinite_outputs": float(nonfinite),
         "zero_gradients": float(torch.cat([_vanishes(gradient) for _, _, gradient in passes]).double().mean()),
-        "square_gain": _points(samples, "fab_t_correct", "square_correct"),
-        "pgd_gap": _points(samples, "pgd_correct", "robust_correct"),
+        "square_gain": _taken(samples, "square", [attack.name for attack in ensemble]),
+        # of whole numbers, so that a difference of the limit itself is not over it by rounding
+        "pgd_gap": 100 * int(samples["pgd_correct"].sum() - samples["robust_correct"].sum()) / len(samples),
     }
     table = [(flag, values[flag], limit, values[flag] > limit, meaning) for flag, (limit, meaning) in _FLAGS.items()]
     return pd.DataFrame(table, columns=["flag", "value", "limit", "raised", "meaning"])
@@ -125,9 +136,8 @@ def _probabilities(outputs: Tensor) -> bool:
     return bool((outputs >= 0).all()) and bool(((sums - 1).abs() < 5e-3).all())
 
 
-def _points(samples: pd.DataFrame, before: str, after: str) -> float:
-    """Return by how many points of accuracy ``after`` lies below ``before``; NaN where either was not run."""
-    if samples[[before, after]].isna().any(axis=None):
+def _taken(samples: pd.DataFrame, attack: str, ensemble: Sequence[str]) -> float:
+    """Return how many points of accuracy an attack took after others before it; NaN without it or without these."""
+    if attack not in ensemble[1:]:
         return float("nan")
-    # of whole numbers, so that a difference of the limit itself is not over it by rounding
-    return 100 * int(samples[before].sum() - samples[after].sum()) / len(samples)
+    return 100 * int((samples["broken_by"] == attack).sum()) / len(samples)

@@ -196,7 +196,7 @@ def test_everything_is_left_as_found(norm: Any) -> None:
     ensemble = (*STANDARD[:3], short_square(50))
     seen = probe(model, part, 512)
     table = sample_table(part, results(model, part, Threat(norm=norm, eps=0.05), ensemble), ensemble)
-    find_flags(model, part, table, before=seen, nonfinite=0)
+    find_flags(model, part, table, ensemble=ensemble, before=seen, nonfinite=0)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
@@ -222,7 +222,8 @@ class Quantised(nn.Module):
 
 def flags_of(model: nn.Module, part: Part, threat: Threat, ensemble: tuple[Attack, ...]) -> tuple[Any, dict[str, Any]]:
     table = sample_table(part, results(model, part, threat, ensemble), ensemble)
-    flags = find_flags(model, part, table, before=probe(model, part, 512), nonfinite=0).set_index("flag")
+    seen = probe(model, part, 512)
+    flags = find_flags(model, part, table, ensemble=ensemble, before=seen, nonfinite=0).set_index("flag")
     return table, flags.to_dict("index")
 
 
@@ -239,13 +240,16 @@ def test_scaled_logits_fool_pgd_and_not_the_ensemble() -> None:
     assert np.isnan(flags["square_gain"]["value"])
 
 
-def test_a_layer_of_steps_fools_gradients_and_not_square() -> None:
+@pytest.mark.parametrize("before", [STANDARD[:3], STANDARD[:1], (STANDARD[2],)], ids=str)
+def test_a_layer_of_steps_fools_gradients_and_not_square(before: tuple[Attack, ...]) -> None:
     model = Quantised()
     part = images(model, 60)
     threat = Threat(norm="linf", eps=0.02)
     square = short_square(1000)
-    table, flags = flags_of(model, part, threat, (*STANDARD[:3], square))
-    assert table["square_correct"].sum() < table["fab_t_correct"].sum() - 5
+    table, flags = flags_of(model, part, threat, (*before, square))
+    taken = table[f"{before[-1].name}_correct"].sum() - table["square_correct"].sum()
+    assert taken > 5
+    assert flags["square_gain"]["value"] == 100 * taken / 60
     for flag in ("zero_gradients", "square_gain", "pgd_gap"):
         assert flags[flag]["raised"]
 
@@ -255,6 +259,14 @@ def test_an_honest_model_raises_no_flag() -> None:
     part = images(model, 60)
     _, flags = flags_of(model, part, Threat(norm="linf", eps=0.02), STANDARD[:3])
     assert not any(flag["raised"] for name, flag in flags.items() if name != "pgd_gap")
+
+
+def test_square_gains_nothing_over_attacks_that_come_after_it() -> None:
+    model = Quantised()
+    part = images(model, 60)
+    _, flags = flags_of(model, part, Threat(norm="linf", eps=0.02), (short_square(1000), *STANDARD[:1]))
+    assert np.isnan(flags["square_gain"]["value"])
+    assert not flags["square_gain"]["raised"]
 
 
 class Softmax(Linear):
@@ -284,7 +296,8 @@ def test_flags_of_a_wrong_model(model: nn.Module, flag: str) -> None:
     mode = model.training
     attack = (ApgdCe(name="apgd_ce", steps=2, restarts=1, rho=0.75),)
     table = sample_table(part, results(model, part, Threat(norm="linf", eps=0.01), attack), attack)
-    flags = find_flags(model, part, table, before=probe(model, part, 512), nonfinite=0).set_index("flag")
+    seen = probe(model, part, 512)
+    flags = find_flags(model, part, table, ensemble=attack, before=seen, nonfinite=0).set_index("flag")
     assert flags.loc[flag, "raised"]
     assert flags.loc[flag, "meaning"]
     assert model.training == mode

@@ -127,6 +127,7 @@ def test_both_checkpoints_are_attacked_batch_by_batch(folder: Path, monkeypatch:
     assert attacks.probed == [(1, 6, 4), (2, 6, 4)]
     for which, flagged in zip((1, 2), attacks.flagged, strict=True):
         assert float(flagged.pop("before").logits.mean()) == which
+        assert flagged.pop("ensemble") == (APGD,)
         assert flagged == {"batch_size": 4, "nonfinite": 1, "bias": which, "samples": 6, "rows": [0, 1] * 3}
     assert (journal.lines, journal.bars, journal.worked) == ([], [(2, "batches")] * 2, 2)
     table, facts = read_table_with_facts(folder / "attacked", "attacked")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bat.attacks.ensemble import STANDARD
 from bat.data.dataset import Part
 from bat.evaluation.flags import Probe, _difference, find_flags, is_random, probe
 
@@ -47,19 +48,22 @@ def samples(n: int = 10, **wrong: int | None) -> pd.DataFrame:
     """Per-sample results of n samples, all right but the first ``wrong`` of a column; a column of None was not run."""
     columns = ("pgd_correct", "fab_t_correct", "square_correct", "robust_correct")
     counts = dict.fromkeys(columns, 0) | wrong
-    return pd.DataFrame(
+    fab, square = (counts[f"{name}_correct"] or 0 for name in ("fab_t", "square"))
+    broken_by = ["fab_t" if i < fab else "square" if i < square else None for i in range(n)]
+    table = pd.DataFrame(
         {
             name: pd.array([None if count is None else i >= count for i in range(n)], dtype="boolean")
             for name, count in counts.items()
         }
     )
+    return table.assign(broken_by=pd.array(broken_by, dtype="string"))
 
 
 def flags(
     model: nn.Module, part: Part, *, table: pd.DataFrame | None = None, before: Probe | None = None, **changed: Any
 ) -> pd.DataFrame:
     table = samples() if table is None else table
-    options = {"before": before or probe(model, part, 512), "nonfinite": 0} | changed
+    options = {"before": before or probe(model, part, 512), "nonfinite": 0, "ensemble": STANDARD} | changed
     return find_flags(model, part, table, **options).set_index("flag")
 
 
@@ -271,9 +275,9 @@ def test_points_of_accuracy_are_flagged_over_the_limit(flag: str) -> None:
                 assert found["raised"] == raised
 
 
-@pytest.mark.parametrize("missing", ["fab_t_correct", "square_correct"])
-def test_what_was_not_run_has_no_value_and_raises_nothing(missing: str) -> None:
-    found = flags(honest(), images(2), table=samples(10, **{"square_correct": 10, missing: None}))
+@pytest.mark.parametrize("ensemble", [STANDARD[:2], STANDARD[3:], (STANDARD[3], STANDARD[0])], ids=str)
+def test_what_was_not_run_has_no_value_and_raises_nothing(ensemble: Any) -> None:
+    found = flags(honest(), images(2), table=samples(10, square_correct=10), ensemble=ensemble)
     assert math.isnan(found.loc["square_gain", "value"])
     assert not found.loc["square_gain", "raised"]
     assert found.loc["pgd_gap", "value"] == 0

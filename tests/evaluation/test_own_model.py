@@ -600,6 +600,7 @@ def test_what_attacks_are_given_and_what_is_told_of_them(monkeypatch, kind):
     assert probed_part is part
     assert part.images().flatten().tolist() == [0.75, 0.5, 0.25]
     assert table["margin"].tolist() == [0.5, 1.5, 2.5]
+    assert given.pop("ensemble") == STANDARD
     assert given == {"batch_size": 2, "before": before, "nonfinite": 2}
     assert batch_size == 2
 
