@@ -134,6 +134,14 @@ def test_p_value_in_limit_cases(table, p):
     assert greater_p_value(*counts(*table))[0] == pytest.approx(p, abs=1e-12)
 
 
+@pytest.mark.parametrize(("right", "level", "times"), [(0.9, 1e-3, 1.6), (0.9, 1e-5, 2.8), (0.5, 1e-3, 1.0)])
+def test_p_value_is_too_small_where_most_are_right_as_the_documents_say(right, level, times):
+    ins, outs = np.meshgrid(np.arange(141), np.arange(61), indexing="ij")
+    chance = binom.pmf(ins, 140, right) * binom.pmf(outs, 60, right)
+    p = greater_p_value(ins, np.full_like(ins, 140), outs, np.full_like(outs, 60))
+    assert chance[p <= level].sum() / level == pytest.approx(times, abs=0.05)
+
+
 PAIRED = [lambda *table: newcombe(*table, confidence=0.95), standard_error, greater_p_value]
 
 

@@ -427,7 +427,7 @@ def released_influence(released: Released, train: Part, targets: Part, *, thresh
             parts.append(pd.DataFrame({name: array.ravel() for name, array in zip(names, pairs, strict=True)}))
     empty = pd.DataFrame(columns=["train_index", "target_index", "label", "influence"], dtype=np.float64)
     table = pd.concat(parts) if parts else empty
-    table = table[table["influence"].notna()].sort_values(["label", "train_index", "target_index"], ignore_index=True)
+    table = table[table["influence"].notna()].sort_values(["train_index", "target_index"], ignore_index=True)
     table = table.assign(significant=table["influence"] > threshold)
     return table.reindex(columns=["train_index", "target_index", *SCHEMAS["influence"].names[2:]])
 
