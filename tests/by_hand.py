@@ -235,10 +235,8 @@ def _made(atypical: int, runs: tuple[str, ...]) -> tuple[Path, dict[str, list[st
     write(folder, "robust_effects", robust_effects())
     found = {"shuffle": [0, 1, 2], "pairs": 360, "significant": 50, "over_threshold": [70, 30, 50]}
     write(folder, "null_pairs", pd.DataFrame(found | {"found": [40, 1, 2], "targets": 9}))
-    flags = pd.DataFrame({"method": ["bat", "bat", "pgd_at"], "raised": [True, True, False], "flag": "masked"})
     evaluated = {"spec": EVALUATE | {"threat": THREAT, "ensemble": "fast"}}
-    write(folder, "flags", flags.assign(checkpoint="last", meaning="x"), **evaluated)
-    names: dict[str, list[str]] = {"attacked": [], "histories": []}
+    names: dict[str, list[str]] = {"attacked": [], "flags": [], "histories": []}
     for run in runs:
         objective = {"natural": NATURAL, "bat": BAT}.get(run, PGD_AT)
         for seed in SEEDS:
@@ -247,6 +245,9 @@ def _made(atypical: int, runs: tuple[str, ...]) -> tuple[Path, dict[str, list[st
             names["histories"].append(write(folder, "history", table, f"{run}-{seed}.history", **facts))
             table = per_sample(run, seed, atypical)
             names["attacked"].append(write(folder, "attacked", table, f"{run}-{seed}.parquet", **evaluated))
+            signs = {"method": [run], "seed": seed, "checkpoint": "last", "flag": "masked", "meaning": "x"}
+            table = pd.DataFrame(signs | {"raised": run == "bat" and seed in SEEDS[:2]})
+            names["flags"].append(write(folder, "flags", table, f"{run}-{seed}.flags", **evaluated))
     return folder, names
 
 
@@ -282,7 +283,6 @@ def summarize(folder: Path, names: dict[str, list[str]], *, questions: Any = Non
         spec=spec,
         files="files.parquet",
         test_groups="test_groups.parquet",
-        flags=["flags.parquet"],
         **names,
         **outputs,
         log="summary.log",

@@ -464,7 +464,7 @@ def test_a_run_of_unknown_training_is_refused(made: Made, capsys: Any) -> None:
     }
     outputs |= {"raised": "again.csv"}
     spec = by_hand.SUMMARY | {"questions": PAIRS, "runs": by_hand.planned(by_hand.RIGHT)}
-    inputs = {"files": "files.parquet", "flags": ["flags.parquet"], "attacked": names["attacked"]}
+    inputs = {"files": "files.parquet", "flags": names["flags"], "attacked": names["attacked"]}
     inputs |= {"test_groups": "test_groups.parquet"}
     line = fails(capsys, "summary", folder, spec=spec, **inputs, histories=histories, **outputs)
     assert "--histories: none of bat, seed 1" in line
