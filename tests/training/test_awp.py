@@ -140,24 +140,11 @@ def test_a_weight_that_the_loss_does_not_reach_is_not_moved() -> None:
     assert len(seen) == 2
 
 
-def test_a_frozen_weight_is_not_moved_and_the_others_are() -> None:
-    model = network(PART).train()
-    frozen = next(weight for weight in model.parameters() if weight.ndim > 1).requires_grad_(False)
-    found = weights(model)
-    changed: set[str] = set()
-    goal = objective(but(PGD_AT, awp=0.05))
-
-    def outer(model: Any, batch: Any) -> Any:
-        changed.update(name for name, value in model.named_parameters() if not torch.equal(value, found[name]))
-        return goal.outer(model, batch)
-
-    backward(model, batch_of(PART.images(), PART.labels), replace(goal, outer=outer))
-    others = {name for name, value in model.named_parameters() if value.ndim > 1 and value is not frozen}
-    assert changed == others != set()
-
-
-def test_what_has_one_dimension_is_not_moved() -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_has_one_dimension_or_is_frozen_is_not_moved(frozen: bool) -> None:
     model = network(PART, "small_cnn").train()
+    first = next(weight for weight in model.parameters() if weight.ndim > 1)
+    first.requires_grad_(not frozen)
     found = weights(model)
     changed: set[str] = set()
     goal = objective(but(PGD_AT, awp=0.05))
@@ -167,7 +154,9 @@ def test_what_has_one_dimension_is_not_moved() -> None:
         return goal.outer(model, batch)
 
     backward(model, batch_of(PART.images(), PART.labels), replace(goal, outer=outer))
-    assert changed == {name for name, value in model.named_parameters() if value.ndim > 1}
+    others = {name for name, value in model.named_parameters() if value.ndim > 1 and value.requires_grad}
+    assert changed == others
+    assert (first in {value for name, value in model.named_parameters() if name in others}) == (not frozen)
 
 
 def test_the_optimizer_steps_from_the_weights_that_were_found() -> None:
