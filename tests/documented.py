@@ -8,6 +8,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "config/README.md", "re
 PAGES += sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 RESULTS = [
     "RESULTS.md",
+    "docs/results/cifar100_animals_128.md",
     "docs/results/cifar100_animals_fitted.md",
     "docs/results/cifar100_animals_long.md",
     "docs/results/cifar100_animals_long_seeds.md",

@@ -56,12 +56,16 @@ COSTLY = {
     "--configfile config/cifar100_animals.yaml": "half an hour, and needs downloads",
     "snakemake --cores all --config experiment=cifar100_animals_own "
     "'scores={source: file, path: docs/results/cifar100_animals.parquet, format: table}' "
-    "'training={methods: [natural, pgd_at, bat]}' 'removal={method: null}' 'evaluation={pairs: []}' "
+    "'training={methods: [pgd_at, bat]}' 'removal={method: null}' 'evaluation={pairs: []}' "
     "--configfile config/cifar100_animals.yaml": "half an hour, and needs downloads",
     "snakemake --cores all --config experiment=cifar100_animals_seeds "
     "'scores={source: file, path: cache/cifar100-published.npz, format: feldman_zhang}' "
     "'training={methods: [pgd_at, bat, trades, bat_trades], seeds: [3, 4, 5, 6]}' 'removal={method: null}' "
     "--configfile config/cifar100_animals.yaml": "an hour, and needs downloads",
+    "snakemake --cores all --config experiment=cifar100_animals_128 "
+    "'scores={source: file, path: cache/cifar100-published.npz, format: feldman_zhang}' "
+    "'training={methods: [pgd_at, bat], recipe: {epochs: 128}}' 'removal={method: null}' "
+    "'evaluation={ensemble: fast, pairs: []}' --configfile config/cifar100_animals.yaml": "75 minutes, needs downloads",
     "snakemake --cores all --config experiment=cifar100_animals_long "
     "'scores={source: file, path: cache/cifar100-published.npz, format: feldman_zhang}' "
     "'training={methods: [pgd_at, bat], recipe: {epochs: 64}}' 'removal={method: null}' "
