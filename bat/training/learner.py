@@ -90,7 +90,12 @@ class Learner:
             return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
 
         self.network.load_state_dict(part("network"))
-        slots = {int(number): {"momentum_buffer": tensor} for number, tensor in part("momentum").items()}
+        # in the layout of the weights, which files do not keep: fused SGD walks through both as they lie in memory
+        weights = list(self.network.parameters())
+        slots = {
+            int(number): {"momentum_buffer": torch.empty_like(weights[int(number)], requires_grad=False).copy_(tensor)}
+            for number, tensor in part("momentum").items()
+        }
         self._optimizer.load_state_dict({"state": slots, "param_groups": self._optimizer.state_dict()["param_groups"]})
         if self._average:
             self._model.load_state_dict(part("average"))

@@ -12,7 +12,8 @@ import torch
 from methods import BAT
 from runs import RECIPE, SPEC, right, same, samples
 
-from bat.config import Steps
+from bat.config import SizedModel, Steps
+from bat.config.specs import TrainSpec
 from bat.data.dataset import DataSet
 from bat.io.tensors import read_tensors
 from bat.training.checkpoints import CHECKPOINT_FORMAT, Checkpoint
@@ -30,7 +31,7 @@ class Killed(BaseException):
     pass
 
 
-def unfinished(checkpoint: Checkpoint, after: int) -> None:
+def unfinished(checkpoint: Checkpoint, after: int, plan: TrainSpec = PLAN) -> None:
     """Train until the end of an epoch, then stop as a kill does."""
 
     def keep(progress: Progress) -> None:
@@ -39,7 +40,7 @@ def unfinished(checkpoint: Checkpoint, after: int) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train_run(PLAN, DATA, chosen=RARE, keep=keep)
+        train_run(plan, DATA, chosen=RARE, keep=keep)
 
 
 def assert_equal(one: Trained, other: Trained) -> None:
@@ -49,13 +50,23 @@ def assert_equal(one: Trained, other: Trained) -> None:
     assert same(one.last, other.last)
 
 
+CNN = replace(PLAN, model=SizedModel(name="small_cnn", width=4))
+PLANS = {"mlp": PLAN, "cnn": CNN}
+for decay in (0.0, 0.5):
+    for precision in ("float32", "bfloat16", "float16"):
+        compute = replace(CNN.compute, channels_last=True, precision=precision)
+        recipe = replace(CNN.recipe, ema_decay=decay)
+        PLANS[f"channels last, {precision}, ema {decay:g}"] = replace(CNN, recipe=recipe, compute=compute)
+
+
 @pytest.mark.parametrize("after", [1, 2, 4])
-def test_a_run_goes_on_from_its_file_to_the_bit(after: int, tmp_path: Path) -> None:
-    unfinished(Checkpoint(tmp_path / "c", {"spec": 1}), after)
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_a_run_goes_on_from_its_file_to_the_bit(plan: TrainSpec, after: int, tmp_path: Path) -> None:
+    unfinished(Checkpoint(tmp_path / "c", {"spec": 1}), after, plan)
     progress = Checkpoint(tmp_path / "c", {"spec": 1}).read(CPU, print)
     assert progress is not None
     assert progress.epoch == after
-    assert_equal(train_run(PLAN, DATA, chosen=RARE, progress=progress), train_run(PLAN, DATA, chosen=RARE))
+    assert_equal(train_run(plan, DATA, chosen=RARE, progress=progress), train_run(plan, DATA, chosen=RARE))
 
 
 def test_the_best_epoch_before_a_kill_stays_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
