@@ -19,7 +19,7 @@ from bat.data.saved import device_named
 from bat.errors import BatError
 from bat.evaluation.direct import as_part, attack_plan, check_threat
 from bat.evaluation.flags import is_random, probe
-from bat.evaluation.own_model import check_outputs, read_own_model, weights_digest
+from bat.evaluation.own_model import WITHOUT_GRADIENTS, check_outputs, read_own_model, weights_digest
 from bat.evaluation.stage import attack_all
 from bat.io.files import provenance
 from bat.io.journal import Journal
@@ -80,7 +80,7 @@ def attack(
     network = read_own_model(model, architecture, part, where)
     no_gradient = check_outputs(network, part, batch_size, model)
     if no_gradient:
-        journal.line(f"attacked without gradients, so that only Square's result counts: {no_gradient}")
+        journal.line(f"{WITHOUT_GRADIENTS}: {no_gradient}")
     about = {"spec": asdict(plan), "model": model, "weights": weights_digest(network, model), "data": _digest(part)}
     before = probe(network, part, batch_size)
     said = {"clean": before.logits} | _said(network, part, plan)

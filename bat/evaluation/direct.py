@@ -21,11 +21,10 @@ from bat.config.specs import AttackSpec
 from bat.data.dataset import Part
 from bat.errors import BatError, one_line
 from bat.evaluation.flags import Probe, find_flags, probe
-from bat.evaluation.own_model import Judged, check_outputs
+from bat.evaluation.own_model import WITHOUT_GRADIENTS, Judged, check_outputs
 from bat.evaluation.under_attack import attack_samples, sample_table
 from bat.io.npz import as_labels
 from bat.models import Network
-from bat.models.own import check_gradients
 from bat.statistics import Bools
 
 
@@ -85,11 +84,9 @@ def attack_model(
         part = as_part(_array(x, "x"), _array(y, "y"), "bat.attack").to(device)
         check_threat("", norm, eps, part)
         judged = model if type(model) is Network else Judged(model, type(model).__name__)
-        check_gradients(judged, type(model).__name__)
         no_gradient = check_outputs(judged, part, plan.batch_size, type(model).__name__)
         if no_gradient:
-            said = f"attacked without gradients, so that only Square's result counts: {no_gradient}"
-            warnings.warn(said, stacklevel=2)
+            warnings.warn(f"{WITHOUT_GRADIENTS}: {no_gradient}", stacklevel=2)
         before = probe(judged, part, plan.batch_size)
         found = [
             attack_samples(
@@ -168,6 +165,7 @@ def told_of(
     ensemble = members(spec.ensemble)
     table = sample_table(part, joined, ensemble)
     nonfinite = int(joined["nonfinite"].sum())
-    looked: dict[str, Any] = {"batch_size": spec.batch_size, "before": before, "nonfinite": nonfinite}
-    flagged = find_flags(model, part, table, ensemble=ensemble, **looked)
+    flagged = find_flags(
+        model, part, table, ensemble=ensemble, batch_size=spec.batch_size, before=before, nonfinite=nonfinite
+    )
     return table.assign(tier=tier(spec.ensemble)), flagged, joined["x_adv"]

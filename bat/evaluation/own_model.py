@@ -27,6 +27,9 @@ _FORM = (
     "give module:function, a function without arguments that returns a torch.nn.Module from images in [0, 1] to logits"
 )
 
+WITHOUT_GRADIENTS = "attacked without gradients, so that only Square's result counts"
+"""What to say, with the reason, where ``check_outputs`` returns one."""
+
 _OPERATORS = {"aten", "prim", "quantized", "mkldnn", "mkldnn_prepacked", "prepacked", "onednn", "torchvision", "cuda"}
 """TorchScript's operators that compute and no more, but for ``_FORBIDDEN``; others may reach a file or the network."""
 
@@ -99,7 +102,6 @@ def read_own_model(entry: str, architecture: str | None, part: Part, device: tor
     else:
         network = _load(entry)
     with users_code(f"{entry}: cannot be used as a torch.nn.Module"):
-        check_gradients(network, entry)
         judged = Judged(network.to(device), entry)
         with mode(judged, training=False):
             list(judged.parameters())
@@ -110,8 +112,10 @@ def check_outputs(model: nn.Module, part: Part, batch_size: int, entry: str) -> 
     """Pass a few images through ``model``, and a gradient back; return why there is none, None where there is one.
 
     Raises:
-        BatError: the model fails, or its outputs are no logits with a class for each label.
+        BatError: the model was made in inference mode or fails, or its outputs are no logits with a class for each
+            label.
     """
+    check_gradients(model, entry)
     with torch.no_grad(), mode(model, training=False):
         logits = model(part.images(slice(0, 2)))
         low, high = int(part.labels.min()), int(part.labels.max())

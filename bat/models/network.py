@@ -17,7 +17,7 @@ from bat.models.own import own_network
 from bat.models.residual import preact_resnet18, resnet, resnet9, wide_resnet
 from bat.models.small import mlp, small_cnn
 
-M = TypeVar("M", bound=nn.Module)
+_M = TypeVar("_M", bound=nn.Module)
 
 
 class Network(nn.Module):
@@ -107,7 +107,7 @@ def for_attacks(model: nn.Module) -> nn.Module:
     return nn.Sequential(_Normalise(model.mean, model.std), *layers, model.head)
 
 
-def _plain(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
+def _plain(module: nn.Module, kind: type[_M]) -> TypeGuard[_M]:
     """Return whether a module computes what its class does: it is of no subclass, and has no hook or own forward."""
     hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
     return type(module) is kind and "forward" not in vars(module) and not any(vars(module).get(name) for name in hooks)

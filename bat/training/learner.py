@@ -92,9 +92,10 @@ class Learner:
         self.network.load_state_dict(part("network"))
         # in the layout of the weights, which files do not keep: fused SGD walks through both as they lie in memory
         weights = list(self.network.parameters())
+        momentum = {int(number): tensor for number, tensor in part("momentum").items()}
         slots = {
-            int(number): {"momentum_buffer": torch.empty_like(weights[int(number)], requires_grad=False).copy_(tensor)}
-            for number, tensor in part("momentum").items()
+            number: {"momentum_buffer": torch.empty_like(weights[number], requires_grad=False).copy_(tensor)}
+            for number, tensor in momentum.items()
         }
         self._optimizer.load_state_dict({"state": slots, "param_groups": self._optimizer.state_dict()["param_groups"]})
         if self._average:

@@ -44,17 +44,14 @@ def images(n: int) -> Part:
     return Part(x, torch.zeros(n, dtype=torch.int64), torch.arange(n), pixel_max=1)
 
 
-def samples(n: int = 10, **wrong: int | None) -> pd.DataFrame:
-    """Per-sample results of n samples, all right but the first ``wrong`` of a column; a column of None was not run."""
+def samples(n: int = 10, **wrong: int) -> pd.DataFrame:
+    """Per-sample results of n samples, all right but the first ``wrong`` of a column."""
     columns = ("pgd_correct", "fab_t_correct", "square_correct", "robust_correct")
     counts = dict.fromkeys(columns, 0) | wrong
-    fab, square = (counts[f"{name}_correct"] or 0 for name in ("fab_t", "square"))
+    fab, square = (counts[f"{name}_correct"] for name in ("fab_t", "square"))
     broken_by = ["fab_t" if i < fab else "square" if i < square else None for i in range(n)]
     table = pd.DataFrame(
-        {
-            name: pd.array([None if count is None else i >= count for i in range(n)], dtype="boolean")
-            for name, count in counts.items()
-        }
+        {name: pd.array([i >= count for i in range(n)], dtype="boolean") for name, count in counts.items()}
     )
     return table.assign(broken_by=pd.array(broken_by, dtype="string"))
 

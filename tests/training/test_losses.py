@@ -128,7 +128,7 @@ def test_weights_of_other_arguments_are_refused(changed: dict[str, Any], message
     labels, atypical = torch.zeros(3, dtype=torch.int64), torch.ones(3, dtype=torch.bool)
     given = {"logits": torch.zeros(3, 2), "labels": labels, "atypical": atypical, "alpha": 1.0}
     with pytest.raises(ValueError, match=re.escape(message)):
-        bat_weights(**given | changed)  # type: ignore[arg-type]
+        bat_weights(**given | changed)
 
 
 @given(batch=batches(), alpha=st.floats(0.5, 5))
