@@ -49,7 +49,17 @@ from bat.config.own import own_function, users_code
 from bat.config.reading import as_yaml, check_files, load, parse
 from bat.config.reference import editor_schema
 from bat.config.removal import Removal, Run, Without, removal_pairs, removal_runs
-from bat.config.runs import is_weighted, natural_of, pictured, questions, rounds_of, runs_of, shards_of
+from bat.config.runs import (
+    OPTIONAL_TABLES,
+    is_weighted,
+    natural_of,
+    pictured,
+    questions,
+    rounds_of,
+    runs_of,
+    shards_of,
+    tables_of,
+)
 from bat.config.scores import FileScores, Scores, ScoresFormat, SubsetScores
 from bat.config.strict import NAME, STRICT
 from bat.config.training import (
@@ -76,6 +86,7 @@ from bat.config.training import (
 
 __all__ = [
     "NAME",
+    "OPTIONAL_TABLES",
     "PROXIES",
     "SOURCES",
     "STRICT",
@@ -158,5 +169,6 @@ __all__ = [
     "split_sizes",
     "subsampled",
     "subset_size",
+    "tables_of",
     "users_code",
 ]

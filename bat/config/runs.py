@@ -1,5 +1,7 @@
 """The runs of an experiment: what is trained, once per seed, what each is for, and what it is compared with."""
 
+from collections.abc import Callable, Mapping
+
 from bat.config.experiment import Config, compared
 from bat.config.removal import Role, Run, removal_runs
 from bat.config.scores import FileScores
@@ -45,6 +47,11 @@ def natural_of(config: Config) -> str | None:
     return next((method.name for method in config.training.methods if isinstance(method, Natural)), None)
 
 
+def tables_of(config: Config) -> tuple[str, ...]:
+    """Return which of OPTIONAL_TABLES an experiment has."""
+    return tuple(name for name, is_of in OPTIONAL_TABLES.items() if is_of(config))
+
+
 def pictured(config: Config) -> tuple[str, ...]:
     """Return the methods whose adversarial images are drawn: of each kind the first, none where they are not kept."""
     if not config.evaluation.images:
@@ -61,6 +68,33 @@ def pictured(config: Config) -> tuple[str, ...]:
 def is_weighted(method: Method) -> bool:
     """Return whether a method tells atypical samples from others, as BAT does to weigh them."""
     return getattr(method, "score", None) is not None and hasattr(method, "threshold")
+
+
+def _is_trained_naturally(config: Config) -> bool:
+    return natural_of(config) is not None
+
+
+def _has_removal(config: Config) -> bool:
+    return config.removal.method is not None
+
+
+def _has_robust_models(config: Config) -> bool:
+    return config.memorization.robust.subset_models > 0
+
+
+OPTIONAL_TABLES: Mapping[str, Callable[[Config], bool]] = {
+    # a file of scores does not say what models take a sample for
+    "label_errors": lambda config: not isinstance(config.scores, FileScores),
+    "null_pairs": lambda config: config.memorization.shuffles > 0 and not isinstance(config.scores, FileScores),
+    "duplicates": lambda config: config.memorization.near_duplicate is not None,
+    "proxies": _is_trained_naturally,
+    "proxy_agreement": _is_trained_naturally,
+    "harmful": _has_removal,
+    "robust_memorization": _has_robust_models,
+    "robust_influence": _has_robust_models,
+    "robust_effects": _has_robust_models,
+}
+"""Tables in scores/ that not each experiment has, and whether a config asks for them."""
 
 
 def _role(method: Method, bases: dict[str, str]) -> Role:

@@ -1,6 +1,6 @@
 """Which jobs an experiment has, by rule of the workflow."""
 
-from bat.config import Config, FileScores, Published, natural_of, rounds_of, runs_of, shards_of
+from bat.config import Config, FileScores, Published, rounds_of, runs_of, shards_of, tables_of
 
 
 def jobs_of(config: Config) -> dict[str, int]:
@@ -8,7 +8,7 @@ def jobs_of(config: Config) -> dict[str, int]:
 
     Of subset models in rounds (memorization.until) all rounds, though the last may not be needed.
     """
-    imported = isinstance(config.scores, FileScores)
+    asked = tables_of(config)
     clean, robust = shards_of(config)
     models = len(runs_of(config)) * len(config.training.seeds)
     found = {
@@ -16,15 +16,15 @@ def jobs_of(config: Config) -> dict[str, int]:
         "data": 1,
         "subsets": clean,
         "enough": len(rounds_of(config)) - 1,
-        "import_scores" if imported else "scores": 1,
-        "null_pairs": int(bool(config.memorization.shuffles) and not imported),
-        "duplicates": int(config.memorization.near_duplicate is not None),
+        "import_scores" if isinstance(config.scores, FileScores) else "scores": 1,
+        "null_pairs": int("null_pairs" in asked),
+        "duplicates": int("duplicates" in asked),
         "robust_subsets": robust,
-        "robust_scores": int(robust > 0),
+        "robust_scores": int("robust_memorization" in asked),
         "train": models,
-        "proxies": int(natural_of(config) is not None),
+        "proxies": int("proxies" in asked),
         "groups": 1,
-        "harmful": int(config.removal.method is not None),
+        "harmful": int("harmful" in asked),
         "hardest": int(config.removal.method is not None and bool(config.removal.hardest)),
         "evaluate": models,
         "summary": 1,

@@ -1,14 +1,13 @@
 """A finished experiment, read back: its tables, its data set and its scores."""
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from bat.config import Config, FileScores, load, natural_of
+from bat.config import OPTIONAL_TABLES, load, tables_of
 from bat.data.dataset import DataSet
 from bat.data.saved import read_data
 from bat.errors import BatError
@@ -31,18 +30,6 @@ _TABLES = {
     "runs": "evaluation/runs.parquet",
     "flags": "evaluation/flags.parquet",
 }
-_MORE: dict[str, Callable[[Config], bool]] = {
-    "label_errors": lambda config: not isinstance(config.scores, FileScores),
-    "duplicates": lambda config: config.memorization.near_duplicate is not None,
-    "null_pairs": lambda config: config.memorization.shuffles > 0 and not isinstance(config.scores, FileScores),
-    "proxies": lambda config: natural_of(config) is not None,
-    "proxy_agreement": lambda config: natural_of(config) is not None,
-    "harmful": lambda config: config.removal.method is not None,
-    "robust_memorization": lambda config: config.memorization.robust.subset_models > 0,
-    "robust_influence": lambda config: config.memorization.robust.subset_models > 0,
-    "robust_effects": lambda config: config.memorization.robust.subset_models > 0,
-}
-"""Tables of scores/ that an experiment has only where its config asks for them, and whether it does."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +98,8 @@ def load_experiment(folder: str | Path) -> Experiment:
     if missing:
         raise BatError(f"{folder}: not finished: it has no {missing.relative_to(root)}: run snakemake to its end")
     # others may be there from a config before
-    wanted = _asked(root / "config.yaml")
+    config = root / "config.yaml"
+    wanted = tables_of(load(str(config))) if config.exists() else OPTIONAL_TABLES
     places |= {name: path for name in wanted if (path := root / f"scores/{name}.parquet").exists()}
     data = read_data(data_file)
     check_one_data_set(*places.values(), data=(data_file, data.digest()))
@@ -132,13 +120,5 @@ def load_experiment(folder: str | Path) -> Experiment:
         data=data,
         scores=scores,
         history=pd.concat([read_table(path, "history") for path in histories], ignore_index=True),
-        **dict.fromkeys(_MORE) | tables,  # type: ignore[arg-type]  # tables by name
+        **dict.fromkeys(OPTIONAL_TABLES) | tables,  # type: ignore[arg-type]  # tables by name
     )
-
-
-def _asked(file: Path) -> Sequence[str]:
-    """Return which of the tables that not each experiment has a config asks for; all of them without a config."""
-    if not file.exists():
-        return [*_MORE]
-    config = load(str(file))
-    return [name for name, asks in _MORE.items() if asks(config)]

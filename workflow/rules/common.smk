@@ -55,6 +55,7 @@ RESULTS = f"results/{parsed.experiment}"
 RUNS = {run.name: run for run in bat.config.runs_of(parsed)}
 SEEDS = parsed.training.seeds
 NATURAL = bat.config.natural_of(parsed)
+TABLES = bat.config.tables_of(parsed)
 FIGURES = bat.report.catalogue.figures_of(parsed)
 PUBLISHED = isinstance(parsed.data, bat.config.Published)
 IMPORTED = isinstance(parsed.scores, bat.config.FileScores)
@@ -116,6 +117,13 @@ def spec(name, *arguments, **more):
     return bat.config.specs.as_json(
         getattr(bat.config.specs, name).of(parsed, *arguments, **more)
     )
+
+
+def optional(*names):
+    """Return those of the named tables in scores/ that this experiment has, by name."""
+    return {
+        name: f"{RESULTS}/scores/{name}.parquet" for name in names if name in TABLES
+    }
 
 
 def shard_spec(robust):

@@ -1,28 +1,5 @@
 """The report: figures, tables for papers, the page of results, and pages for a browser."""
 
-# tables that an experiment has only where its config asks for what they tell
-FINDINGS = {"harmful": rules.harmful.output.harmful} if parsed.removal.method else {}
-if ROBUST_SHARDS:
-    FINDINGS["robust_effects"] = rules.robust_scores.output.robust_effects
-AGREEMENT = {"proxy_agreement": rules.proxies.output.proxy_agreement} if NATURAL else {}
-NULL_PAIRS = (
-    {"null_pairs": rules.null_pairs.output.null_pairs}
-    if parsed.memorization.shuffles and not IMPORTED
-    else {}
-)
-EXPLORED = {name: path for name, path in FINDINGS.items() if name == "harmful"}
-if ROBUST_SHARDS:
-    EXPLORED["robust_memorization"] = rules.robust_scores.output.robust_memorization
-if NATURAL:
-    EXPLORED["proxies"] = rules.proxies.output.proxies
-EXPLORED |= LABEL_ERRORS
-
-DUPLICATES = (
-    {"duplicates": rules.duplicates.output.duplicates}
-    if parsed.memorization.near_duplicate is not None
-    else {}
-)
-
 # of the first seed alone: they are large
 PICTURES = (
     {
@@ -39,7 +16,7 @@ PICTURES = (
 
 rule figures:
     input:
-        **FINDINGS,
+        **optional("harmful", "robust_effects"),
         **PICTURES,
         data=rules.data.output.data,
         memorization=SCORES.memorization,
@@ -82,10 +59,9 @@ rule figures:
 
 rule results:
     input:
-        **FINDINGS,
-        **NULL_PAIRS,
-        **AGREEMENT,
-        **DUPLICATES,
+        **optional(
+            "harmful", "robust_effects", "null_pairs", "proxy_agreement", "duplicates"
+        ),
         summary=rules.summary.output.summary,
         comparisons=rules.summary.output.comparisons,
         runs=rules.summary.output.runs,
@@ -142,7 +118,7 @@ rule page:
 
 rule explorer:
     input:
-        **EXPLORED,
+        **optional("harmful", "robust_memorization", "proxies", "label_errors"),
         data=rules.data.output.data,
         memorization=SCORES.memorization,
         influence=SCORES.influence,

@@ -1,10 +1,5 @@
 """Memorization and influence: models on random subsets and what is estimated from them, or scores from a file."""
 
-# a file of scores does not say what models take a sample for
-LABEL_ERRORS = (
-    {} if IMPORTED else {"label_errors": f"{RESULTS}/scores/label_errors.parquet"}
-)
-
 
 rule subsets:
     input:
@@ -59,7 +54,7 @@ rule scores:
         files=rules.data.output.files,
         shards=scored_shards,
     output:
-        **LABEL_ERRORS,
+        **optional("label_errors"),
         memorization=f"{RESULTS}/scores/memorization.parquet",
         influence=f"{RESULTS}/scores/influence.parquet",
         train_influence=f"{RESULTS}/scores/train_influence.parquet",
@@ -119,7 +114,7 @@ if IMPORTED:
 # a file of scores does not say what models say
 SHARDS_OF_SCORES = {} if IMPORTED else {"shards": rules.scores.input.shards}
 
-if parsed.memorization.near_duplicate is not None:
+if "duplicates" in TABLES:
 
     rule duplicates:
         input:
